@@ -1,0 +1,168 @@
+r"""Iterative linear algebra for operators that are known only by their action.
+
+`cg` solves `M x = b` for a symmetric positive definite M by conjugate gradients, each item of a
+batch with its own step lengths. Its derivative is implicit: with `x = M^-1 b`,
+
+    dx = M^-1 (db - dM x),
+
+so the backward pass is one more solve with the same M, then one application of M at the solution;
+no iteration is recorded. It reaches everything `apply` closes over (weights, kernels, masks).
+"""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .tensors import generators, inner, norm, per_item, randn_like
+
+__all__ = ["cg", "hutchinson_trace", "power_method"]
+
+Apply = Callable[[Tensor], Tensor]
+
+
+def cg(
+    apply: Apply,
+    b: Tensor,
+    *,
+    x0: Tensor | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 200,
+) -> Tensor:
+    """The solution of `M x = b`, for M symmetric positive definite.
+
+    An item stops when `||M x - b|| <= tol ||b||`. Differentiable, once, in `b` and in what `apply`
+    closes over; a second derivative raises.
+
+    Args:
+        apply: The map `x -> M x`, acting on each item of a batch by itself.
+        b: Right-hand side, with shape (B, ...).
+        x0: Where to start; zero when absent.
+        tol: Relative residual at which an item is finished.
+        max_iter: Largest number of iterations.
+    Returns:
+        The solution, with the shape of `b`.
+    References:
+        | Methods of Conjugate Gradients for Solving Linear Systems (Hestenes & Stiefel, 1952)
+    """
+    with torch.no_grad():
+        x = _iterate(apply, b, x0, tol, max_iter)
+    if not torch.is_grad_enabled():
+        return x
+    residual = b - apply(x)
+    if not residual.requires_grad:
+        return x
+
+    def again(grad: Tensor) -> Tensor:
+        return cg(apply, grad, tol=tol, max_iter=max_iter)
+
+    return _Implicit.apply(residual, x, again)
+
+
+class _Implicit(torch.autograd.Function):
+    """Returns x in the forward pass and maps a gradient g to M^-1 g in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: object, residual: Tensor, x: Tensor, solve: Apply) -> Tensor:
+        ctx.solve = solve  # type: ignore[attr-defined]
+        return x.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: object, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.solve(grads[0]), None, None  # type: ignore[attr-defined]
+
+
+def _iterate(apply: Apply, b: Tensor, x0: Tensor | None, tol: float, max_iter: int) -> Tensor:
+    if x0 is None:
+        x, r = torch.zeros_like(b), b.clone()
+    else:
+        x = x0.detach().clone()
+        r = b - apply(x)
+    p, rr = r.clone(), inner(r, r)
+    limit = (tol * norm(b)) ** 2
+    for _ in range(max_iter):
+        active = rr > limit
+        if not active.any():
+            return x
+        q = apply(p)
+        # a finished item takes a step of length zero: its neighbours do not change it
+        alpha = torch.where(active, rr / inner(p, q).clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
+        step = per_item(alpha, b)
+        x.addcmul_(step, p)
+        r.addcmul_(step, q, value=-1)
+        new = inner(r, r)
+        beta = torch.where(active, new / rr.clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
+        p.mul_(per_item(beta, b)).add_(r)
+        rr = torch.where(active, new, rr)
+    worst = float((rr.sqrt() / norm(b).clamp_min(torch.finfo(rr.dtype).tiny)).max())
+    if not worst < 1e3 * tol:
+        warnings.warn(
+            f"cg: relative residual {worst:.1e} after {max_iter} iterations, wanted {tol:.1e}; "
+            "allow more iterations (max_iter) or a larger gamma",
+            stacklevel=3,
+        )
+    return x
+
+
+def power_method(gram: Apply, like: Tensor, *, iterations: int = 500, tol: float = 1e-6) -> float:
+    """The norm ||A|| from the action of `A^H A`, by a Lanczos-accelerated power method.
+
+    The largest eigenvalue of the Krylov space of a random start is found from its three-term
+    recurrence, with full re-orthogonalisation of the last vectors; it converges much faster than
+    plain powers when the leading eigenvalues are close.
+
+    Args:
+        gram: The map `x -> A^H A x` on a batch of one.
+        like: A tensor with the shape and dtype of one input, with shape (1, ...).
+        iterations: Largest number of steps.
+        tol: Relative change of the estimate at which to stop.
+    Returns:
+        The largest singular value of A.
+    """
+    v = randn_like(like, generators(0, 1, like.device))
+    v = v / norm(v)
+    basis = [v]
+    diagonal: list[float] = []
+    off: list[float] = []
+    estimate = 0.0
+    calm = 0
+    for _ in range(min(iterations, 60)):
+        w = gram(basis[-1])
+        diagonal.append(float(inner(basis[-1], w)))
+        for u in basis + basis:  # twice is enough for orthogonality to rounding
+            w = w - per_item(inner(u, w), w) * u
+        small = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+        if off:
+            side = torch.tensor(off, dtype=torch.float64)
+            small = small + torch.diag(side, 1) + torch.diag(side, -1)
+        top = float(torch.linalg.eigvalsh(small)[-1])
+        calm = calm + 1 if abs(top - estimate) <= tol * abs(top) else 0
+        estimate = top
+        length = float(norm(w))
+        if calm == 2 or length <= 1e-7 * max(top, 1e-30):
+            break
+        off.append(length)
+        basis.append(w / length)
+    return max(estimate, 0.0) ** 0.5
+
+
+def hutchinson_trace(apply: Apply, like: Tensor, *, probes: int = 16, seed: int = 0) -> float:
+    """An unbiased estimate of `tr M / n` from the action of M on random signs.
+
+    Args:
+        apply: The map `x -> M x`.
+        like: A tensor with the shape and dtype of one input, with shape (1, ...).
+        probes: Number of sign vectors.
+        seed: Seed of the probes.
+    Returns:
+        The mean of `<s, M s> / n` over the probes.
+    References:
+        | A Stochastic Estimator of the Trace of the Influence Matrix (Hutchinson, 1990)
+    """
+    signs = torch.cat([randn_like(like.real, [g]).sign() for g in generators(seed, probes)])
+    signs = signs.to(like.dtype)
+    found = torch.stack([inner(s[None], apply(s[None]))[0] for s in signs])
+    return float(found.mean()) / like.numel()

@@ -1,0 +1,190 @@
+r"""A measurement: the operator, the noise and the data, held together.
+
+    y = A x + noise,      nll(x) = -log p(y | x) + const,
+
+with what every method asks of it: the gradient, the proximal map
+
+    prox(v, r) = argmin_x nll(x) + ||x - v||^2 / (2 r^2),
+
+which is `A.prox(v, y, sigma^2 / r^2)` for Gaussian noise, an exact draw of the Gaussian
+`p(x) ~ exp(-nll(x) - ||x - v||^2 / (2 r^2))`, and the EM update of counting data. A measurement is
+immutable; what depends on y alone (`A^H y`, `A^H 1`) is computed once.
+"""
+
+import copy
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .noises import Gaussian, Noise, Poisson
+from .operators.base import LinearOperator, Scaled
+from .tensors import Generators, per_item
+
+__all__ = ["Measurement"]
+
+
+class Measurement:
+    """Data `y` seen through an operator with noise.
+
+    Args:
+        operator: The operator A.
+        noise: The noise model.
+        y: The data, with shape (B, *operator.out_shape); finite.
+    """
+
+    def __init__(self, operator: LinearOperator, noise: Noise, y: Tensor) -> None:
+        kind = "complex" if operator.out_dtype.is_complex else "real"
+        if y.shape[1:] != operator.out_shape or y.ndim != len(operator.out_shape) + 1:
+            raise ValueError(
+                f"Measurement: got y with shape {tuple(y.shape)} from {operator}, wanted (B, "
+                f"{', '.join(map(str, operator.out_shape))})"
+            )
+        if y.is_complex() != operator.out_dtype.is_complex:
+            raise ValueError(f"Measurement: got y of {y.dtype}, wanted a {kind} one ({operator})")
+        if not bool(torch.isfinite(y).all()):
+            bad = int((~torch.isfinite(y)).sum())
+            raise ValueError(f"Measurement: {bad} of {y.numel()} values of y are not finite")
+        if isinstance(noise, Poisson) and bool((y < 0).any()):
+            raise ValueError("Measurement: got negative counts, wanted y >= 0 with Poisson noise")
+        if operator.batch not in (1, len(y)):
+            raise ValueError(
+                f"Measurement: got {operator.batch} operators for {len(y)} items of y"
+            )
+        self.operator, self.noise, self.y = operator, noise, y
+
+    def __repr__(self) -> str:
+        return f"Measurement({self.operator}, {self.noise}, batch of {len(self)})"
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def sigma(self) -> Tensor:
+        """Noise standard deviation per real component, with shape () or (B,); Gaussian only."""
+        return self._gaussian("sigma").sigma
+
+    @cached_property
+    def adjoint_y(self) -> Tensor:
+        """The data brought back to the image, `A^H y`."""
+        return self.operator.adjoint(self.y)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """What the image does not explain, `y - A x`."""
+        return self.y - self.operator(x)
+
+    def nll(self, x: Tensor) -> Tensor:
+        """The negative log-likelihood of an image, up to a constant, with shape (B,)."""
+        return self.noise.nll(self.operator(x), self.y)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """The gradient of `nll`, `A^H noise.gradient(A x, y)`, with the shape of `x`."""
+        return self.operator.adjoint(self.noise.gradient(self.operator(x), self.y))
+
+    def prox(self, v: Tensor, r: float | Tensor) -> Tensor:
+        """The proximal map of the data, `argmin_x nll(x) + ||x - v||^2 / (2 r^2)`.
+
+        Noise-free data (sigma = 0) are treated as data with `sigma = 1e-3 ||A|| r`: met to about
+        1e-6 of the misfit at v, while the problem stays well posed.
+
+        Args:
+            v: Point to stay near, with shape (B, *in_shape).
+            r: Its standard deviation in image units, a scalar or one per item.
+        Returns:
+            The minimiser, with the shape of `v`.
+        """
+        gamma = self._gamma(v, r)
+        return self.operator.prox(v, self.y, gamma, adjoint_y=self.adjoint_y)
+
+    def conditional_sample(
+        self, v: Tensor, r: float | Tensor, generator: Generators = None
+    ) -> Tensor:
+        """An exact draw of the Gaussian `p(x) ~ exp(-nll(x) - ||x - v||^2 / (2 r^2))`.
+
+        Args:
+            v: Point to stay near, with shape (B, *in_shape).
+            r: Its standard deviation in image units, a scalar or one per item.
+            generator: One generator, one per item, or None for seed 0.
+        Returns:
+            The draw, with the shape of `v`. Its mean is `prox(v, r)`, its covariance
+            `(A^H A / sigma^2 + 1 / r^2)^-1`.
+        """
+        gamma = self._gamma(v, r)
+        sigma = gamma.reshape(-1).sqrt() * torch.as_tensor(r, dtype=gamma.dtype, device=v.device)
+        return self.operator.sample(v, self.y, gamma, sigma, generator, adjoint_y=self.adjoint_y)
+
+    def em_step(self, x: Tensor, anchor: Tensor | None = None, beta: float = 0.0) -> Tensor:
+        """One expectation-maximisation update of Poisson data.
+
+        Without an anchor, `x <- x / (A^T 1) * A^T (y / (A x + b))`. With one, the minimiser of the
+        EM surrogate plus `beta/2 ||x - anchor||^2`, the positive root of
+        `beta x^2 + (A^T 1 - beta anchor) x - x_em A^T 1 = 0` (gain included in the weights).
+
+        Args:
+            x: Image with positive values, with shape (B, *in_shape).
+            anchor: Point to stay near, with the shape of `x`.
+            beta: Its weight, in the units of nll per squared image unit.
+        Returns:
+            The update, non-negative, which never increases the objective.
+        References:
+            | Maximum Likelihood Reconstruction for Emission Tomography (Shepp & Vardi, 1982)
+            | A Modified EM Algorithm for Penalized Likelihood (De Pierro, 1995)
+        """
+        if not isinstance(self.noise, Poisson):
+            raise TypeError(
+                f"Measurement.em_step: got {self.noise}, wanted Poisson noise; Gaussian data have "
+                "prox, gradient and conditional_sample"
+            )
+        rate = self.noise.rate(self.operator(x))
+        ratio = self.y / rate.clamp_min(torch.finfo(rate.dtype).tiny)
+        s = self._sensitivity
+        update = x * self.operator.adjoint(ratio)  # x_em A^T 1
+        if anchor is None or beta == 0:
+            return torch.where(s > 0, update / s.clamp_min(torch.finfo(s.dtype).tiny), x)
+        weight = beta * self.noise.gain
+        half = (s - weight * anchor) / 2
+        # the root whose two terms add, so that nothing cancels
+        root = (half**2 + weight * update).sqrt()
+        return torch.where(half > 0, update / (half + root), (root - half) / weight)
+
+    @cached_property
+    def _sensitivity(self) -> Tensor:
+        return self.operator.adjoint(torch.ones_like(self.y))
+
+    def normalized(self) -> "Measurement":
+        """The same problem with `||A|| = 1`: operator, data and noise divided by the norm."""
+        c = 1 / self.operator.norm
+        noise = self.noise.scaled(c)
+        return Measurement(Scaled(self.operator, c), noise, self.y * c)
+
+    def repeat(self, n: int) -> "Measurement":
+        """The measurement for a batch in which every item stands `n` times in a row."""
+        noise = self.noise.repeat(n)
+        return Measurement(self.operator.repeat(n), noise, self.y.repeat_interleave(n, 0))
+
+    def __getitem__(self, i: int | slice) -> "Measurement":
+        at = slice(i, i + 1 or None) if isinstance(i, int) else i
+        return Measurement(self.operator[at], self.noise[at], self.y[at])
+
+    def to(self, device: str | torch.device) -> "Measurement":
+        """The measurement on another device; this one stays where it is."""
+        operator, noise = copy.deepcopy(self.operator), copy.deepcopy(self.noise)
+        return Measurement(operator.to(device), noise.to(device), self.y.to(device))
+
+    def _gaussian(self, asked: str) -> Gaussian:
+        if not isinstance(self.noise, Gaussian):
+            raise TypeError(
+                f"Measurement.{asked}: got {self.noise}, wanted Gaussian noise; Poisson data have "
+                "nll, gradient and em_step"
+            )
+        return self.noise
+
+    def _gamma(self, v: Tensor, r: float | Tensor) -> Tensor:
+        sigma = per_item(self._gaussian("prox").sigma, v)
+        if self._noise_free:
+            sigma = torch.where(sigma > 0, sigma, 1e-3 * self.operator.norm * per_item(r, v))
+        return (sigma / per_item(r, v)).square().reshape(-1)
+
+    @cached_property
+    def _noise_free(self) -> bool:
+        return bool((self._gaussian("prox").sigma == 0).any())

@@ -1,0 +1,461 @@
+r"""Linear operators: the physics of a measurement.
+
+An operator is the linear map A of `y = A x + noise`, between batches of images of fixed shapes.
+It owns its tensors (kernels, masks, coil maps), keeps physical units and is never changed by a
+call. Three things make it useful to a method:
+
+    A x            forward
+    A^H y          adjoint, under the real inner product Re<., .>
+    solve          (A^H A + gamma)^-1 b, the primitive from which the proximal map follows:
+
+    prox(v, y, gamma) = argmin_x 1/2 ||A x - y||^2 + gamma/2 ||x - v||^2
+                      = solve(A^H y + gamma v, gamma),
+
+and, with `n1, n2` white, `prox(v + sigma/sqrt(gamma) n2, y + sigma n1, gamma)` is an exact draw of
+the Gaussian `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)` (perturb and optimise). Operators
+with a closed form override `solve`, `prox` or `sample`; the others inherit conjugate gradients.
+
+Adding one: subclass, call `super().__init__` with the shapes, register tensors as buffers, name in
+`items` those with one entry per item of the batch, write `forward`, `adjoint` and `example`.
+"""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..linalg import cg, hutchinson_trace, power_method
+from ..tensors import Generators, per_item, randn_like
+
+__all__ = ["Adjoint", "Composed", "Identity", "LinearOperator", "Scaled", "Stacked"]
+
+Shape = tuple[int, ...]
+_NARROW = (torch.float32, torch.complex64)
+_WIDE = (torch.float64, torch.complex128)
+
+
+class LinearOperator(nn.Module, ABC):
+    """A linear map between batches of tensors.
+
+    Args:
+        in_shape: Shape of one input, without the batch axis.
+        out_shape: Shape of one output, without the batch axis.
+        in_dtype: `torch.float32` for real inputs, `torch.complex64` for complex ones. It says the
+            kind; the precision follows the tensors (`operator.double()`).
+        out_dtype: The same of the outputs.
+    """
+
+    items: ClassVar[tuple[str, ...]] = ()
+    _precision: Tensor
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        in_dtype: torch.dtype = torch.float32,
+        out_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
+        self.in_dtype, self.out_dtype = in_dtype, out_dtype
+        # remembers precision and device, also where an operator has no tensors of its own
+        self.register_buffer("_precision", torch.zeros(()), persistent=False)
+        if not all(n > 0 for n in self.in_shape + self.out_shape):
+            raise ValueError(f"{self}: got an empty axis, wanted shapes of positive sizes")
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The measurement `A x`, with shape (B, *out_shape)."""
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """The adjoint `A^H y`, with shape (B, *in_shape)."""
+
+    @classmethod
+    @abstractmethod
+    def example(cls) -> Self:
+        """A tiny instance, on which the laws of `measurand.check` are tested."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The measurement of a batch, after a check of its shape and kind."""
+        self.check_input(x)
+        return super().__call__(x)
+
+    def check_input(self, x: Tensor) -> None:
+        """Raise a `ValueError` unless `x` is a batch of inputs of this operator."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{self}: got a {type(x).__name__}, wanted a torch.Tensor")
+        if x.shape[1:] != self.in_shape:
+            raise ValueError(
+                f"{self}: got an input with shape {tuple(x.shape)}, wanted (B, "
+                f"{', '.join(map(str, self.in_shape))})"
+            )
+        wanted = [kinds[self.in_dtype.is_complex] for kinds in (_NARROW, _WIDE)]
+        if x.dtype not in wanted:
+            names = " or ".join(map(str, wanted))
+            raise ValueError(f"{self}: got an input of {x.dtype}, wanted {names}")
+        if self.batch not in (1, len(x)):
+            raise ValueError(
+                f"{self}: got a batch of {len(x)}, wanted {self.batch} (one per item)"
+            )
+
+    # -- what a method asks for ------------------------------------------------------------------
+
+    def gram(self, x: Tensor) -> Tensor:
+        """The normal operator `A^H A x`, with the shape of `x`."""
+        return self.adjoint(self.forward(x))
+
+    def solve(
+        self,
+        b: Tensor,
+        gamma: float | Tensor,
+        *,
+        x0: Tensor | None = None,
+        tol: float = 1e-6,
+        max_iter: int = 200,
+    ) -> Tensor:
+        """The solution of `(A^H A + gamma) x = b`.
+
+        Args:
+            b: Right-hand side, with shape (B, *in_shape).
+            gamma: Positive weight, a scalar or one per item.
+            x0: Where an iterative solver starts; closed forms ignore it, and the next two.
+            tol: Relative residual at which an iterative solver stops.
+            max_iter: Largest number of its iterations.
+        Returns:
+            The solution, with the shape of `b`; differentiable in `b` and `gamma`.
+        """
+        weight = per_item(gamma, b)
+        return cg(lambda x: self.gram(x) + weight * x, b, x0=x0, tol=tol, max_iter=max_iter)
+
+    def prox(
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+    ) -> Tensor:
+        """The proximal map of the squared misfit, `argmin 1/2||Ax-y||^2 + gamma/2||x-v||^2`.
+
+        Args:
+            v: Point to stay near, with shape (B, *in_shape).
+            y: Measurement, with shape (B, *out_shape).
+            gamma: Positive weight, a scalar or one per item.
+            adjoint_y: `A^H y`, where the caller already has it.
+        Returns:
+            The minimiser, with the shape of `v`.
+        """
+        back = self.adjoint(y) if adjoint_y is None else adjoint_y
+        return self.solve(back + per_item(gamma, v) * v, gamma, x0=v)
+
+    def sample(
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        sigma: float | Tensor,
+        generator: Generators,
+        *,
+        adjoint_y: Tensor | None = None,
+    ) -> Tensor:
+        """A draw of `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)`, by perturb and optimise.
+
+        Args:
+            v: Point to stay near, with shape (B, *in_shape).
+            y: Measurement, with shape (B, *out_shape).
+            gamma: Positive weight, a scalar or one per item.
+            sigma: Noise standard deviation of `y`, per real component.
+            generator: One generator, one per item, or None for seed 0.
+            adjoint_y: `A^H y`, where the caller already has it.
+        Returns:
+            The draw, with the shape of `v`.
+        """
+        sd, root = per_item(sigma, v), per_item(gamma, v).sqrt()
+        noisy = y + per_item(sigma, y) * randn_like(y, generator)
+        return self.prox(v + sd / root * randn_like(v, generator), noisy, gamma)
+
+    @cached_property
+    def norm(self) -> float:
+        """The largest singular value over the whole batch of operators."""
+        with torch.no_grad():
+            each = [self[i] for i in range(self.batch)]
+            return max(power_method(one.gram, one.blank_input()) for one in each)
+
+    def trace_gram(self) -> float:
+        """An estimate of `tr(A^H A) / n`: the mean energy that a unit pixel leaves in `A x`."""
+        with torch.no_grad():
+            one = self[0]
+            return hutchinson_trace(one.gram, one.blank_input())
+
+    # -- tensors and batches -----------------------------------------------------------------------
+
+    @property
+    def batch(self) -> int:
+        """Number of different operators held: 1, or one per item of the batch."""
+        return max((len(getattr(self, name)) for name in self.items), default=1)
+
+    def blank_input(self, n: int = 1) -> Tensor:
+        """A zero input on the operator's device, in its precision, with shape (n, *in_shape)."""
+        double = any(t.dtype in (torch.float64, torch.complex128) for t in self.buffers())
+        real, complex_ = _WIDE if double else _NARROW
+        dtype = complex_ if self.in_dtype.is_complex else real
+        return torch.zeros(n, *self.in_shape, dtype=dtype, device=self._precision.device)
+
+    def repeat(self, n: int) -> Self:
+        """The operator for a batch in which every item stands `n` times in a row."""
+        return self._map_items(lambda t: t.repeat_interleave(n, 0) if len(t) > 1 else t)
+
+    def __getitem__(self, i: int | slice) -> Self:
+        """The operator of some items; the batch axis stays."""
+        at = slice(i, i + 1 or None) if isinstance(i, int) else i
+        return self._map_items(lambda t: t[at] if len(t) > 1 else t)
+
+    def _map_items(self, change: Callable[[Tensor], Tensor]) -> Self:
+        new = copy.copy(self)
+        new._buffers = dict(self._buffers)
+        new.__dict__.pop("norm", None)
+        for name in self.items:
+            new._buffers[name] = change(getattr(self, name))
+        return new
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # nn.Module casts complex buffers to real ones; ours change precision and stay complex
+        def both(t: Tensor) -> Tensor:
+            if not t.is_complex():
+                return fn(t)
+            return torch.view_as_complex(fn(torch.view_as_real(t)).contiguous())
+
+        return super()._apply(both, recurse)
+
+    # -- algebra -----------------------------------------------------------------------------------
+
+    @property
+    def H(self) -> "LinearOperator":  # noqa: N802 (the field's symbol)
+        """The adjoint as an operator."""
+        return Adjoint(self)
+
+    def __matmul__(self, other: "LinearOperator") -> "LinearOperator":
+        return Composed(self, other)
+
+    def __rmul__(self, factor: float) -> "LinearOperator":
+        return Scaled(self, factor)
+
+    def __repr__(self) -> str:
+        def side(shape: Shape, dtype: torch.dtype) -> str:
+            return "x".join(map(str, shape)) + (" complex" if dtype.is_complex else "")
+
+        return (
+            f"{type(self).__name__}({side(self.in_shape, self.in_dtype)} -> "
+            f"{side(self.out_shape, self.out_dtype)})"
+        )
+
+
+class Identity(LinearOperator):
+    """The identity: denoising.
+
+    Args:
+        in_shape: Shape of one image.
+        dtype: `torch.float32` or `torch.complex64`.
+    """
+
+    def __init__(self, in_shape: Shape, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(in_shape, in_shape, dtype, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+    def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
+        return b / (1 + per_item(gamma, b))
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls((2, 5, 4))
+
+
+class _Wrapping(LinearOperator):
+    """Operators made of operators: batches and shapes follow the parts."""
+
+    @property
+    def inner(self) -> list[LinearOperator]:
+        """The operators this one is made of."""
+        return list(self._parts)  # type: ignore[arg-type]
+
+    def _hold(self, *operators: LinearOperator) -> None:
+        self._parts = nn.ModuleList(operators)
+
+    @property
+    def batch(self) -> int:
+        return max(part.batch for part in self.inner)
+
+    def _map_parts(self, change: Callable[[LinearOperator], LinearOperator]) -> Self:
+        new = copy.copy(self)
+        new.__dict__.pop("norm", None)
+        new._modules = {"_parts": nn.ModuleList(change(part) for part in self.inner)}
+        return new
+
+    def repeat(self, n: int) -> Self:
+        return self._map_parts(lambda part: part.repeat(n))
+
+    def __getitem__(self, i: int | slice) -> Self:
+        return self._map_parts(lambda part: part[i])
+
+
+class Adjoint(_Wrapping):
+    """The adjoint of an operator, itself an operator: `A.H`.
+
+    Args:
+        operator: The operator A.
+    """
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(
+            operator.out_shape, operator.in_shape, operator.out_dtype, operator.in_dtype
+        )
+        self._hold(operator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner[0].adjoint(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner[0].forward(y)
+
+    @property
+    def H(self) -> LinearOperator:  # noqa: N802
+        return self.inner[0]
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(Composed.example())
+
+
+class Composed(_Wrapping):
+    """The product `P F S`: first S, then F, then P.
+
+    Args:
+        operators: The factors, from left to right as they are written.
+    """
+
+    def __init__(self, *operators: LinearOperator) -> None:
+        for left, right in zip(operators, operators[1:], strict=False):
+            if left.in_shape != right.out_shape or left.in_dtype != right.out_dtype:
+                raise ValueError(f"Composed: {left} cannot follow {right}: their shapes differ")
+        super().__init__(
+            operators[-1].in_shape,
+            operators[0].out_shape,
+            operators[-1].in_dtype,
+            operators[0].out_dtype,
+        )
+        self._hold(*operators)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in reversed(self.inner):
+            x = part.forward(x)
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        for part in self.inner:
+            y = part.adjoint(y)
+        return y
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(Scaled(Identity((1, 3, 4)), -0.5), Scaled(Identity((1, 3, 4)), 3.0))
+
+
+class Stacked(_Wrapping):
+    """Several measurements of one image, `x -> (A_1 x, A_2 x, ...)` joined along the channels.
+
+    Args:
+        operators: Operators with one input shape, whose outputs agree but for their first axis.
+    """
+
+    def __init__(self, *operators: LinearOperator) -> None:
+        first = operators[0]
+        for other in operators[1:]:
+            if (other.in_shape, other.in_dtype, other.out_dtype, other.out_shape[1:]) != (
+                first.in_shape,
+                first.in_dtype,
+                first.out_dtype,
+                first.out_shape[1:],
+            ):
+                raise ValueError(f"Stacked: {first} and {other} do not fit on each other")
+        rows = sum(part.out_shape[0] for part in operators)
+        super().__init__(
+            first.in_shape, (rows, *first.out_shape[1:]), first.in_dtype, first.out_dtype
+        )
+        self._hold(*operators)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([part.forward(x) for part in self.inner], dim=1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        pieces = y.split([part.out_shape[0] for part in self.inner], dim=1)
+        backs = [part.adjoint(piece) for part, piece in zip(self.inner, pieces, strict=True)]
+        return torch.stack(backs).sum(0)
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(Identity((2, 3, 4)), Scaled(Identity((2, 3, 4)), 2.0))
+
+
+class Scaled(_Wrapping):
+    """A multiple of an operator, `c A`; closed forms of A stay closed.
+
+    Args:
+        operator: The operator A.
+        factor: The real number c, not zero.
+    """
+
+    def __init__(self, operator: LinearOperator, factor: float) -> None:
+        if not (math.isfinite(factor) and factor != 0):
+            raise ValueError(f"Scaled: got a factor {factor}, wanted a finite number, not zero")
+        super().__init__(
+            operator.in_shape, operator.out_shape, operator.in_dtype, operator.out_dtype
+        )
+        self._hold(operator)
+        self.factor = float(factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * self.inner[0].forward(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.factor * self.inner[0].adjoint(y)
+
+    def solve(self, b: Tensor, gamma: float | Tensor, **options: Any) -> Tensor:
+        # (c^2 A^H A + gamma)^-1 = c^-2 (A^H A + gamma / c^2)^-1
+        c2 = self.factor**2
+        return self.inner[0].solve(b, gamma / c2, **options) / c2
+
+    def prox(
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+    ) -> Tensor:
+        back = None if adjoint_y is None else adjoint_y / self.factor**2
+        return self.inner[0].prox(v, y / self.factor, gamma / self.factor**2, adjoint_y=back)
+
+    def sample(
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        sigma: float | Tensor,
+        generator: Generators,
+        *,
+        adjoint_y: Tensor | None = None,
+    ) -> Tensor:
+        c = self.factor
+        back = None if adjoint_y is None else adjoint_y / c**2
+        return self.inner[0].sample(
+            v, y / c, gamma / c**2, sigma / abs(c), generator, adjoint_y=back
+        )
+
+    @cached_property
+    def norm(self) -> float:
+        return abs(self.factor) * self.inner[0].norm
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(Identity((1, 4, 3)), -2.0)

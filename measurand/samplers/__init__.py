@@ -1,0 +1,23 @@
+"""Samplers: draws of the posterior by diffusion priors."""
+
+from .daps import DAPS
+from .diffpir import DiffPIR
+from .dps import DPS
+from .pigdm import PiGDM
+from .pnpdm import PnPDM
+from .reverse import EulerFlow, EulerSDE, HeunFlow, HeunSDE, Reverse, ReverseSDE, transition
+
+__all__ = [
+    "DAPS",
+    "DPS",
+    "DiffPIR",
+    "EulerFlow",
+    "EulerSDE",
+    "HeunFlow",
+    "HeunSDE",
+    "PiGDM",
+    "PnPDM",
+    "Reverse",
+    "ReverseSDE",
+    "transition",
+]

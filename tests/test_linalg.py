@@ -1,0 +1,69 @@
+"""Conjugate gradients against dense solves, their implicit derivatives, norms and traces."""
+
+import pytest
+import torch
+
+from measurand.linalg import cg, hutchinson_trace, power_method
+
+
+def spd(n, seed, low=0.1):
+    g = torch.Generator().manual_seed(seed)
+    a = torch.randn(n, n, dtype=torch.float64, generator=g)
+    return a @ a.T / n + low * torch.eye(n, dtype=torch.float64)
+
+
+def test_cg_matches_dense_solves_item_by_item():
+    m = torch.stack([spd(12, 0), spd(12, 1, low=5.0)])
+    b = torch.randn(2, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    x = cg(lambda v: (m @ v[..., None])[..., 0], b, tol=1e-12)
+    torch.testing.assert_close(x, torch.linalg.solve(m, b), rtol=1e-9, atol=1e-9)
+    alone = cg(lambda v: (m[:1] @ v[..., None])[..., 0], b[:1], tol=1e-12)
+    torch.testing.assert_close(x[:1], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_cg_starts_warm_and_handles_zero():
+    m, calls = spd(10, 3), []
+
+    def apply(v):
+        calls.append(1)
+        return v @ m
+
+    b = torch.randn(1, 10, dtype=torch.float64)
+    exact = torch.linalg.solve(m, b[0])[None]
+    with torch.no_grad():
+        cg(apply, b, x0=exact, tol=1e-8)
+    assert len(calls) == 1
+    assert torch.equal(cg(apply, torch.zeros_like(b)), torch.zeros_like(b))
+
+
+def test_cg_differentiates_implicitly():
+    base = spd(5, 4)
+    b = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(5, 5, dtype=torch.float64, requires_grad=True)
+
+    def solve(b, w):
+        m = base + 0.01 * (w + w.T)
+        return cg(lambda v: v @ m, b, tol=1e-13)
+
+    assert torch.autograd.gradcheck(solve, (b, w))
+    (grad,) = torch.autograd.grad(solve(b, w).sum(), w, create_graph=True)
+    with pytest.raises(RuntimeError, match="grad"):
+        torch.autograd.grad(grad.sum(), b)
+
+
+def test_cg_says_when_it_did_not_converge():
+    m = torch.diag(torch.logspace(0, 8, 200, dtype=torch.float64))
+    with pytest.warns(UserWarning, match="relative residual"):
+        cg(lambda v: v @ m, torch.ones(1, 200, dtype=torch.float64), tol=1e-10, max_iter=5)
+
+
+def test_power_method_and_trace():
+    a = torch.randn(30, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    gram = a.T @ a
+    found = power_method(lambda v: v @ gram, torch.zeros(1, 20, dtype=torch.float64))
+    assert abs(found / float(torch.linalg.matrix_norm(a, 2)) - 1) < 1e-6
+    trace = hutchinson_trace(
+        lambda v: v @ gram, torch.zeros(1, 20, dtype=torch.float64), probes=4000
+    )
+    assert abs(trace / float(gram.trace() / 20) - 1) < 0.05
+    assert power_method(lambda v: 0 * v, torch.zeros(1, 4)) == 0.0
