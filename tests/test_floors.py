@@ -14,8 +14,8 @@ FLOORS = [
     {"samplers", "unfolded", "bridges"},
     {"checkpoints", "data"},
     {"training"},
-    {"recipes", "shift", "batch", "export", "viewer", "check", "report", "demo"},
-    {"cli"},
+    {"recipes", "shift", "batch", "export", "viewer", "check", "report", "demo"} | {"arguments", "restore", "fit"},
+    {"cli", "commands"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -1,5 +1,62 @@
 """The physics: linear operators, one file per kind of measurement."""
 
 from .base import Adjoint, Composed, Identity, LinearOperator, Scaled, Stacked
+from .blur import Blur, GaussianBlur, MotionBlur, ReflectiveBlur, ValidBlur
+from .function import AutogradOperator, FunctionOperator
+from .interop import ScipyOperator, to_scipy
+from .kernels import disk_kernel, gaussian_kernel, motion_kernel
+from .kspace import (
+    bernoulli_lines,
+    birdcage_maps,
+    equispaced_lines,
+    fft2c,
+    ifft2c,
+    random_lines,
+    variable_density_mask,
+)
+from .mri import SENSE, CartesianMRI, FourierMask
+from .pixels import Mask, box_mask, random_mask
+from .resample import BicubicDownsample, BlockAverage, Downsample, GaussianDownsample
+from .tomography import ParallelCT, even_angles, fbp, hann
 
-__all__ = ["Adjoint", "Composed", "Identity", "LinearOperator", "Scaled", "Stacked"]
+__all__ = [
+    "Adjoint",
+    "AutogradOperator",
+    "BicubicDownsample",
+    "BlockAverage",
+    "Blur",
+    "CartesianMRI",
+    "Composed",
+    "Downsample",
+    "FourierMask",
+    "FunctionOperator",
+    "GaussianBlur",
+    "GaussianDownsample",
+    "Identity",
+    "LinearOperator",
+    "Mask",
+    "MotionBlur",
+    "ParallelCT",
+    "ReflectiveBlur",
+    "SENSE",
+    "Scaled",
+    "ScipyOperator",
+    "Stacked",
+    "ValidBlur",
+    "bernoulli_lines",
+    "birdcage_maps",
+    "box_mask",
+    "disk_kernel",
+    "equispaced_lines",
+    "even_angles",
+    "fbp",
+    "fft2c",
+    "gaussian_kernel",
+    "hann",
+    "ifft2c",
+    "motion_kernel",
+    "random_lines",
+    "random_mask",
+    "to_scipy",
+    "variable_density_mask",
+]

@@ -1,0 +1,21 @@
+"""Solvers: one estimate of the image."""
+
+from .gradient import FISTA, PGM, RED, GradientRED
+from .levels import Annealed, Constant, Level, noise_in_image
+from .splitting import ADMM, HQS
+from .start import finite, first_guess
+
+__all__ = [
+    "ADMM",
+    "FISTA",
+    "HQS",
+    "PGM",
+    "RED",
+    "Annealed",
+    "Constant",
+    "GradientRED",
+    "Level",
+    "finite",
+    "first_guess",
+    "noise_in_image",
+]

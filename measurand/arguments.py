@@ -1,0 +1,203 @@
+"""Constructor signatures as command-line arguments: the class is its own configuration.
+
+A method is a frozen dataclass, and `tyro` takes it as it is. An operator takes the shape of the
+image first, which the data give, and tensors, which a command line cannot hold. So each operator
+has a twin, a frozen dataclass made from the signature of its constructor: without the shape, and
+with every tensor replaced by text that names one:
+
+    kernel.npy   masks.npz:train   scan.h5:mask   kernel.png     a file
+    motion_kernel:12:0.8   disk_kernel:4   random_mask:0.7       a function of `operators`
+
+`build` makes the operator from its twin. Classes appear because they are listed in `__all__` of
+their folder; those that are made of other operators or of functions have no twin.
+"""
+
+import dataclasses
+import inspect
+import re
+from functools import cache, reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import operators, samplers, solvers
+from .data.files import read_array
+from .measurement import Measurement
+from .operators import LinearOperator
+
+__all__ = ["build", "fitted", "is_sampler", "methods", "read_tensor", "twins"]
+
+Shape = tuple[int, ...]
+_PLAIN = (int, float, bool, str)
+
+
+def kebab(name: str) -> str:
+    """A class's name as a word of the command line: GaussianBlur is gaussian-blur."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Whether a command line can say a value of this type."""
+    parts = get_args(annotation)
+    if not parts:
+        return annotation in _PLAIN or annotation in (type(None), ...)
+    return all(_is_plain(part) for part in parts)
+
+
+@cache
+def twins() -> dict[str, type]:
+    """The dataclass of every operator that a command line can make, by its name there."""
+    found = {}
+    for name in operators.__all__:
+        cls = getattr(operators, name)
+        if not (inspect.isclass(cls) and issubclass(cls, LinearOperator)):
+            continue
+        if inspect.isabstract(cls):
+            continue
+        fields = _fields(cls)
+        if fields is not None:
+            twin = dataclasses.make_dataclass(name, fields, frozen=True)
+            twin.__doc__ = inspect.getdoc(cls)
+            found[kebab(name)] = twin
+    return found
+
+
+def _fields(cls: type) -> list[Any] | None:
+    """Fields of an operator's twin; None where its arguments cannot be said in words."""
+    first, *rest = list(inspect.signature(cls).parameters.values()) or [None]
+    if first is None or first.name not in ("shape", "in_shape"):
+        return None
+    hints = get_type_hints(cls.__init__)
+    fields = []
+    for parameter in rest:
+        hint = hints[parameter.name]
+        if hint is torch.dtype:
+            continue  # real images: the default
+        if hint in (Any, Tensor):
+            hint = _text()
+        elif not _is_plain(hint):
+            return None
+        if parameter.default is inspect.Parameter.empty:
+            fields.append((parameter.name, hint))
+        else:
+            fields.append((parameter.name, hint, dataclasses.field(default=parameter.default)))
+    return fields
+
+
+def _text() -> Any:
+    import tyro
+
+    return Annotated[str, tyro.conf.arg(metavar="FILE[:KEY]|FUNCTION:NUMBERS")]
+
+
+def union(named: dict[str, type]) -> Any:
+    """The union of some classes as subcommands of these names."""
+    import tyro
+
+    marked = [Annotated[cls, tyro.conf.subcommand(name)] for name, cls in named.items()]
+    return reduce(or_, marked)
+
+
+@cache
+def methods() -> dict[str, type]:
+    """Every solver and sampler, by its name on the command line (one word, as it is printed)."""
+    found = {}
+    for folder in (solvers, samplers):
+        for name in folder.__all__:
+            cls = getattr(folder, name)
+            if inspect.isclass(cls) and dataclasses.is_dataclass(cls):
+                hints = get_type_hints(cls.__call__)
+                if hints.get("measurement") is Measurement and "callback" in hints:
+                    found[name.lower()] = cls
+    return found
+
+
+def is_sampler(method: object) -> bool:
+    """Whether a method returns draws rather than one estimate."""
+    return type(method).__name__ in samplers.__all__
+
+
+def read_tensor(text: str, name: str, shape: Shape) -> Tensor:
+    """The tensor that a piece of text names.
+
+    Args:
+        text: A file, with a key where it holds several arrays; or a function of
+            `measurand.operators` and its numbers, joined by colons.
+        name: What it is for: a kernel from a picture is scaled to sum 1, a mask to 0 and 1.
+        shape: Shape of the image, for functions that ask for it.
+    """
+    function, *numbers = text.split(":")
+    if function in operators.__all__ and not Path(text).exists():
+        make = getattr(operators, function)
+        asks = next(iter(inspect.signature(make).parameters))
+        try:
+            values = [float(number) for number in numbers]
+        except ValueError as error:
+            raise ValueError(f"{name}: got '{text}', wanted {function}:NUMBER[:NUMBER]") from error
+        return make(shape, *values) if asks in ("shape", "in_shape") else make(*values)
+    array = read_array(text)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: {text} has values that are NaN or infinite")
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    tensor = tensor if tensor.is_complex() else tensor.float()
+    if Path(text).suffix.lower() not in (".npy", ".npz", ".h5", ".hdf5") and ":" not in text:
+        tensor = tensor.mean(0)  # a picture: grey
+        tensor = tensor / tensor.sum().clamp_min(1e-12) if name == "kernel" else tensor.round()
+    return tensor
+
+
+def build(twin: Any, shape: Shape) -> LinearOperator:
+    """The operator that a twin describes, for images of a shape.
+
+    Args:
+        twin: An instance of one of `twins()`.
+        shape: Shape (C, H, W) of one image.
+    """
+    cls = getattr(operators, type(twin).__name__)
+    hints = get_type_hints(cls.__init__)
+    values = {}
+    for field in dataclasses.fields(twin):
+        value = getattr(twin, field.name)
+        if hints[field.name] in (Any, Tensor):
+            value = read_tensor(value, field.name, shape)
+        values[field.name] = value
+    return cls(shape, **values)
+
+
+def fitted(twin: Any, y: Shape) -> LinearOperator:
+    """The operator whose measurements have a given shape, with the image shape that this needs.
+
+    An operator keeps the size of an image, divides it by a factor or takes a margin off: the size
+    is tried as it is, then corrected by the difference and by the ratio that the trial shows.
+
+    Args:
+        twin: An instance of one of `twins()`.
+        y: Shape of one measurement.
+    """
+    factor = int(getattr(twin, "factor", 1))
+    trial = (y[0], *(factor * n for n in y[1:]))
+    operator = build(twin, trial)
+    if operator.out_shape == y:
+        return operator
+    got = operator.out_shape
+    candidates = []
+    if len(got) == len(y):
+        candidates.append(tuple(n + m - g for n, m, g in zip(trial, y, got, strict=True)))
+        candidates.append(tuple(n * m // g for n, m, g in zip(trial, y, got, strict=True)))
+    candidates.append((1, *trial[1:]))  # several coils see one image
+    for shape in candidates:
+        if min(shape) > 0:
+            try:
+                operator = build(twin, shape)
+            except ValueError:
+                continue
+            if operator.out_shape == y:
+                return operator
+    raise ValueError(
+        f"{type(twin).__name__}: no image shape gives measurements of shape {y} (an image of "
+        f"shape {trial} gives {got}); say it with --shape C H W"
+    )

@@ -1,0 +1,143 @@
+r"""What the operators defined by a point spread function share: kernel, spectra, Fourier steps.
+
+On a periodic grid a convolution is a product of spectra, `F(k * x) = K . F x`, and so is all that
+follows from it: adjoint `conj(K)`, normal operator `|K|^2`, resolvent `1 / (|K|^2 + gamma)`.
+Images and kernels are real, so half of each spectrum is enough (`rfft2`).
+
+The kernel is the operator's only tensor. What follows from it (`K`, `|K|^2`, ...) is computed
+once, in double precision, and kept in the precision of the images that come; if the kernel asks
+for a gradient (blind problems) it is computed anew in every call, so that each has its own graph.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .base import LinearOperator, Shape
+
+__all__ = ["Convolution", "as_kernel", "filtered", "irfft2", "transfer_function"]
+
+
+def transfer_function(kernel: Tensor, height: int, width: int, *, phase: int = 0) -> Tensor:
+    """The spectrum `K = F k` of a kernel on a periodic grid.
+
+    Args:
+        kernel: The kernel with its centre at (h // 2, w // 2), with shape (..., h, w).
+        height: Rows H of the grid, at least those of the kernel.
+        width: Columns W of the grid, at least those of the kernel.
+        phase: Pixels by which the blurred image is moved up and to the left.
+    Returns:
+        The half-spectrum, with shape (..., H, W // 2 + 1).
+    """
+    h, w = kernel.shape[-2:]
+    k = functional.pad(kernel, (0, width - w, 0, height - h))
+    return torch.fft.rfft2(k.roll((-(h // 2) - phase, -(w // 2) - phase), (-2, -1)))
+
+
+def irfft2(spectrum: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The real image, of a given size (H, W), of a half-spectrum, without the factor 1 / (H W).
+
+    Filters carry the factor: it would cost one more pass over the image.
+    """
+    return torch.fft.irfft2(spectrum, s=size, norm="forward")
+
+
+def filtered(x: Tensor, spectrum: Tensor) -> Tensor:
+    """The circular convolution of real images with a filter given by its half-spectrum.
+
+    Args:
+        x: Images, with shape (..., H, W).
+        spectrum: Half-spectrum of the filter over H W, with shape (..., H, W // 2 + 1).
+    Returns:
+        The images, with the shape of `x`.
+    """
+    # in place: on CPUs the page faults of a fresh temporary cost more than the product
+    return irfft2(torch.fft.rfft2(x).mul_(spectrum), x.shape[-2:])
+
+
+def as_kernel(operator: LinearOperator, kernel: Any) -> Tensor:
+    """The kernel as a checked tensor, with shape (1 or B, 1 or C, h, w).
+
+    Args:
+        operator: The operator it is for, whose `in_shape` is (C, H, W).
+        kernel: Array or tensor with shape (h, w); or (B, 1, h, w) or (B, C, h, w) for one per
+            item.
+    Returns:
+        A float32 or float64 tensor, on the graph of the one given.
+    """
+    if len(operator.in_shape) != 3:
+        raise ValueError(f"{operator}: got shape {operator.in_shape}, wanted (C, H, W)")
+    channels, height, width = operator.in_shape
+    k = torch.as_tensor(kernel)
+    if k.is_complex():
+        raise ValueError(f"{operator}: got a kernel of {k.dtype}, wanted a real one")
+    if k.dtype != torch.float64 or not isinstance(kernel, Tensor):
+        k = k.float()
+    if k.ndim not in (2, 4) or k.numel() == 0:
+        raise ValueError(
+            f"{operator}: got a kernel with shape {tuple(k.shape)}, wanted (h, w), (B, 1, h, w) "
+            f"or (B, {channels}, h, w)"
+        )
+    k = k if k.ndim == 4 else k[None, None]
+    if k.shape[1] not in (1, channels):
+        raise ValueError(
+            f"{operator}: got a kernel with {k.shape[1]} channels, wanted 1 or {channels}"
+        )
+    h, w = k.shape[-2:]
+    if h > height or w > width:
+        raise ValueError(
+            f"{operator}: got a kernel of {h}x{w}, larger than the image of {height}x{width}; "
+            "wanted at most its size"
+        )
+    values = k.detach()
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"{operator}: got a kernel with non-finite values, wanted finite ones")
+    if not bool((values != 0).flatten(1).any(1).all()):
+        raise ValueError(f"{operator}: got a kernel that is zero everywhere, wanted some light")
+    return k
+
+
+class Convolution(LinearOperator):
+    """Base of the operators that a kernel defines on images with shape (C, H, W).
+
+    Args:
+        shape: Shape (C, H, W) of one image.
+        kernel: Array or tensor with shape (h, w), (B, 1, h, w) or (B, C, h, w).
+        out_shape: Shape of one measurement.
+    """
+
+    items = ("kernel",)
+    kernel: Tensor
+
+    def __init__(self, shape: Shape, kernel: Any, out_shape: Shape) -> None:
+        super().__init__(shape, out_shape)
+        self.register_buffer("kernel", as_kernel(self, kernel))
+        self._kept: tuple[Tensor | None, dict[torch.dtype, tuple[Tensor, ...]]] = (None, {})
+
+    @abstractmethod
+    def derive(self, kernel: Tensor) -> tuple[Tensor, ...]:
+        """The tensors that follow from a kernel, with shape (1 or B, 1 or C, h, w)."""
+
+    def spectra(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The derived tensors, in the precision of the images `x`."""
+        kernel = self.kernel
+        if kernel.requires_grad:
+            return _in_precision(self.derive(_wide(kernel)), x.dtype)
+        if self._kept[0] is not kernel:  # a copy with other items, another device or precision
+            self._kept = (kernel, {})
+        kept = self._kept[1]
+        if x.dtype not in kept:
+            with torch.inference_mode(False), torch.no_grad():
+                kept[x.dtype] = _in_precision(self.derive(_wide(kernel)), x.dtype)
+        return kept[x.dtype]
+
+
+def _wide(kernel: Tensor) -> Tensor:
+    return kernel if kernel.device.type == "mps" else kernel.double()  # mps has no float64
+
+
+def _in_precision(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return tuple(t.to(dtype.to_complex() if t.is_complex() else dtype) for t in tensors)

@@ -1,0 +1,337 @@
+r"""Magnetic resonance imaging on a Cartesian grid.
+
+    single coil     A x = M F x             complex image, complex k-space
+    multi coil      A x = M F (C_i x)       one k-space per coil i
+    real image      A x = M F x             with x real, as of any picture seen through a mask
+
+with M a mask of zeros and ones, F the centred orthonormal Fourier transform (`kspace.fft2c`) and
+`C_i` the coil sensitivities. `F^H M F` is a circular convolution, so that
+
+* no shift is needed in the normal operator, the mask is shifted once;
+* if M does not change along an axis, the transforms along that axis cancel: whole sampled columns
+  need an FFT along the rows only;
+* for a single coil everything is diagonal: `(A^H A + gamma)^-1 = F^H (M + gamma)^-1 F`, and since
+  M is 0 or 1, `prox(v, y, gamma) = v + A^H (y - A v) / (1 + gamma)`, with no small divisor.
+
+For a real image the normal operator is `Re F^H M F = F^H S F` with S the mask averaged with its
+mirror image through the zero frequency (values 0, 1/2, 1): a frequency is known from its opposite.
+The real part of the complex solution is another, wrong, image.
+
+The forward transform of many coils avoids shifting them: with `h = n // 2`,
+
+    fftshift(fft(ifftshift(x)))[k] = exp(2 pi i (k - h) h / n) fft(exp(2 pi i j h / n) x_j)[k],
+
+one factor on the image before it is split into coils, the other folded into the mask.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from ..tensors import Generators, generators, per_item, randn_like
+from .base import LinearOperator, Shape
+from .kspace import birdcage_maps, fft2c, ifft2c, random_lines
+
+__all__ = ["SENSE", "CartesianMRI", "FourierMask"]
+
+
+class CartesianMRI(LinearOperator):
+    """Single-coil Cartesian MRI, `A x = M F x`, of a complex image.
+
+    Args:
+        in_shape: Shape of one image, (1, H, W).
+        mask: Zeros and ones (boolean or not), with shape (W,), (H, W), or (B, 1, H or 1, W or 1)
+            for one mask per item; index (H // 2, W // 2) is the zero frequency.
+    """
+
+    items: ClassVar[tuple[str, ...]] = ("mask",)
+    mask: Tensor
+
+    def __init__(self, in_shape: Shape, mask: Tensor) -> None:
+        super().__init__(in_shape, in_shape, torch.complex64, torch.complex64)
+        _check_single(self)
+        self.register_buffer("mask", _checked_mask(self, mask))
+        self.to(mask.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mask * fft2c(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return ifft2c(self.mask * y)
+
+    def gram(self, x: Tensor) -> Tensor:
+        return _filtered(x, self.mask)
+
+    def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
+        return _filtered(b, 1 / (self.mask + per_item(gamma, b)))
+
+    def prox(
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+    ) -> Tensor:
+        back = self.adjoint(y) if adjoint_y is None else adjoint_y
+        return v + (back - self.gram(v)) / (1 + per_item(gamma, v))
+
+    def sample(
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        sigma: float | Tensor,
+        generator: Generators,
+        *,
+        adjoint_y: Tensor | None = None,
+    ) -> Tensor:
+        mean = self.prox(v, y, gamma, adjoint_y=adjoint_y)
+        spread = per_item(sigma, v) / (self.mask + per_item(gamma, v)).sqrt()
+        return mean + _filtered(randn_like(v, generator), spread)
+
+    @property
+    def norm(self) -> float:  # type: ignore[override]
+        return 1.0
+
+    def trace_gram(self) -> float:
+        return float(self.mask.expand(-1, -1, *self.in_shape[-2:])[0].mean())
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls((1, 6, 9), random_lines((6, 9), 2.0, 0.2, generator=generators(0, 2)))
+
+
+class SENSE(LinearOperator):
+    """Multi-coil Cartesian MRI, `A x = M F (C_i x)`, of a complex image.
+
+    The norm is at most 1 for maps whose squared magnitudes sum to one.
+
+    Args:
+        in_shape: Shape of one image, (1, H, W).
+        maps: Complex coil sensitivities, with shape (coils, H, W) or (B, coils, H, W).
+        mask: Zeros and ones (boolean or not), with shape (W,), (H, W), or (B, 1, H or 1, W or 1)
+            for one mask per item; index (H // 2, W // 2) is the zero frequency.
+    References:
+        | SENSE: Sensitivity Encoding for Fast MRI (Pruessmann et al., 1999)
+    """
+
+    items: ClassVar[tuple[str, ...]] = ("maps", "mask", "_conj", "_sampling")
+    maps: Tensor
+    mask: Tensor
+    _conj: Tensor
+    _sampling: Tensor
+    _before: Tensor
+
+    def __init__(self, in_shape: Shape, maps: Tensor, mask: Tensor) -> None:
+        maps = maps[None] if maps.ndim == 3 else maps
+        super().__init__(in_shape, tuple(maps.shape[1:]), torch.complex64, torch.complex64)
+        _check_single(self)
+        _check_maps(self, maps)
+        weights = _checked_mask(self, mask).to(maps.device)
+        if min(len(maps), len(weights)) > 1 and len(maps) != len(weights):
+            raise ValueError(
+                f"{self}: got {len(maps)} sets of maps and {len(weights)} masks, wanted as many, "
+                "or one of either"
+            )
+        self.register_buffer("maps", maps.to(torch.complex64))
+        self.register_buffer("mask", weights)
+        for name in ("_conj", "_sampling", "_before"):
+            self.register_buffer(name, None, persistent=False)
+        self._derive()
+        self.to(maps.device)
+
+    def _derive(self) -> None:
+        before, after = _centring(self.in_shape[-2:], self.maps)
+        self._conj = self.maps.conj().resolve_conj()
+        self._before, self._sampling = before, self.mask * after
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        moved = super()._apply(fn, recurse)
+        moved._derive()  # in the new precision, not rounded to the old one
+        return moved
+
+    def forward(self, x: Tensor) -> Tensor:
+        coils = self.maps * (self._before * x)
+        return self._sampling * torch.fft.fft2(coils, norm="ortho")
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        coils = torch.fft.ifft2(self._sampling.conj() * y, norm="ortho")
+        return self._before.conj() * (self._conj * coils).sum(1, keepdim=True)
+
+    def gram(self, x: Tensor) -> Tensor:
+        mask = _natural(self.mask)
+        if x.is_cuda:
+            coils = _circular(self.maps * x, mask)
+            return (self._conj * coils).sum(1, keepdim=True)
+        total = torch.zeros_like(x)
+        # one coil at a time stays in the processor's cache
+        for coil, conj in zip(self.maps.split(1, 1), self._conj.split(1, 1), strict=True):
+            total = torch.addcmul(total, conj, _circular(coil * x, mask))
+        return total
+
+    def solve(self, b: Tensor, gamma: float | Tensor, **options: Any) -> Tensor:
+        if _varying_axes(self.mask):
+            return super().solve(b, gamma, **options)
+        energy = self.maps.abs().square().sum(1, keepdim=True) * self.mask
+        return b / (energy + per_item(gamma, b))
+
+    def trace_gram(self) -> float:
+        share = self.mask.expand(-1, -1, *self.in_shape[-2:])[0].mean()
+        return float(share * self.maps[0].abs().square().sum(0).mean())
+
+    @classmethod
+    def example(cls) -> Self:
+        mask = random_lines((6, 9), 2.0, 0.2, generator=generators(0, 2))
+        return cls((1, 6, 9), birdcage_maps((6, 9), 3), mask)
+
+
+class FourierMask(LinearOperator):
+    """Masked Fourier samples of a real image, `A x = M F x`, each channel by itself.
+
+    Args:
+        in_shape: Shape of one image, (C, H, W).
+        mask: Zeros and ones (boolean or not), with shape (W,), (H, W), or (B, 1, H or 1, W or 1)
+            for one mask per item; index (H // 2, W // 2) is the zero frequency.
+    """
+
+    items: ClassVar[tuple[str, ...]] = ("mask", "_half")
+    mask: Tensor
+    _half: Tensor
+
+    def __init__(self, in_shape: Shape, mask: Tensor) -> None:
+        super().__init__(in_shape, in_shape, torch.float32, torch.complex64)
+        weights = _checked_mask(self, mask)
+        natural = torch.fft.ifftshift(weights.expand(-1, -1, *self.in_shape[-2:]), dim=(-2, -1))
+        opposite = natural.flip(-2, -1).roll((1, 1), (-2, -1))
+        half = ((natural + opposite) / 2)[..., : self.in_shape[-1] // 2 + 1].clone()
+        self.register_buffer("mask", weights)
+        self.register_buffer("_half", half, persistent=False)
+        self.to(mask.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mask * fft2c(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return ifft2c(self.mask * y).real
+
+    def gram(self, x: Tensor) -> Tensor:
+        return self._shaped(x, self._half)
+
+    def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
+        return self._shaped(b, 1 / (self._half + per_item(gamma, b)))
+
+    def prox(
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+    ) -> Tensor:
+        # frequencies that were not measured stay exactly those of v, however small gamma is
+        back = self.adjoint(y) if adjoint_y is None else adjoint_y
+        known = (self._half > 0) / (self._half + per_item(gamma, v))
+        return v + self._shaped(back - self.gram(v), known)
+
+    def sample(
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        sigma: float | Tensor,
+        generator: Generators,
+        *,
+        adjoint_y: Tensor | None = None,
+    ) -> Tensor:
+        mean = self.prox(v, y, gamma, adjoint_y=adjoint_y)
+        spread = per_item(sigma, v) / (self._half + per_item(gamma, v)).sqrt()
+        return mean + self._shaped(randn_like(v, generator), spread)
+
+    def _shaped(self, x: Tensor, spectrum: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=self.in_shape[-2:])
+
+    @property
+    def norm(self) -> float:  # type: ignore[override]
+        return float(self._half.max()) ** 0.5
+
+    def trace_gram(self) -> float:
+        return float(self.mask.expand(-1, -1, *self.in_shape[-2:])[0].mean())
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls((2, 6, 9), random_lines((6, 9), 2.0, 0.2, generator=generators(0, 2)))
+
+
+def _filtered(x: Tensor, spectrum: Tensor) -> Tensor:
+    """The product `F^H D F x` with D diagonal, given centred."""
+    return _circular(x, _natural(spectrum))
+
+
+def _natural(spectrum: Tensor) -> Tensor:
+    """A centred spectrum in the order of a plain FFT."""
+    axes = _varying_axes(spectrum)
+    return torch.fft.ifftshift(spectrum, dim=axes) if axes else spectrum
+
+
+def _circular(x: Tensor, spectrum: Tensor) -> Tensor:
+    """The circular convolution with a spectrum; transforms only the axes where it varies."""
+    axes = _varying_axes(spectrum)
+    if not axes:
+        return spectrum * x
+    return torch.fft.ifftn(torch.fft.fftn(x, dim=axes) * spectrum, dim=axes)
+
+
+def _varying_axes(spectrum: Tensor) -> tuple[int, ...]:
+    return tuple(axis for axis in (-2, -1) if spectrum.shape[axis] > 1)
+
+
+def _checked_mask(operator: LinearOperator, mask: Tensor) -> Tensor:
+    """The mask as real weights, with shape (1 or B, 1, H or 1, W or 1), short where constant."""
+    height, width = operator.in_shape[-2:]
+    shape = tuple(mask.shape)
+    full = mask.reshape((1,) * (4 - mask.ndim) + shape) if mask.ndim in (1, 2) else mask
+    if (
+        full.ndim != 4
+        or full.shape[1] != 1
+        or full.shape[2] not in (1, height)
+        or full.shape[3] not in (1, width)
+    ):
+        raise ValueError(
+            f"{operator}: got a mask with shape {shape}, wanted ({width},), ({height}, {width}) "
+            f"or (B, 1, {height}, {width})"
+        )
+    if full.is_complex() or not bool(((full == 0) | (full == 1)).all()):
+        raise ValueError(f"{operator}: got a mask with other values, wanted zeros and ones")
+    if not bool(full.flatten(1).any(1).all()):
+        raise ValueError(f"{operator}: got a mask of zeros only, wanted some samples")
+    for axis in (-2, -1):
+        first = full.narrow(axis, 0, 1)
+        full = first if bool((full == first).all()) else full
+    return full.detach().float().clone()
+
+
+def _check_single(operator: LinearOperator) -> None:
+    if len(operator.in_shape) != 3 or operator.in_shape[0] != 1:
+        raise ValueError(
+            f"{type(operator).__name__}: got image shape {operator.in_shape}, wanted (1, H, W)"
+        )
+
+
+def _check_maps(operator: LinearOperator, maps: Tensor) -> None:
+    if maps.ndim != 4 or maps.shape[-2:] != operator.in_shape[-2:] or not maps.is_complex():
+        raise ValueError(
+            f"{operator}: got maps with shape {tuple(maps.shape)} and {maps.dtype}, wanted "
+            f"complex maps with shape (B, coils, {operator.in_shape[-2]}, {operator.in_shape[-1]})"
+        )
+    if not bool(torch.isfinite(maps).all()):
+        raise ValueError(f"{operator}: got maps that are not finite")
+    if not bool(maps.flatten(1).any(1).all()):
+        raise ValueError(f"{operator}: got maps of zeros only")
+
+
+def _centring(shape: Shape, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors before and after a plain FFT that make it the centred one."""
+
+    def phase(n: int, start: int) -> Tensor:
+        k = (torch.arange(n) + start) * (n // 2) % n  # exact integers before the sine
+        angle = 2 * math.pi * k.to(torch.float64) / n
+        return torch.polar(torch.ones_like(angle), angle)
+
+    rows, columns = shape
+    before = phase(rows, 0)[:, None] * phase(columns, 0)
+    after = phase(rows, -(rows // 2))[:, None] * phase(columns, -(columns // 2))
+    return before.to(like.device, like.dtype), after.to(like.device, like.dtype)

@@ -1,0 +1,306 @@
+r"""Parallel-beam computed tomography.
+
+A detector bin at the position s under the angle theta sees the strip of lines
+
+    x cos(theta) + y sin(theta) = s + t,   |t| <= spacing / 2,
+
+with x to the right, y upwards and the origin at the centre of the image. The measurement is the
+mean over the strip of the line integrals (value times length). Pixels are squares of constant
+value, so the weight of a pixel is exact: seen under theta its line integrals form a trapezoid
+(the convolution of two boxes, of widths |cos| and |sin|), and the bin takes its area over the bin
+divided by the spacing. Nothing is lost between bins, so every projection has the same sum.
+
+The weights are a sparse matrix, and a product costs the time to stream its entries from memory.
+Reflections of the image in an axis and in the diagonal turn any angle into one of [0, pi/4]; the
+usual evenly spaced angles therefore need a quarter of the rows only, applied to four views of the
+image at once. The transpose is stored too, with the same numbers: the adjoint is exact.
+
+Filtered back-projection inverts A for many angles over half a turn. With p the projections,
+
+    x = pi / n  sum_theta (h * p_theta)(x cos(theta) + y sin(theta)),
+
+and h the ramp filter limited to the bandwidth of the detector: `h[0] = 1 / (4 d^2)`,
+`h[n] = -1 / (pi n d)^2` for n odd, 0 for n even, d the spacing. Sampling h in space, not |f| in
+frequency, keeps the mean of the image right.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .base import LinearOperator, Shape
+from .function import linear_pair
+
+__all__ = ["ParallelCT", "even_angles", "fbp", "hann"]
+
+Array = NDArray[Any]
+
+
+class ParallelCT(LinearOperator):
+    """Parallel-beam projections of each channel of an image.
+
+    Evenly spaced angles over a half or a full turn need the least memory and time: 256x256 with
+    180 angles takes 0.1 GB, other angles up to four times that.
+
+    Args:
+        in_shape: Shape of one image, (C, H, W); or of a volume of slices, (C, D, H, W).
+        angles: Directions of the detector axis, in radians, with shape (angles,). At 0 the bins
+            run along the rows of the image, at pi/2 they run up its columns.
+        detectors: Number of detector bins; those that cover the diagonal when absent.
+        spacing: Distance of the bins, in the unit of `pixel`.
+        pixel: Side of a pixel; projections are in value times this unit.
+    """
+
+    angles: Tensor
+    _rays: Tensor
+    _forward_start: Tensor
+    _forward_value: Tensor
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        angles: Tensor,
+        *,
+        detectors: int | None = None,
+        spacing: float = 1.0,
+        pixel: float = 1.0,
+    ) -> None:
+        name = type(self).__name__
+        if len(in_shape) < 2:
+            raise ValueError(f"{name}: got image shape {tuple(in_shape)}, wanted (C, H, W)")
+        if angles.ndim != 1 or not len(angles) or not bool(torch.isfinite(angles).all()):
+            raise ValueError(
+                f"{name}: got angles with shape {tuple(angles.shape)}, wanted (n,), all finite"
+            )
+        if not (0 < spacing < math.inf and 0 < pixel < math.inf):
+            raise ValueError(
+                f"{name}: got spacing {spacing} and pixel {pixel}, wanted positive lengths"
+            )
+        height, width = in_shape[-2:]
+        diagonal = math.hypot(height, width) * pixel
+        bins = math.ceil(diagonal / spacing) if detectors is None else detectors
+        if bins < 1:
+            raise ValueError(f"{name}: got {detectors} detectors, wanted at least one")
+        super().__init__(in_shape, (*in_shape[:-2], len(angles), bins))
+        self.detectors, self.spacing, self.pixel = bins, float(spacing), float(pixel)
+        plan = _plan(angles.double().cpu().numpy(), square=height == width)
+        self.views = plan.views
+        back = _strip_matrix(plan.folded, (height, width), bins, spacing / pixel)
+        self.register_buffer("angles", angles.detach().float())
+        self._register("_forward", back.T.tocsr(), pixel)
+        self._register("_back", back, pixel)
+        # ray (angle, bin) is row (folded angle, bin) of the matrix on one of the views
+        order = np.arange(bins)
+        bin_ = np.where(plan.reversed[:, None], order[::-1], order)
+        rays = (plan.row[:, None] * bins + bin_) * plan.views + plan.view[:, None]
+        self.register_buffer("_rays", torch.from_numpy(rays.ravel()), persistent=False)
+        self.to(angles.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear_pair(x, self._project, self._back_project)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return linear_pair(y, self._back_project, self._project)
+
+    def _project(self, x: Tensor) -> Tensor:
+        planes = x.reshape(-1, *self.in_shape[-2:])
+        seen = torch.stack(_views(planes, self.views), -1)  # (planes, H, W, views)
+        columns = seen.permute(1, 2, 3, 0).reshape(-1, self.views * len(planes))
+        rows = self._product("_forward", columns).reshape(-1, len(planes))
+        return rows.index_select(0, self._rays).T.reshape(len(x), *self.out_shape)
+
+    def _back_project(self, y: Tensor) -> Tensor:
+        planes = y.reshape(-1, len(self._rays))
+        height, width = self.in_shape[-2:]
+        n = len(planes)
+        rows = y.new_zeros(n, (len(self._forward_start) - 1) * self.views)
+        rows = rows.index_add_(1, self._rays, planes).T.reshape(-1, self.views * n)
+        seen = self._product("_back", rows).reshape(height, width, self.views, n)
+        image = _views_adjoint(seen.permute(3, 0, 1, 2).unbind(-1))
+        return image.reshape(len(y), *self.in_shape)
+
+    def _register(self, name: str, matrix: Any, pixel: float) -> None:
+        values = torch.from_numpy(matrix.data * np.float32(pixel))
+        start, place = (
+            torch.from_numpy(a.astype(np.int32)) for a in (matrix.indptr, matrix.indices)
+        )
+        for part, tensor in (("start", start), ("place", place), ("value", values)):
+            self.register_buffer(f"{name}_{part}", tensor, persistent=False)
+
+    def _product(self, name: str, columns: Tensor) -> Tensor:
+        start, place, value = (getattr(self, f"{name}_{p}") for p in ("start", "place", "value"))
+        size = (len(start) - 1, len(columns))
+        dtype = torch.promote_types(value.dtype, columns.dtype)
+        value, columns = value.to(dtype), columns.to(dtype).contiguous()
+        if columns.device.type == "cpu" and not torch.backends.mkl.is_available():
+            from scipy.sparse import csr_array
+
+            parts = value.numpy(), place.numpy(), start.numpy()
+            return torch.from_numpy(csr_array(parts, size) @ columns.numpy())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR")
+            matrix = torch.sparse_csr_tensor(start, place, value, size, check_invariants=False)
+        if columns.shape[1] == 1:
+            return (matrix @ columns[:, 0])[:, None]
+        return matrix @ columns
+
+    def trace_gram(self) -> float:
+        energy = self._forward_value.double() ** 2
+        squares = torch.segment_reduce(energy, "sum", offsets=self._forward_start.long())
+        return float(squares[self._rays // self.views].sum()) / math.prod(self.in_shape[-2:])
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls((1, 6, 6), even_angles(8), detectors=9, pixel=0.5, spacing=0.4)
+
+
+def even_angles(count: int, turn: float = math.pi) -> Tensor:
+    """Angles evenly spaced over a part of a turn, its end excluded.
+
+    Args:
+        count: Number of angles.
+        turn: What they cover, in radians.
+    Returns:
+        The angles, with shape (count,).
+    """
+    return torch.arange(int(count), dtype=torch.float64) * (turn / count)
+
+
+def hann(frequency: Tensor) -> Tensor:
+    """The Hann window over frequencies from 0 to 1 (half the sampling rate), `cos^2(pi f / 2)`."""
+    return torch.cos(math.pi / 2 * frequency).square()
+
+
+def fbp(
+    operator: ParallelCT, y: Tensor, *, window: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Filtered back-projection, in the units of the image.
+
+    The angles are taken as evenly spaced over a half turn, or over a whole one.
+
+    Args:
+        operator: The projector that measured y.
+        y: Projections, with shape (B, C, angles, detectors).
+        window: What the ramp is multiplied with, a function of the frequency in units of half
+            the sampling rate, such as `hann`; the pure ramp when absent.
+    Returns:
+        The image, with shape (B, C, H, W).
+    References:
+        | Principles of Computerized Tomographic Imaging (Kak & Slaney, 1988), chapter 3
+    """
+    size, d = 2 ** math.ceil(math.log2(2 * operator.detectors)), operator.spacing
+    n = torch.arange(size, dtype=torch.float64)
+    n = torch.minimum(n, size - n)
+    h = torch.where(n % 2 == 1, -1 / (math.pi * n.clamp(min=1) * d) ** 2, 0.0)
+    h[0] = 1 / (4 * d**2)
+    ramp = torch.fft.rfft(h).real * d
+    if window is not None:
+        ramp = ramp * window(torch.linspace(0, 1, len(ramp), dtype=torch.float64))
+    spectrum = torch.fft.rfft(y, n=size) * ramp.to(y.device, y.dtype)
+    filtered = torch.fft.irfft(spectrum, n=size)[..., : operator.detectors]
+    # a pixel's weights sum to pixel^2 / spacing in every projection
+    scale = math.pi / len(operator.angles) * d / operator.pixel**2
+    return scale * operator.adjoint(filtered)
+
+
+class _Plan(NamedTuple):
+    """Each angle as a row of the matrix, a view of the image and a direction of the detector."""
+
+    folded: Array  # angles of the matrix
+    row: Array  # index into them, per angle
+    view: Array  # index into `_views`
+    reversed: Array  # whether the bins run backwards
+    views: int  # number of views used: 1, 2 or 4
+
+
+def _plan(angles: Array, *, square: bool) -> _Plan:
+    """The cheapest of: no symmetry, the left-right flip, flip and transposition."""
+    turn = np.mod(angles, 2 * np.pi)
+    backwards = turn >= np.pi
+    turn = np.where(backwards, turn - np.pi, turn)
+    flip = turn > np.pi / 2
+    half = np.where(flip, np.pi - turn, turn)
+    across = half > np.pi / 4
+    quarter = np.where(across, np.pi / 2 - half, half)
+    none = np.zeros_like(flip)
+    plans = []
+    for folded, view, views in (
+        (turn, none, 1),
+        (half, flip, 2),
+        (quarter, flip + 2 * across, 4),
+    ):
+        if views < 4 or square:
+            # angles of float32 agree after folding to a microradian, a thousandth of a pixel
+            order = np.argsort(folded)
+            fresh = np.diff(folded[order], prepend=-1.0) > 1e-6
+            row = np.empty(len(angles), dtype=np.int64)
+            row[order] = np.cumsum(fresh) - 1
+            kept = folded[order][fresh]
+            plans.append(_Plan(kept, row, view.astype(np.int64), backwards, views))
+    return min(plans, key=lambda plan: len(plan.folded) * (1 + plan.views))
+
+
+def _views(x: Tensor, views: int) -> list[Tensor]:
+    """The image as it is, flipped left to right, and both with the axes exchanged (x with y)."""
+    seen = [x, x.flip(-1)][:views]
+    return seen + [_exchanged(v) for v in seen] if views == 4 else seen
+
+
+def _views_adjoint(seen: tuple[Tensor, ...]) -> Tensor:
+    if len(seen) == 4:
+        seen = (seen[0] + _exchanged(seen[2]), seen[1] + _exchanged(seen[3]))
+    return seen[0] + seen[1].flip(-1) if len(seen) == 2 else seen[0]
+
+
+def _exchanged(x: Tensor) -> Tensor:
+    """The image with x and y exchanged; y points up, against the rows."""
+    return x.mT.flip(-2, -1)
+
+
+def _strip_matrix(angles: Array, shape: tuple[int, int], bins: int, spacing: float) -> Any:
+    """The transposed system matrix in pixels: rows are pixels, columns (angle, bin)."""
+    from scipy.sparse import csr_array
+
+    height, width = shape
+    c, s = np.abs(np.cos(angles)), np.abs(np.sin(angles))
+    # the footprint of a pixel is a trapezoid; twice its area from the centre to t is an odd
+    # function that grows linearly over the flat top and by a parabola over the slope
+    outer, flat, top = (c + s) / 2, np.abs(c - s) / 2, 1 / np.maximum(c, s)
+    bend = 1 / np.maximum(2 * (outer - flat), 1e-12)
+
+    def area(t: Array) -> Array:
+        a = np.minimum(np.abs(t), outer)
+        slope = np.maximum(a - flat, 0)
+        return np.copysign(top * (a - bend * slope * slope), t)
+
+    across = (np.arange(width)[:, None] - (width - 1) / 2) * np.cos(angles)
+    most = math.ceil(2 * float(outer.max()) / spacing) + 1  # bins that a pixel touches
+    offset = (np.arange(len(angles), dtype=np.int32) * bins)[:, None]
+    weight = np.empty((width, len(angles), most), dtype=np.float32)
+    counts, columns, values = [], [], []
+    for row in range(height):
+        center = across + ((height - 1) / 2 - row) * np.sin(angles)  # (W, angles)
+        left = np.floor((center - outer) / spacing + bins / 2)
+        below = area((left - bins / 2) * spacing - center)
+        for k in range(most):
+            above = area((left + (k + 1 - bins / 2)) * spacing - center)
+            weight[..., k], below = (above - below) / spacing, above
+        bin_ = left.astype(np.int32)[..., None] + np.arange(most, dtype=np.int32)
+        keep = ((weight > 1e-9) & (bin_ >= 0) & (bin_ < bins)).reshape(width, -1)
+        counts.append(np.count_nonzero(keep, axis=1))
+        values.append(np.compress(keep.ravel(), weight))
+        columns.append(np.compress(keep.ravel(), bin_ + offset))
+    start = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    if start[-1] >= 2**31:
+        raise ValueError(
+            f"ParallelCT: {len(angles)} angles of a {height}x{width} image need {start[-1]} "
+            "matrix entries, wanted at most 2^31: fewer angles or a smaller image"
+        )
+    parts = np.concatenate(values), np.concatenate(columns), start.astype(np.int32)
+    return csr_array(parts, shape=(height * width, len(angles) * bins))

@@ -1,0 +1,290 @@
+r"""What a prior can do: the capabilities that methods ask for, and denoisers around denoisers.
+
+The denoiser of level sigma is the mean of the clean image given a noisy one (Tweedie),
+
+    D(v, sigma) = E[x | v],   v = x + sigma n;   score(v) = grad log p_sigma(v) = (D - v)/sigma^2
+
+in the value range and of the kind (real, complex) that it declares. A prior is anything with the
+methods of one of the protocols below; nothing is inherited. `CallableDenoiser` makes one from a
+function, `conventions.py` from the networks that people train. Around a denoiser go `Rescaled`
+(another value range), `Tiled` (large images) and `Counted` (how often it was asked).
+
+References:
+    | Plug-and-Play Priors as a Score-Based Method (Park et al., 2025), arXiv:2412.11108
+"""
+
+import math
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..tensors import convert_range, per_item
+
+__all__ = [
+    "CallableDenoiser",
+    "Counted",
+    "Denoiser",
+    "Density",
+    "Latent",
+    "Proximable",
+    "Rescaled",
+    "Tiled",
+    "check_kind",
+    "require",
+    "score",
+]
+
+Range = tuple[float, float]
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Knows `E[x | v = x + sigma n]`; `range` is None where it takes images of any range."""
+
+    @property
+    def range(self) -> Range | None: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def denoise(
+        self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None
+    ) -> Tensor: ...
+
+
+@runtime_checkable
+class Proximable(Protocol):
+    """Knows `argmin_x tau g(x) + 1/2 ||x - v||^2`."""
+
+    def prox(self, v: Tensor, tau: float | Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Density(Protocol):
+    """Knows its density, `log_prob(x)` with shape (B,)."""
+
+    def log_prob(self, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Latent(Protocol):
+    """Knows images through a code that it can denoise."""
+
+    def encode(self, x: Tensor) -> Tensor: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+    def denoise_code(self, z: Tensor, sigma: float | Tensor) -> Tensor: ...
+
+
+_MEANING: dict[object, str] = {
+    Denoiser: "a Denoiser (denoise(v, sigma, condition=None), range, dtype)",
+    Proximable: "a Proximable (prox(v, tau))",
+    Density: "a Density (log_prob(x))",
+    Latent: "a Latent (encode, decode, denoise_code(z, sigma))",
+}
+
+
+def require(
+    prior: object, *capabilities: type, by: object, images: torch.dtype | None = None
+) -> None:
+    """Raise a `TypeError` unless a prior can do one of the things asked of it.
+
+    Args:
+        prior: The prior.
+        capabilities: The protocols of which one is enough.
+        by: The method that asks, for the message.
+        images: The dtype of the images of the problem; a denoiser must be of their kind, real or
+            complex.
+    """
+    name = type(by).__name__
+    if not any(isinstance(prior, capability) for capability in capabilities):
+        wanted = " or ".join(_MEANING[capability] for capability in capabilities)
+        known = [c.__name__ for c in (Denoiser, Proximable, Density, Latent) if isinstance(prior, c)]
+        what = f", which is a {' and a '.join(known)}" if known else ""
+        raise TypeError(f"{name}: got a {type(prior).__name__}{what}; wanted {wanted}")
+    if images is not None and isinstance(prior, Denoiser):
+        if prior.dtype.is_complex != images.is_complex:
+            kinds = ("real", "complex")
+            raise TypeError(
+                f"{name}: got a {type(prior).__name__} of {kinds[prior.dtype.is_complex]} images "
+                f"for a measurement of {kinds[images.is_complex]} ones"
+            )
+
+
+def score(prior: Denoiser, v: Tensor, sigma: float | Tensor) -> Tensor:
+    """The score `grad log p_sigma(v) = (D(v, sigma) - v) / sigma^2`, with the shape of `v`."""
+    return (prior.denoise(v, sigma) - v) / per_item(sigma, v) ** 2
+
+
+def check_kind(prior: Denoiser, v: Tensor) -> None:
+    """Raise a `ValueError` unless images are of the prior's kind, real or complex."""
+    if v.is_complex() != prior.dtype.is_complex:
+        raise ValueError(
+            f"{type(prior).__name__}: got images of {v.dtype}, wanted the kind of {prior.dtype}"
+        )
+
+
+class CallableDenoiser(nn.Module):
+    """A denoiser from any function of a noisy image and its level.
+
+    Args:
+        function: Called as `function(v, sigma)`, both as the method has them (sigma a number or a
+            tensor, images real or complex), or with the condition as a third argument.
+        range: The values that its images have; None where it takes any.
+        dtype: `torch.complex64` where its images are complex.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        *,
+        range: Range | None = (-1.0, 1.0),
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.function, self.range, self.dtype = function, range, dtype
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        """The function's value."""
+        check_kind(self, v)
+        return self.function(v, sigma) if condition is None else self.function(v, sigma, condition)
+
+
+class Rescaled(nn.Module):
+    """A prior for images of another value range.
+
+    With `k = width(prior.range) / width(range)`, an image u stands for `v = lo + k (u - lo')` and
+    its noise sigma for `k sigma`.
+
+    Args:
+        prior: A denoiser with a range.
+        range: The values that the images outside have.
+    """
+
+    def __init__(self, prior: Denoiser, range: Range = (-1.0, 1.0)) -> None:
+        super().__init__()
+        if prior.range is None:
+            raise ValueError(f"Rescaled: {type(prior).__name__} takes images of any range")
+        self.prior, self.range, self.inner = prior, range, prior.range
+        self.k = (self.inner[1] - self.inner[0]) / (range[1] - range[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of the images."""
+        return self.prior.dtype
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        """The estimate, in the range outside."""
+        inside = convert_range(v, self.range, self.inner)
+        x_hat = self.prior.denoise(inside, sigma * self.k, condition)
+        return convert_range(x_hat, self.inner, self.range)
+
+
+class Tiled(nn.Module):
+    """A prior that sees a large image through overlapping tiles, blended smoothly.
+
+    Only the denoiser is tiled, never the physics. Each tile is weighted by a product of raised
+    cosine ramps; the weights of all tiles add up to one.
+
+    Args:
+        prior: A denoiser.
+        tile: Length of a tile along every spatial axis, in pixels.
+        overlap: Least overlap of neighbours, in pixels.
+    """
+
+    def __init__(self, prior: Denoiser, tile: int = 256, overlap: int = 32) -> None:
+        super().__init__()
+        if not 0 < overlap <= tile // 2:
+            raise ValueError(
+                f"Tiled: got tiles of {tile} with an overlap of {overlap}, wanted "
+                "0 < overlap <= tile / 2"
+            )
+        self.prior, self.tile, self.overlap = prior, tile, overlap
+
+    @property
+    def range(self) -> Range | None:
+        """The values that the images have."""
+        return self.prior.range
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of the images."""
+        return self.prior.dtype
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        """The blended estimate; a condition of the image's size is cut with it."""
+        if max(v.shape[2:]) <= self.tile:
+            return self.prior.denoise(v, sigma, condition)
+        total, out = torch.zeros((), dtype=v.real.dtype, device=v.device), torch.zeros_like(v)
+        total = total.expand(v.shape[2:]).clone()
+        for corner in torch.cartesian_prod(*map(self._starts, v.shape[2:]), torch.zeros(1).long()):
+            at = tuple(
+                slice(start, start + min(self.tile, length))
+                for start, length in zip(corner.tolist(), v.shape[2:], strict=False)
+            )
+            whole = (slice(None), slice(None), *at)
+            cut = condition
+            if condition is not None and condition.shape[2:] == v.shape[2:]:
+                cut = condition[whole]
+            weight = self._weight(v[whole])
+            out[whole] += weight * self.prior.denoise(v[whole], sigma, cut)
+            total[at] += weight
+        return out / total
+
+    def _starts(self, length: int) -> Tensor:
+        """Where tiles begin along an axis: evenly spread, at least `overlap` in common."""
+        if length <= self.tile:
+            return torch.zeros(1).long()
+        n = math.ceil((length - self.overlap) / (self.tile - self.overlap))
+        return torch.linspace(0, length - self.tile, n).round().long()
+
+    def _weight(self, piece: Tensor) -> Tensor:
+        """The weight of a tile, with its spatial shape."""
+        weight = torch.ones((), dtype=piece.real.dtype, device=piece.device)
+        for length in piece.shape[2:]:
+            i = torch.arange(length, dtype=weight.dtype, device=weight.device) + 0.5
+            edge = torch.minimum(i, length - i) / self.overlap
+            ramp = torch.sin(edge.clamp(max=1.0) * (math.pi / 2)) ** 2
+            weight = weight.unsqueeze(-1) * ramp
+        return weight
+
+
+class Counted(nn.Module):
+    """A prior that counts how often it is asked.
+
+    Args:
+        prior: A denoiser.
+    Attributes:
+        calls: Number of calls of `denoise` so far.
+        items: Number of images denoised so far.
+        batch: Largest batch so far.
+    """
+
+    def __init__(self, prior: Denoiser) -> None:
+        super().__init__()
+        self.prior = prior
+        self.calls = self.items = self.batch = 0
+
+    @property
+    def range(self) -> Range | None:
+        """The values that the images have."""
+        return self.prior.range
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of the images."""
+        return self.prior.dtype
+
+    @property
+    def nfe(self) -> float:
+        """Function evaluations per item: images denoised, over the size of the batch."""
+        return self.items / max(self.batch, 1)
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        """The prior's estimate, counted."""
+        self.calls, self.items = self.calls + 1, self.items + len(v)
+        self.batch = max(self.batch, len(v))
+        return self.prior.denoise(v, sigma, condition)

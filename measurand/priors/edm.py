@@ -1,0 +1,156 @@
+r"""The denoiser of a network by the preconditioning of EDM, and the loss that trains it.
+
+With v = x + sigma n, n standard normal, and data of standard deviation s (`sigma_data`),
+
+    D(v, sigma) = c_skip v + c_out F(c_in v, ln(sigma) / 4)
+
+    c_skip = s^2 / (sigma^2 + s^2)             c_out = sigma s / sqrt(sigma^2 + s^2)
+    c_in   = 1 / sqrt(sigma^2 + s^2)           weight = (sigma^2 + s^2) / (sigma s)^2
+
+so that input and target of the network F have unit variance at every noise level, and
+
+    loss = E weight |D(x + sigma n, sigma) - x|^2 = E |F - F_ideal|^2,   ln(sigma) ~ N(m, d^2).
+
+At sigma = 0 the formulas give D(v, 0) = v; the logarithm is kept finite by a floor at the smallest
+trained level. Preconditioning is float32; only F runs in the precision of its weights (bfloat16
+halves the time of a convolution on processors that have units for it).
+
+References:
+    T. Karras, M. Aittala, T. Aila, S. Laine. Elucidating the design space of diffusion-based
+        generative models. 2022. https://arxiv.org/abs/2206.00364
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..tensors import per_item
+
+__all__ = ["EDMDenoiser", "edm_loss", "fast_dtype", "lognormal_sigma"]
+
+
+class EDMDenoiser(nn.Module):
+    """A denoiser D(v, sigma) made of a network F(x, c) by EDM preconditioning.
+
+    Differentiable in v, in sigma and in the weights. The network runs in the precision of its own
+    weights: `prior.to(torch.bfloat16)` makes a bfloat16 denoiser whose images stay float32.
+
+    Args:
+        net: Network (x, c) or (x, c, condition) -> output, of x's shape.
+        channels: Channels of the image.
+        sigma_data: Standard deviation of the images, in image units.
+        range: Lowest and highest value of the images the network was trained on.
+        sigma_range: Lowest and highest noise level it was trained on, in image units.
+        card: What is known of the weights: data, licence, training, results.
+    """
+
+    dtype = torch.float32
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        channels: int = 3,
+        sigma_data: float = 0.5,
+        range: tuple[float, float] = (-1.0, 1.0),
+        sigma_range: tuple[float, float] = (0.002, 80.0),
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.channels = channels
+        self.sigma_data = sigma_data
+        self.range = range
+        self.sigma_range = sigma_range
+        self.card = dict(card or {})
+
+    def forward(
+        self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None
+    ) -> Tensor:
+        """Returns D(v, sigma) = E[x given v = x + sigma n].
+
+        Args:
+            v: Noisy image, with shape (B, C, H, W), any H and W.
+            sigma: Noise level in image units, a number or one per item (B,).
+            condition: What else the network may see, of v's size.
+        Returns:
+            The denoised image, of v's shape and dtype.
+        Raises:
+            ValueError: v is complex or has other channels than the prior.
+        """
+        if v.is_complex() or v.ndim != 4 or v.shape[1] != self.channels:
+            raise ValueError(
+                f"EDMDenoiser: got an image of shape {tuple(v.shape)} and {v.dtype}, wants real "
+                f"(B, {self.channels}, H, W)"
+            )
+        x = v.float()
+        level = per_item(sigma, x)
+        s = self.sigma_data
+        total = level.square() + s**2
+        c = level.clamp_min(self.sigma_range[0]).log().flatten() / 4
+        dtype = next(self.net.parameters()).dtype
+        inputs = (x * total.rsqrt()).to(dtype, memory_format=torch.channels_last)
+        if condition is None:
+            output = self.net(inputs, c)
+        else:
+            output = self.net(inputs, c, condition.to(dtype, memory_format=torch.channels_last))
+        # contiguous: physics and FFT want channels first
+        output = output.to(x.dtype, memory_format=torch.contiguous_format)
+        return torch.addcmul(x * (s**2 / total), output, level * s * total.rsqrt()).to(v.dtype)
+
+    denoise = forward
+
+    def extra_repr(self) -> str:
+        return (
+            f"channels={self.channels}, sigma_data={self.sigma_data}, range={self.range}, "
+            f"sigma_range={self.sigma_range}"
+        )
+
+
+def edm_loss(prior: EDMDenoiser, batch: Mapping[str, Tensor]) -> Tensor:
+    """Returns the weighted denoising loss of each item, with shape (B,).
+
+    loss = (sigma^2 + s^2) / (sigma s)^2 mean |D(x + sigma n, sigma) - x|^2
+
+    Args:
+        prior: The denoiser.
+        batch: "x" images (B, C, H, W), "sigma" levels (B,), "noise" of x's shape, standard
+            normal, and "condition" where the network sees one.
+    """
+    x, sigma, s = batch["x"], batch["sigma"], prior.sigma_data
+    level = per_item(sigma, x)
+    error = prior(x + level * batch["noise"], sigma, batch.get("condition")) - x
+    weight = (sigma**2 + s**2) / (sigma * s) ** 2
+    return weight * error.square().flatten(1).mean(1)
+
+
+def lognormal_sigma(
+    n: int,
+    generator: torch.Generator,
+    *,
+    mean: float = -1.6,
+    std: float = 1.2,
+    low: float = 0.002,
+    high: float = 80.0,
+) -> Tensor:
+    """Returns n noise levels with ln(sigma) ~ N(mean, std^2), clamped, with shape (n,)."""
+    return (mean + std * torch.randn(n, generator=generator)).exp().clamp(low, high)
+
+
+def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """Returns bfloat16 where the device has units for it, else float32."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        try:
+            with open("/proc/cpuinfo") as file:
+                flags = set(next((x for x in file if x.startswith("flags")), "").split())
+        except OSError:
+            flags = set()
+        fast = bool(flags & {"avx512_bf16", "amx_bf16"})
+    else:
+        fast = False
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,53 @@
+r"""Grey images by a prior of colour images.
+
+A grey image x is a colour image with three equal channels. With `u` the channel mean of a colour
+image and n white noise of level `s` in each channel, the mean of the three noises has level
+`s / sqrt(3)`, and it is all that the data say about a grey image: the differences between channels
+are noise. A grey image `v = x + sigma n` therefore belongs to the colour level `sqrt(C) sigma`,
+
+    D_grey(v, sigma) = mean over channels of D(v repeated C times, sqrt(C) sigma),
+
+where the differences between channels, which are zero instead of noise, are already denoised. The
+level of the network is what the eye of the colour prior sees of the grey noise; told `sigma` only,
+it would leave a good part of it.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .denoiser import Denoiser
+
+__all__ = ["Grey"]
+
+
+class Grey(nn.Module):
+    """A denoiser of one-channel images made of one of colour images.
+
+    Args:
+        prior: The denoiser of images with several channels.
+        channels: Their number.
+    """
+
+    def __init__(self, prior: Denoiser, channels: int = 3) -> None:
+        super().__init__()
+        self.prior, self.channels = prior, channels
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The values that the images have."""
+        return self.prior.range
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of the images."""
+        return self.prior.dtype
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        """The estimate `E[x | v = x + sigma n]`, with shape (B, 1, ...)."""
+        if v.shape[1] != 1:
+            raise ValueError(f"Grey: got images with {v.shape[1]} channels, wanted 1")
+        wide = v.expand(-1, self.channels, *v.shape[2:]).contiguous()
+        level = math.sqrt(self.channels) * sigma
+        return self.prior.denoise(wide, level, condition).mean(1, keepdim=True)

@@ -1,0 +1,285 @@
+"""One measurement in, one folder of results out: what a reconstruction is made of.
+
+`restore` runs a method and keeps time and count; `staged` is a folder that appears when everything
+in it is written; `priors_for` makes a named prior fit the images of an operator, and says how.
+The noise of draw i comes from (seed, i), so draws may be made a few at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arguments import is_sampler
+from .checkpoints import known_priors, load_prior
+from .files import flush, sha256_file
+from .measurement import Measurement
+from .operators import LinearOperator
+from .priors.denoiser import Counted, Rescaled, Tiled
+from .priors.grey import Grey
+from .priors.variation import TotalVariation
+from .schedules import Step
+from .tensors import generators
+
+__all__ = ["Restored", "bar", "facts", "prior_for", "restore", "staged"]
+
+TV = "total-variation"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a method made of a measurement.
+
+    Args:
+        estimate: The image, with shape (1, C, ...); the mean of the draws of a sampler.
+        draws: The draws, with shape (S, C, ...); None for a solver.
+        seconds: Wall time.
+        nfe: Denoiser calls of one image.
+    """
+
+    estimate: Tensor
+    draws: Tensor | None
+    seconds: float
+    nfe: int
+
+    @property
+    def sd(self) -> Tensor | None:
+        """Standard deviation of the draws, with shape (1, C, ...); None below two draws."""
+        if self.draws is None or len(self.draws) < 2:
+            return None
+        return self.draws.std(0, keepdim=True)
+
+
+def restore(
+    measurement: Measurement,
+    prior: Any,
+    method: Any,
+    *,
+    draws: int = 4,
+    seed: int = 0,
+    batch: int = 4,
+    on_step: Callable[[int, int, Step], None] | None = None,
+) -> Restored:
+    """One image, or several draws of it, from one measurement.
+
+    Args:
+        measurement: What was seen, one item.
+        prior: What the method needs: a denoiser, or something with a proximal map.
+        method: A solver or a sampler.
+        draws: Number of draws of a sampler.
+        seed: Draw i depends on (seed, i) alone.
+        batch: Draws made at a time.
+        on_step: Called with (draws done, draws under way, step) after every step.
+    Returns:
+        The estimate, the draws, and what they cost.
+    Raises:
+        FloatingPointError: The method returned values that are NaN or infinite.
+    """
+    counted = Counted(prior) if hasattr(prior, "denoise") else None
+    used = counted or prior
+    device = measurement.y.device
+    count = draws if is_sampler(method) else 1
+    found, started = [], time.perf_counter()
+    for first in range(0, count, batch):
+        some = min(batch, count - first)
+        every = generators(seed, first + some, device)[first:]
+        told = None if on_step is None else _told(on_step, first, some)
+        repeated = measurement.repeat(some) if some > 1 else measurement
+        found.append(method(repeated, used, generator=every, callback=told))
+    images = torch.cat(found)
+    seconds = time.perf_counter() - started
+    bad = int((~torch.isfinite(images)).sum())
+    if bad:
+        raise FloatingPointError(
+            f"{type(method).__name__}: {bad} of {images.numel()} values of the result are NaN or "
+            "infinite; nothing is written. The noise level or a step size may be wrong: "
+            "`measurand check` says what does not fit"
+        )
+    nfe = round(counted.items / count) if counted else 0
+    if not is_sampler(method):
+        return Restored(images, None, seconds, nfe)
+    return Restored(images.mean(0, keepdim=True), images, seconds, nfe)
+
+
+def _told(on_step: Callable[[int, int, Step], None], first: int, some: int) -> Any:
+    return lambda step: on_step(first, some, step)
+
+
+def prior_for(
+    name: str,
+    operator: LinearOperator,
+    sigma: float,
+    *,
+    device: str | torch.device = "cpu",
+    tile: int = 512,
+) -> tuple[Any, dict[str, Any], list[str]]:
+    """A prior by its name, fitted to the images of an operator.
+
+    Args:
+        name: A prior that ships ("natural-color", "natural-color@1"), a weight file, or
+            "total-variation", with its weight where wanted ("total-variation:2.5").
+        operator: Says the shape and the kind of the images.
+        sigma: Noise level, from which the weight of total variation follows: `0.1 / sigma`.
+        device: Where the network runs.
+        tile: Images larger than this are denoised in overlapping tiles of this size, in pixels.
+    Returns:
+        The prior, what `run.json` says of it, and sentences about what was done.
+    """
+    notes: list[str] = []
+    if name.split(":")[0] == TV:
+        text = name[len(TV) + 1 :]
+        try:
+            weight = float(text) if text else 0.1 / max(sigma, 1e-3)
+        except ValueError as error:
+            raise ValueError(f"--prior {name}: wanted {TV} or {TV}:WEIGHT") from error
+        return TotalVariation(weight=weight), {"name": TV, "weight": weight}, notes
+    network = load_prior(name, device=device)
+    known = known_priors()
+    newest = [path for key, path in known.items() if name in (key, key.rpartition("@")[0])]
+    path = newest[-1] if newest else Path(name)
+    record = {
+        "name": path.stem,
+        "sha256": sha256_file(path),
+        "channels": network.channels,
+        "precision": str(next(network.parameters()).dtype).removeprefix("torch."),
+    }
+    prior: Any = network
+    if operator.in_dtype.is_complex:
+        raise ValueError(
+            f"--prior {name} knows real images with {network.channels} channels, {operator} asks "
+            f"for complex ones; use --prior {TV} or a prior of complex images"
+        )
+    channels = operator.in_shape[0]
+    if network.channels != channels:
+        if channels != 1:
+            raise ValueError(
+                f"--prior {name} knows images with {network.channels} channels, {operator} asks "
+                f"for {channels}"
+            )
+        prior = Grey(prior, network.channels)
+        notes.append(f"grey image: shown to {path.stem} as {network.channels} equal channels")
+    if tuple(network.range) != (-1.0, 1.0):
+        prior = Rescaled(prior, (-1.0, 1.0))
+        notes.append(f"images rescaled from [-1, 1] to the prior's {network.range}")
+    if max(operator.in_shape[1:]) > tile:
+        prior = Tiled(prior, tile, overlap=min(32, tile // 2))
+        notes.append(f"denoised in overlapping tiles of {tile} pixels, physics on the whole image")
+    return prior, record, notes
+
+
+@contextmanager
+def staged(folder: str | Path) -> Iterator[Path]:
+    """A folder to fill: its files appear in `folder` when the block ends without an error.
+
+    Args:
+        folder: The final folder; created, or its files of the same names replaced.
+    """
+    folder = Path(folder).absolute()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise PermissionError(13, "read-only, or not a folder")
+        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise OSError(
+            f"cannot write results to {folder}: {error.strerror}; choose another folder with --out"
+        ) from error
+    try:
+        yield stage
+        mask = os.umask(0)
+        os.umask(mask)
+        stage.chmod(0o777 & ~mask)
+        if not folder.exists():
+            os.replace(stage, folder)
+        else:
+            for file in sorted(stage.rglob("*")):
+                target = folder / file.relative_to(stage)
+                if file.is_dir():
+                    target.mkdir(exist_ok=True)
+                else:
+                    os.replace(file, target)
+        flush(folder.parent)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def bar(label: str, total: int | None, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar with the time to go, shown once two seconds have passed.
+
+    Yields:
+        A function that takes the number of steps done.
+    """
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total,
+        desc=label,
+        unit="step",
+        delay=2.0,
+        disable=quiet,
+        file=sys.stderr,
+        leave=False,
+    ) as shown:
+
+        def update(done: int) -> None:
+            shown.update(done - shown.n)
+
+        yield update
+
+
+def steps_of(method: Any) -> int | None:
+    """Number of steps after which a method calls back, where it knows it."""
+    for name in ("steps", "sweeps"):
+        if isinstance(getattr(method, name, None), int):
+            return getattr(method, name)
+    return None
+
+
+def facts(device: str | torch.device) -> dict[str, Any]:
+    """Versions and machine, for `run.json`."""
+    device = torch.device(device)
+    name = platform.processor() or platform.machine()
+    return {
+        "versions": {
+            "measurand": version("measurand"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": version("numpy"),
+        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else name,
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }
+
+
+def resolved(value: Any) -> Any:
+    """A method or a twin as plain JSON: its class and its fields."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            "class": type(value).__name__,
+            **{k: str_or_plain(v) for k, v in asdict(value).items()},
+        }
+    return str_or_plain(value)
+
+
+def str_or_plain(value: Any) -> Any:
+    """Numbers, text, lists and dictionaries as they are, everything else by its name."""
+    if isinstance(value, dict):
+        return {key: str_or_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [str_or_plain(item) for item in value]
+    return value if isinstance(value, int | float | str | type(None)) else repr(value)

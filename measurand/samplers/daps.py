@@ -1,0 +1,105 @@
+r"""DAPS: decoupled annealing, each level a fresh draw around the end of a probability flow.
+
+From x at level t,
+
+    x_hat = probability flow from x, a few Euler steps
+    x0    ~ exp(-nll(x0) - ||x0 - x_hat||^2 / (2 t^2))      Gaussian, exact: `conditional_sample`
+    x'    = x0 + t' n,
+
+so that consecutive levels are not tied by small steps and early errors can be undone. The Gaussian
+of width t around x_hat is wider than the law of the image given x: the *spread is too large* (1.3
+to 1.4 of the exact variance on the Gaussian test problem), the mean fair.
+
+Deviations. Paper: Langevin steps for x0, for nonlinear operators too; here: the exact Gaussian
+draw. Paper's code: the data are trusted to `tau = 0.01` whatever their noise, which overfits noisy
+data; here: tau is the noise of the measurement, unless it is given.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..measurement import Measurement
+from ..priors.denoiser import Denoiser
+from ..schedules import Callback, Step, edm_grid
+from ..tensors import Generators, as_generators, randn_like
+from .reverse import EulerFlow, starting_image
+
+__all__ = ["DAPS"]
+
+
+@dataclass(frozen=True)
+class DAPS:
+    """Decoupled annealing posterior sampling; for linear operators with Gaussian noise.
+
+    Differentiates through the prior: no.
+
+    Args:
+        steps: Number of levels.
+        flow_steps: Number of denoiser calls at each level.
+        sigma_max: First level, in image units.
+        sigma_min: Last level, in image units.
+        flow_min: Last level inside a flow, in image units.
+        tau: Trusted noise of the data, in their units; that of the measurement where None.
+    References:
+        | Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing (Zhang et
+          al., 2024)
+        | arXiv:2407.01521
+    """
+
+    steps: int = 200
+    flow_steps: int = 5
+    sigma_max: float = 100.0
+    sigma_min: float = 0.1
+    flow_min: float = 0.01
+    tau: float | None = None
+
+    @property
+    def levels(self) -> list[float]:
+        """The noise level of every step."""
+        return edm_grid(self.sigma_max, self.sigma_min, self.steps).tolist()
+
+    @property
+    def nfe(self) -> int:
+        """Number of denoiser calls of one draw."""
+        return self.steps * self.flow_steps
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        measurement: Measurement,
+        prior: Denoiser,
+        *,
+        x0: Tensor | None = None,
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Tensor:
+        """Approximate posterior draws, one per item of the measurement.
+
+        Args:
+            measurement: What was seen, with Gaussian noise.
+            prior: A denoiser.
+            x0: Mean of the first state, with shape (B, ...); zeros where None.
+            generator: One generator, one per item, or None for seed 0.
+            callback: Called with a `Step` after every level.
+        Returns:
+            The draws, with shape (B, ...).
+        """
+        if self.tau is not None:
+            noise = type(measurement.noise)(self.tau)
+            measurement = Measurement(measurement.operator, noise, measurement.y)
+        x = starting_image(self, measurement, prior, x0)
+        generator = as_generators(generator, x)
+        x = x + self.sigma_max * randn_like(x, generator)
+        flow = EulerFlow()
+        for i, (t, t_next) in enumerate(pairwise((*self.levels, 0.0))):
+            grid = edm_grid(t, min(t, self.flow_min), self.flow_steps).tolist()
+            x_hat = flow.descend(prior.denoise, x, grid, generator)
+            x = measurement.conditional_sample(x_hat, t, generator)
+            if t_next > 0:
+                x.add_(randn_like(x, generator), alpha=t_next)
+            if callback is not None:
+                callback(Step(i, t, x, x_hat))
+        return x

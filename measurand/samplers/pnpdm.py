@@ -1,0 +1,120 @@
+r"""PnP-DM: split Gibbs sampling with a diffusion prior.
+
+The posterior `p(x | y) ~ p(y | x) p(x)` is split by an auxiliary image z that couples to x with
+strength rho,
+
+    pi(x, z) ~ exp(-nll(z) - ||x - z||^2 / (2 rho^2)) p(x),
+
+whose marginal in x tends to the posterior as rho -> 0. One sweep draws both conditionals:
+
+    z ~ exp(-nll(z) - ||z - x||^2 / (2 rho^2))     Gaussian, exact: `conditional_sample`
+    x ~ p(x) N(z; x, rho^2)                        the reverse SDE from level rho, started at z
+
+and rho is annealed, `rho_k = max(rho_min, rho_max decay^k)`, because small rho mixes slowly. At
+the end x is a draw from the posterior under data with the covariance `sigma^2 + rho_min^2 A A^H`:
+within a mode, the mean and the spread of several chains are usable; the *weights* of separate
+modes freeze while rho is large and are approximate.
+
+Deviations. The grid of a prior step begins exactly at rho (paper's code: the first node of a
+fixed grid below rho, a small bias). Its number of steps shrinks with the level (paper: a fixed
+grid), and its default step is `ReverseSDE` (paper's code: Euler-Maruyama, here `EulerSDE`).
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..measurement import Measurement
+from ..priors.denoiser import Denoiser
+from ..schedules import Callback, Step
+from ..tensors import Generators, as_generators
+from .reverse import Reverse, ReverseSDE, starting_image
+
+__all__ = ["PnPDM"]
+
+
+@dataclass(frozen=True)
+class PnPDM:
+    """Posterior draws by alternating an exact data step and a reverse diffusion.
+
+    Differentiates through the prior: no. One chain per item of the measurement: draws come from
+    `PnPDM()(measurement.repeat(8), prior)`.
+
+    Args:
+        sweeps: Number of sweeps.
+        rho_max: Coupling of the first sweep, in image units.
+        decay: Factor of the coupling from one sweep to the next.
+        rho_min: Coupling at which the annealing ends, in image units.
+        reverse: The prior step. From level rho it makes the share of its `steps` that belongs to
+            the range from rho to its `sigma_min`, on a logarithmic scale.
+    References:
+        | Principled Probabilistic Imaging using Diffusion Models as Plug-and-Play Priors (Wu et
+          al., 2024)
+        | arXiv:2405.18782
+    """
+
+    sweeps: int = 100
+    rho_max: float = 10.0
+    decay: float = 0.9
+    rho_min: float = 0.1
+    reverse: Reverse = field(default_factory=lambda: ReverseSDE(steps=20, sigma_max=10.0))
+
+    @classmethod
+    def quick(cls) -> Self:
+        """About 90 denoiser calls a chain: for a first look, and for processors."""
+        return cls(
+            sweeps=30,
+            rho_max=2.0,
+            decay=0.88,
+            rho_min=0.1,
+            reverse=ReverseSDE(steps=7, sigma_max=2.0, sigma_min=0.02),
+        )
+
+    @property
+    def levels(self) -> list[float]:
+        """The coupling rho of every sweep."""
+        return [max(self.rho_min, self.rho_max * self.decay**k) for k in range(self.sweeps)]
+
+    @property
+    def nfe(self) -> int:
+        """Number of denoiser calls of one chain."""
+        return sum(self.reverse.nfe(rho) for rho in self.levels)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        measurement: Measurement,
+        prior: Denoiser,
+        *,
+        x0: Tensor | None = None,
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Tensor:
+        """Posterior draws, one per item of the measurement.
+
+        Args:
+            measurement: What was seen, with Gaussian noise; one item per chain.
+            prior: A denoiser.
+            x0: Where the chains start, with shape (B, ...); zeros where None.
+            generator: One generator, one per item, or None for seed 0.
+            callback: Called with a `Step` (x: the draw of z, x0: that of x) after every sweep.
+        Returns:
+            The last draw of every chain, with shape (B, ...).
+        """
+        if not self.reverse.stochastic:
+            warnings.warn(
+                f"PnPDM: a {type(self.reverse).__name__} as the prior step is not a posterior "
+                "sample: the spread of the chains is too small; use ReverseSDE",
+                stacklevel=2,
+            )
+        x = starting_image(self, measurement, prior, x0)
+        generator = as_generators(generator, x)
+        for sweep, rho in enumerate(self.levels):
+            z = measurement.conditional_sample(x, rho, generator)
+            x = self.reverse.descend(prior.denoise, z, self.reverse.levels(rho), generator)
+            if callback is not None:
+                callback(Step(sweep, rho, z, x))
+        return x

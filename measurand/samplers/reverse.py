@@ -1,0 +1,298 @@
+r"""Reverse diffusion: draws from whatever a denoiser denoises.
+
+Noise `v = x + t n` is added until nothing is left of the image and then taken away again, level
+by level. With the denoiser `D(v, t) = E[x | v]` and its score `(D - v) / t^2`, two processes have
+the law of `x + t n` at every level t (Karras et al., 2022):
+
+    reverse SDE               dv = 2 (v - D) / t dt + sqrt(2 t) dw      t running down to 0
+    probability flow (ODE)    dv =   (v - D) / t dt
+
+Both end in a draw from the prior when they begin at pure noise. They differ when they begin at a
+given `z`: the SDE started at level rho in z ends in a draw of `p(x | z) ~ p(x) N(z; x, rho^2)`,
+which is what a Gibbs sampler needs; the flow ends in *one* point of that law, the same for the
+same z. **A flow is not a posterior sampler of a given z.**
+
+One step from t to t'. If D did not change in between, the transition of the SDE would be Gaussian
+with mean `D + w (v - D)`, `w = t'^2 / t^2`, and variance `(1 - w) t'^2`. The uncertainty of x
+around D, of variance `(1 - r) t^2` per pixel, `r = E ||v - D||^2 / (n t^2)`, adds
+`(1 - w)^2 (1 - r) t^2`, so that the transition has (Bao et al., 2022, here with r measured on the
+item itself)
+
+    mean  D + w (v - D),      variance per pixel  (t^2 - t'^2) (1 - (1 - w) r).
+
+For a Gaussian image this mean is exact at any step size, and so is the total variance:
+`ReverseSDE` needs a few steps where the Euler scheme (`EulerSDE`, the one of PnP-DM) needs tens.
+`HeunSDE` and `HeunFlow` evaluate D at both ends of a step.
+
+A denoiser may be a prior, or a *posterior*: an exact Gaussian one, or the unfolded network of a
+measurement. All of them run under `torch.no_grad`.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..measurement import Measurement
+from ..priors.denoiser import Denoiser, require
+from ..schedules import Callback, Step, edm_grid
+from ..tensors import Generators, as_generators, inner, per_item, randn_like
+
+__all__ = [
+    "EulerFlow",
+    "EulerSDE",
+    "HeunFlow",
+    "HeunSDE",
+    "Reverse",
+    "ReverseSDE",
+    "starting_image",
+    "transition",
+]
+
+Denoise = Callable[[Tensor, float], Tensor]
+
+
+def transition(x: Tensor, x_hat: Tensor, t: float, t_next: float, generator: Generators) -> Tensor:
+    """One step of the reverse SDE, with the exact mean and total variance of a Gaussian image.
+
+    x' = x_hat + w (x - x_hat) + sqrt((t^2 - t'^2) (1 - (1 - w) r)) n,   w = (t'/t)^2,
+    r = min(1, ||x - x_hat||^2 / (n t^2)).
+
+    Args:
+        x: Noisy image at level t, with shape (B, ...).
+        x_hat: Its denoised estimate `D(x, t)`, with the shape of `x`.
+        t: Noise level, in image units.
+        t_next: Next level, below t.
+        generator: One generator, one per item, or None for seed 0.
+    Returns:
+        The noisy image at level `t_next`, with the shape of `x`.
+    References:
+        | Analytic-DPM: an Analytic Estimate of the Optimal Reverse Variance (Bao et al., 2022)
+        | arXiv:2201.06503
+    """
+    w = (t_next / t) ** 2
+    away = x - x_hat
+    size = x[0].numel() * (2 if x.is_complex() else 1)
+    r = (inner(away, away) / (size * t**2)).clamp(max=1)
+    sd = ((t**2 - t_next**2) * (1 - (1 - w) * r)).sqrt()
+    return randn_like(x, generator).mul_(per_item(sd, x)).add_(away, alpha=w).add_(x_hat)
+
+
+def starting_image(
+    method: object, measurement: Measurement, prior: Denoiser, x0: Tensor | None
+) -> Tensor:
+    """Where a sampler starts, after a check that prior, measurement and x0 fit together.
+
+    Args:
+        method: The sampler, for the message.
+        measurement: What was seen.
+        prior: What should be a denoiser of images of the same kind, real or complex.
+        x0: The image to start at, or None.
+    Returns:
+        The image `x0`, or zeros, with shape (B, *in_shape).
+    """
+    blank = torch.zeros_like(measurement.adjoint_y)
+    require(prior, Denoiser, by=method, images=blank.dtype)
+    if x0 is None:
+        return blank
+    if x0.shape != blank.shape or x0.dtype != blank.dtype:
+        raise ValueError(
+            f"{type(method).__name__}: got x0 with shape {tuple(x0.shape)} of {x0.dtype}, wanted "
+            f"{tuple(blank.shape)} of {blank.dtype}"
+        )
+    return x0
+
+
+@dataclass(frozen=True)
+class Reverse(ABC):
+    """A reverse process: a grid of levels and the step from one to the next.
+
+    Args:
+        steps: Number of levels between `sigma_max` and `sigma_min`, both included.
+        sigma_max: First level, in image units.
+        sigma_min: Last level; from there the denoiser goes to zero.
+    """
+
+    steps: int = 100
+    sigma_max: float = 80.0
+    sigma_min: float = 0.01
+
+    stochastic: ClassVar[bool] = True
+    calls: ClassVar[int] = 1  # denoiser calls of a step
+
+    @abstractmethod
+    def step(
+        self, denoise: Denoise, x: Tensor, t: float, t_next: float, generator: Generators
+    ) -> tuple[Tensor, Tensor]:
+        """The state at level `t_next` and the estimate `D(x, t)`, from the state at level t."""
+
+    def levels(self, sigma: float | None = None) -> list[float]:
+        """The grid from `sigma_max`, or its share of steps from any other level down.
+
+        The number of levels is proportional to the logarithm of the range that is left, so that a
+        start at a small sigma is cheap.
+
+        Args:
+            sigma: First level, exactly; `sigma_max` where None.
+        Returns:
+            Decreasing levels, the last one `sigma_min` (only `sigma` where that is smaller).
+        """
+        start = self.sigma_max if sigma is None else sigma
+        if start <= self.sigma_min:
+            return [start]
+        share = math.log(start / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
+        n = max(1, round(self.steps * share))
+        return [start, *edm_grid(start, self.sigma_min, n).tolist()[1:]]
+
+    def nfe(self, sigma: float | None = None) -> int:
+        """Number of denoiser calls of a descent from `sigma_max`, or from `sigma`."""
+        return self.calls * (len(self.levels(sigma)) - 1) + 1
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        measurement: Measurement | None,
+        prior: Denoiser,
+        *,
+        x0: Tensor | None = None,
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Tensor:
+        """Draws from the distribution that a denoiser denoises.
+
+        With a measurement, `prior` must have `given(measurement)`, the denoiser of its posterior.
+        Without one it is used as it is: draws from a prior, or from a posterior given before.
+        Differentiates through the prior: no.
+
+        Args:
+            measurement: What was seen, one item per draw; or None.
+            prior: A denoiser.
+            x0: Mean of the first state, with shape (B, ...); it gives the shape where there is no
+                measurement (zeros will do).
+            generator: One generator, one per item, or None for seed 0.
+            callback: Called with a `Step` after every step.
+        Returns:
+            The draws, with shape (B, ...).
+        """
+        name = type(self).__name__
+        if measurement is not None:
+            if not hasattr(prior, "given"):
+                raise TypeError(
+                    f"{name}: got a measurement and a {type(prior).__name__}, which knows nothing "
+                    "of measurements; wanted a prior with `given(measurement)`, or None as the "
+                    "measurement for draws from the prior; DPS, PiGDM, DiffPIR, DAPS and PnPDM "
+                    "marry any denoiser to a measurement"
+                )
+            prior = prior.given(measurement)
+        if measurement is not None:
+            x0 = starting_image(self, measurement, prior, x0)
+        elif x0 is None:
+            raise ValueError(f"{name}: got neither a measurement nor x0, wanted a shape in x0")
+        else:
+            require(prior, Denoiser, by=self, images=x0.dtype)
+        generator = as_generators(generator, x0)
+        x = x0 + self.sigma_max * randn_like(x0, generator)
+        return self.descend(prior.denoise, x, self.levels(), generator, callback)
+
+    def descend(
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        levels: list[float],
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Tensor:
+        """The clean image at the end of a grid of levels.
+
+        Args:
+            denoise: The denoiser, `(x, level) -> estimate`.
+            x: State at the first level, with shape (B, ...).
+            levels: Decreasing noise levels.
+            generator: One generator, one per item, or None for seed 0.
+            callback: Called with a `Step` after every step.
+        Returns:
+            The clean image, with the shape of `x`.
+        """
+        generator = as_generators(generator, x)
+        for i, (t, t_next) in enumerate(pairwise(levels)):
+            x, x_hat = self.step(denoise, x, t, t_next, generator)
+            if callback is not None:
+                callback(Step(i, t, x, x_hat))
+        x = denoise(x, levels[-1])  # the step to level zero: no noise, no division by zero
+        if callback is not None:
+            callback(Step(len(levels) - 1, levels[-1], x, x))
+        return x
+
+
+class ReverseSDE(Reverse):
+    """Reverse SDE by Gaussian transitions of matched mean and variance (see `transition`)."""
+
+    def step(
+        self, denoise: Denoise, x: Tensor, t: float, t_next: float, generator: Generators
+    ) -> tuple[Tensor, Tensor]:
+        x_hat = denoise(x, t)
+        return transition(x, x_hat, t, t_next, generator), x_hat
+
+
+class EulerSDE(Reverse):
+    """Reverse SDE by the Euler-Maruyama scheme, as the code of PnP-DM has it."""
+
+    def step(
+        self, denoise: Denoise, x: Tensor, t: float, t_next: float, generator: Generators
+    ) -> tuple[Tensor, Tensor]:
+        x_hat = denoise(x, t)
+        noise = randn_like(x, generator).mul_(math.sqrt(2 * t * (t - t_next)))
+        return noise.add_(x).add_(x - x_hat, alpha=2 * (t_next - t) / t), x_hat
+
+
+class HeunSDE(Reverse):
+    """Reverse SDE of second order: the linear part exact, the denoiser averaged over a step.
+
+    x' = w x + (1 - w) (D(x, t) + D(p, t')) / 2 + t' sqrt(1 - w) n,   w = (t'/t)^2, with the
+    prediction p that has D(x, t) alone and the same noise n.
+    """
+
+    calls: ClassVar[int] = 2
+
+    def step(
+        self, denoise: Denoise, x: Tensor, t: float, t_next: float, generator: Generators
+    ) -> tuple[Tensor, Tensor]:
+        w = (t_next / t) ** 2
+        x_hat = denoise(x, t)
+        noise = randn_like(x, generator).mul_(t_next * math.sqrt(1 - w))
+        predicted = noise.add_(x_hat, alpha=1 - w).add_(x, alpha=w)
+        change = denoise(predicted, t_next) - x_hat
+        return predicted.add(change, alpha=(1 - w) / 2), x_hat
+
+
+class EulerFlow(Reverse):
+    """Probability flow by the Euler scheme (DDIM): deterministic, not a posterior sampler."""
+
+    stochastic: ClassVar[bool] = False
+
+    def step(
+        self, denoise: Denoise, x: Tensor, t: float, t_next: float, generator: Generators
+    ) -> tuple[Tensor, Tensor]:
+        x_hat = denoise(x, t)
+        return torch.lerp(x_hat, x, t_next / t), x_hat
+
+
+class HeunFlow(Reverse):
+    """Probability flow by Heun's scheme (EDM): deterministic, not a posterior sampler."""
+
+    stochastic: ClassVar[bool] = False
+    calls: ClassVar[int] = 2
+
+    def step(
+        self, denoise: Denoise, x: Tensor, t: float, t_next: float, generator: Generators
+    ) -> tuple[Tensor, Tensor]:
+        x_hat = denoise(x, t)
+        slope = (x - x_hat) / t
+        predicted = x.add(slope, alpha=t_next - t)
+        slope_next = (predicted - denoise(predicted, t_next)) / t_next
+        return x.add(slope + slope_next, alpha=(t_next - t) / 2), x_hat

@@ -1,0 +1,271 @@
+r"""Gradient methods: one application of A and one of its adjoint per step, any operator.
+
+PGM and FISTA minimise `nll(x) + g(x)` by a gradient step on the data and a proximal one on the
+prior,
+
+    x <- P(x - step grad nll(x)),    P = prox_{step g},   step = 1/L,   L = ||A||^2 / sigma^2.
+
+FISTA extrapolates along the last change, and converges like 1/k^2 instead of 1/k. A prior that
+has no `prox` but denoises plugs its denoiser in for P. Since `D(., s)` is the proximal map of the
+prior with weight s^2, its level is `s = sqrt(step)`; a Gaussian prior gives its posterior mean.
+
+RED (regularisation by denoising) solves `grad nll(x) + weight (x - D(x, s)) / s^2 = 0`, that is:
+the pull of the data equals `weight` times the score of the image at level s. It takes the prior's
+step by gradient and the data's by its proximal map,
+
+    u = x + step (D(x, s) - x),   x = prox of the data at u with radius r = s sqrt(step / weight),
+
+`GradientRED` takes both by gradient, for operators without a fast proximal map. With a Gaussian
+prior, G = C (C + s^2)^-1, both end at the solution of
+
+    (A^H A / sigma^2 + weight (1 - G) / s^2) x = A^H y / sigma^2 + weight (1 - G) m / s^2.
+
+References:
+    | A Fast Iterative Shrinkage-Thresholding Algorithm (Beck & Teboulle, 2009)
+    | The Little Engine that Could: Regularization by Denoising (Romano et al., 2017)
+    | arXiv:1611.02862
+    | Plug-and-Play Priors as a Score-Based Method (Park et al., 2025), arXiv:2412.11108
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..measurement import Measurement
+from ..noises import Gaussian
+from ..priors.denoiser import Denoiser, Proximable, require
+from ..schedules import Callback, Step
+from ..tensors import Generators
+from .levels import Constant, Levels
+from .start import finite, first_guess
+
+__all__ = ["FISTA", "PGM", "RED", "GradientRED"]
+
+
+@dataclass(frozen=True)
+class PGM:
+    """Proximal gradient method (ISTA), or its plug-and-play form with a denoiser.
+
+    Differentiates through the prior: no.
+
+    Args:
+        steps: Number of iterations.
+        step: Length of a step; None is sigma^2 / ||A||^2, for Gaussian noise.
+        level: Noise level of the denoiser, in image units; None uses the prior's `prox`, or where
+            it has none its denoiser at sqrt(step).
+    """
+
+    steps: int = 200
+    step: float | None = None
+    level: float | None = None
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        measurement: Measurement,
+        prior: Proximable | Denoiser,
+        *,
+        x0: Tensor | None = None,
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Tensor:
+        """One estimate per item.
+
+        Args:
+            measurement: What was seen.
+            prior: A proximable prior or a denoiser.
+            x0: Where to start, with shape (B, ...); `first_guess` where None.
+            generator: Not used: nothing is random.
+            callback: Called with a `Step` (x: after the data step, x0: after the prior's).
+        Returns:
+            The estimate, with shape (B, ...).
+        """
+        step, level, prior_step = _prepare(self, measurement, prior)
+        x = first_guess(measurement) if x0 is None else x0
+        for k in range(self.steps):
+            v = x - step * measurement.gradient(x)
+            x = prior_step(v)
+            if callback is not None:
+                callback(Step(k, level, v, x))
+        return finite(x, by=self)
+
+
+@dataclass(frozen=True)
+class FISTA:
+    """Accelerated proximal gradient method, or its plug-and-play form with a denoiser.
+
+    Differentiates through the prior: no.
+
+    Args:
+        steps: Number of iterations.
+        step: Length of a step; None is sigma^2 / ||A||^2, for Gaussian noise.
+        level: Noise level of the denoiser, in image units; None uses the prior's `prox`, or where
+            it has none its denoiser at sqrt(step).
+    """
+
+    steps: int = 100
+    step: float | None = None
+    level: float | None = None
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        measurement: Measurement,
+        prior: Proximable | Denoiser,
+        *,
+        x0: Tensor | None = None,
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Tensor:
+        """One estimate per item.
+
+        Args:
+            measurement: What was seen.
+            prior: A proximable prior or a denoiser.
+            x0: Where to start, with shape (B, ...); `first_guess` where None.
+            generator: Not used: nothing is random.
+            callback: Called with a `Step` (x: after the data step, x0: after the prior's).
+        Returns:
+            The estimate, with shape (B, ...).
+        """
+        step, level, prior_step = _prepare(self, measurement, prior)
+        x = first_guess(measurement) if x0 is None else x0
+        z, t = x, 1.0
+        for k in range(self.steps):
+            v = z - step * measurement.gradient(z)
+            last, x = x, prior_step(v)
+            t_last, t = t, (1 + math.sqrt(1 + 4 * t**2)) / 2
+            z = torch.lerp(last, x, 1 + (t_last - 1) / t)
+            if callback is not None:
+                callback(Step(k, level, v, x))
+        return finite(x, by=self)
+
+
+@dataclass(frozen=True)
+class RED:
+    """Regularisation by denoising, with the proximal map of the data.
+
+    Differentiates through the prior: no.
+
+    Args:
+        steps: Number of denoiser calls.
+        weight: Weight of the prior; 1 is the posterior of the image with noise of the level.
+        step: Share of the denoiser's correction that a step takes, in (0, 1].
+        levels: Noise level of each step; the noise of the measurement in the image.
+    """
+
+    steps: int = 100
+    weight: float = 0.28
+    step: float = 1.0
+    levels: Levels = field(default_factory=Constant)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        measurement: Measurement,
+        prior: Denoiser,
+        *,
+        x0: Tensor | None = None,
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Tensor:
+        """One estimate per item.
+
+        Args:
+            measurement: What was seen, with Gaussian noise.
+            prior: A denoiser.
+            x0: Where to start, with shape (B, ...); `first_guess` where None.
+            generator: Not used: nothing is random.
+            callback: Called with a `Step` (x: after the data step, x0: denoised) in every step.
+        Returns:
+            The estimate, with shape (B, ...).
+        """
+        require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
+        x = first_guess(measurement) if x0 is None else x0
+        for k, (sigma, r) in enumerate(
+            self.levels(measurement, prior, self.steps, self.weight / self.step)
+        ):
+            x_hat = prior.denoise(x, sigma)
+            x = measurement.prox(torch.lerp(x, x_hat, self.step), r)
+            if callback is not None:
+                callback(Step(k, sigma, x, x_hat))
+        return finite(x, by=self)
+
+
+@dataclass(frozen=True)
+class GradientRED:
+    """Regularisation by denoising, by steepest descent: any differentiable likelihood.
+
+    Differentiates through the prior: no.
+
+    Args:
+        steps: Number of denoiser calls.
+        weight: Weight of the prior; 1 is the posterior of the image with noise of the level.
+        step: Length of a step; None is 1 / (||A||^2/sigma^2 + weight/level^2), for Gaussian noise.
+        levels: Noise level of each step; the noise of the measurement in the image.
+    """
+
+    steps: int = 200
+    weight: float = 0.28
+    step: float | None = None
+    levels: Levels = field(default_factory=Constant)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        measurement: Measurement,
+        prior: Denoiser,
+        *,
+        x0: Tensor | None = None,
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Tensor:
+        """One estimate per item.
+
+        Args:
+            measurement: What was seen.
+            prior: A denoiser.
+            x0: Where to start, with shape (B, ...); `first_guess` where None.
+            generator: Not used: nothing is random.
+            callback: Called with a `Step` (x: the iterate, x0: denoised) in every step.
+        Returns:
+            The estimate, with shape (B, ...).
+        """
+        require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
+        x = first_guess(measurement) if x0 is None else x0
+        for k, (sigma, _) in enumerate(self.levels(measurement, prior, self.steps, self.weight)):
+            pull = self.weight / sigma**2
+            step = self.step or 1 / (1 / _longest_step(self, measurement) + pull)
+            x_hat = prior.denoise(x, sigma)
+            x = x - step * (measurement.gradient(x) + pull * (x - x_hat))
+            if callback is not None:
+                callback(Step(k, sigma, x, x_hat))
+        return finite(x, by=self)
+
+
+def _prepare(
+    method: PGM | FISTA, measurement: Measurement, prior: Proximable | Denoiser
+) -> tuple[float, float, Callable[[Tensor], Tensor]]:
+    """The step, the level and the prior's map of a proximal gradient method."""
+    step = _longest_step(method, measurement) if method.step is None else method.step
+    level = math.sqrt(step) if method.level is None else method.level
+    wanted = (Proximable, Denoiser) if method.level is None else (Denoiser,)
+    require(prior, *wanted, by=method, images=measurement.operator.in_dtype)
+    if method.level is None and isinstance(prior, Proximable):
+        return step, level, lambda v: prior.prox(v, step)
+    denoiser: Denoiser = prior  # type: ignore[assignment]
+    return step, level, lambda v: denoiser.denoise(v, level)
+
+
+def _longest_step(method: object, measurement: Measurement) -> float:
+    """The step 1/L of a Gaussian likelihood, L the Lipschitz constant of its gradient."""
+    noise, norm = measurement.noise, measurement.operator.norm
+    if not isinstance(noise, Gaussian) or not bool((noise.sigma > 0).all()):
+        raise ValueError(
+            f"{type(method).__name__}: the gradient of the likelihood under {noise} has no "
+            "Lipschitz constant; give `step`, or noise with a positive standard deviation"
+        )
+    return float(noise.sigma.min()) ** 2 / max(norm, 1e-30) ** 2

@@ -1,0 +1,139 @@
+r"""Splitting methods: a step for the data, a step for the prior, in turn.
+
+Both minimise `nll(x) + weight g(x)` for the g whose proximal map is the denoiser,
+`D(v, sigma) = argmin sigma^2 g(x) + 1/2 ||x - v||^2`, through
+
+    data     u = argmin nll(u) + ||u - v||^2 / (2 r^2),    r = sigma / sqrt(weight)
+    prior    x = D(v, sigma)
+
+HQS (half-quadratic splitting, DPIR) alternates them and lets sigma fall: at a fixed level it
+converges to a biased point, whose bias goes with the level. ADMM carries a scaled dual z,
+
+    u = prox(x - z, r),   x = D(u + z, sigma),   z <- z + u - x,
+
+and at any fixed level converges to the minimiser itself (for a Gaussian prior and weight 1 the
+exact posterior mean). Learned denoisers are not proximal maps; with them both are fixed-point
+iterations that work well when the level anneals.
+
+Deviations. The weight of the data follows from `Measurement.sigma`; the paper's
+`tau = sigma^2 / (lambda s^2)` on `1/2||Ax - y||^2` is the same as r above, with lambda = weight.
+
+References:
+    | Plug-and-Play Image Restoration with Deep Denoiser Prior (Zhang et al., 2021)
+    | arXiv:2008.13751
+    | Plug-and-Play Priors as a Score-Based Method (Park et al., 2025), arXiv:2412.11108
+    | Plug-and-Play Priors for Model Based Reconstruction (Venkatakrishnan et al., 2013)
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..measurement import Measurement
+from ..priors.denoiser import Denoiser, require
+from ..schedules import Callback, Step
+from ..tensors import Generators
+from .levels import Annealed, Levels
+from .start import finite, first_guess
+
+__all__ = ["ADMM", "HQS"]
+
+
+@dataclass(frozen=True)
+class HQS:
+    """Half-quadratic splitting with annealed levels (DPIR): good as it is.
+
+    Differentiates through the prior: no.
+
+    Args:
+        steps: Number of denoiser calls.
+        weight: Weight of the prior.
+        levels: Noise level of each step; they follow from the noise and the prior's range.
+    """
+
+    steps: int = 24
+    weight: float = 0.23
+    levels: Levels = field(default_factory=Annealed)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        measurement: Measurement,
+        prior: Denoiser,
+        *,
+        x0: Tensor | None = None,
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Tensor:
+        """One estimate per item.
+
+        Args:
+            measurement: What was seen, with Gaussian noise.
+            prior: A denoiser.
+            x0: Where to start, with shape (B, ...); `first_guess` where None.
+            generator: Not used: nothing is random.
+            callback: Called with a `Step` (x: after the data step, x0: denoised) in every step.
+        Returns:
+            The estimate, with shape (B, ...).
+        """
+        require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
+        levels = self.levels(measurement, prior, self.steps, self.weight)
+        x = first_guess(measurement) if x0 is None else x0
+        for k, (sigma, r) in enumerate(levels):
+            u = measurement.prox(x, r)
+            x = prior.denoise(u, sigma)
+            if callback is not None:
+                callback(Step(k, sigma, u, x))
+        return finite(x, by=self)
+
+
+@dataclass(frozen=True)
+class ADMM:
+    """Plug-and-play ADMM: at a fixed level exact for the prior that the denoiser belongs to.
+
+    Differentiates through the prior: no.
+
+    Args:
+        steps: Number of denoiser calls.
+        weight: Weight of the prior.
+        levels: Noise level of each step; `Constant` for the classical method.
+    """
+
+    steps: int = 24
+    weight: float = 0.43
+    levels: Levels = field(default_factory=Annealed)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        measurement: Measurement,
+        prior: Denoiser,
+        *,
+        x0: Tensor | None = None,
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Tensor:
+        """One estimate per item.
+
+        Args:
+            measurement: What was seen, with Gaussian noise.
+            prior: A denoiser.
+            x0: Where to start, with shape (B, ...); `first_guess` where None.
+            generator: Not used: nothing is random.
+            callback: Called with a `Step` (x: after the data step, x0: denoised) in every step.
+        Returns:
+            The estimate, with shape (B, ...).
+        """
+        require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
+        levels = self.levels(measurement, prior, self.steps, self.weight)
+        x = first_guess(measurement) if x0 is None else x0
+        z = torch.zeros_like(x)
+        for k, (sigma, r) in enumerate(levels):
+            u = measurement.prox(x - z, r)
+            z = z + u
+            x = prior.denoise(z, sigma)
+            z = z - x
+            if callback is not None:
+                callback(Step(k, sigma, u, x))
+        return finite(x, by=self)

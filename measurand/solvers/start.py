@@ -1,0 +1,83 @@
+r"""Where a solver starts, and a look at what it ends with.
+
+`first_guess` spreads the data back over the image and divides by how much of it each pixel saw,
+
+    x = A^H y / A^H A 1,
+
+the weighted average that one step of SIRT makes. For a blur it is the blurred image, for a block
+average the nearest-neighbour enlargement, for a tomograph the normalised back-projection. Pixels
+that saw (almost) nothing take their value from a coarser version of the same division, and that
+one from a coarser one (push-pull interpolation), so that holes of any size fill smoothly.
+
+References:
+    | Scattered Data Interpolation by push-pull: The Lumigraph (Gortler et al., 1996)
+    | Simultaneous Iterative Reconstruction Technique (Gilbert, 1972)
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..measurement import Measurement
+from ..tensors import from_channels, to_channels
+
+__all__ = ["finite", "first_guess"]
+
+_SEEN = 0.1  # share of the best seen pixel from which a pixel counts as seen
+_POOL = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
+_MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+@torch.no_grad()
+def first_guess(measurement: Measurement) -> Tensor:
+    """An image to start from, with the holes filled.
+
+    Args:
+        measurement: What was seen; linear.
+    Returns:
+        The image, with shape (B, *in_shape).
+    """
+    back, operator = measurement.adjoint_y, measurement.operator
+    seen = operator.gram(torch.ones_like(back[: operator.batch]))
+    seen = seen.real if seen.is_complex() else seen
+    peak = seen.flatten(1).amax(1).reshape(-1, *[1] * (seen.ndim - 1))
+    everywhere = bool((seen > _SEEN * peak).all())
+    if everywhere:
+        return back / seen
+    if back.ndim - 2 not in _POOL:
+        return back / operator.norm**2
+    share = (seen / peak.clamp_min(torch.finfo(seen.dtype).tiny)).clamp_min(0)
+    share = share.expand(back.shape)
+    if back.is_complex():
+        return from_channels(_fill(to_channels(back / peak), torch.cat((share, share), 1)))
+    return _fill(back / peak, share)
+
+
+def _fill(x: Tensor, seen: Tensor) -> Tensor:
+    """The quotient `x / seen`, from coarser pixels where little was seen."""
+    shape = x.shape[2:]
+    if max(shape) == 1 or bool((seen > _SEEN).all()):
+        return x / seen.clamp_min(torch.finfo(seen.dtype).tiny)
+    halves = [2 if n > 1 else 1 for n in shape]
+    pool = _POOL[len(shape)]
+    coarse = _fill(pool(x, halves, ceil_mode=True), pool(seen, halves, ceil_mode=True))
+    fine = functional.interpolate(coarse, size=shape, mode=_MODE[len(shape)], align_corners=False)
+    return (x + _SEEN**2 * fine) / (seen + _SEEN**2)
+
+
+def finite(x: Tensor, *, by: object) -> Tensor:
+    """The result of a method, after a check that it is a number everywhere.
+
+    Args:
+        x: What the method found.
+        by: The method, for the message.
+    Returns:
+        The same tensor; a `FloatingPointError` where some value is not finite.
+    """
+    if not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
+        raise FloatingPointError(
+            f"{by}: the result is not finite for {bad} of {len(x)} items; the prior returned "
+            "something that is not a number, or the step is too long"
+        )
+    return x

@@ -1,0 +1,40 @@
+"""The package as a whole: how long it takes to import, what it pulls in, what it promises."""
+
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONAL = ["scipy", "imageio", "PIL", "h5py", "matplotlib", "skimage", "tyro", "diffusers"]
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_import_is_cheap_beside_torch():
+    """At most 0.3 s where torch takes a second or more: a ratio, so that the machine drops out."""
+    code = (
+        "import time; a = time.process_time(); import torch; b = time.process_time(); "
+        "import measurand; c = time.process_time(); print((c - b) / (b - a))"
+    )
+    assert min(float(run(code)) for _ in range(3)) < 0.3
+
+
+def test_import_needs_the_core_only():
+    code = f"import measurand, sys; print([m for m in {OPTIONAL} if m in sys.modules])"
+    assert run(code) == "[]"
+
+
+def test_torch_is_pinned_in_one_range_and_torchvision_nowhere():
+    wanted = requires("measurand") or []
+    assert any(line.startswith("torch") and "<2.14" in line for line in wanted)
+    assert not any("torchvision" in line for line in wanted)
+
+
+def test_the_two_commands_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "\ndemo:" in makefile and "\ntest:" in makefile
+    assert "make test" in (ROOT / ".ci" / "run").read_text()

@@ -1,0 +1,166 @@
+"""Capabilities, and denoisers around denoisers."""
+
+import pytest
+import torch
+
+from measurand.priors import (
+    CallableDenoiser,
+    Counted,
+    Gaussian,
+    Rescaled,
+    Tiled,
+    require,
+    score,
+)
+from measurand.priors.denoiser import Denoiser, Density, Latent, Proximable
+
+F64 = torch.float64
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def shrink(v, sigma):
+    """The denoiser of a unit normal image."""
+    sigma = torch.as_tensor(sigma, dtype=v.dtype).reshape(-1, *[1] * (v.ndim - 1))
+    return v / (1 + sigma**2)
+
+
+class OnlyProx:
+    def prox(self, v, tau):
+        return v
+
+
+class OnlyLatent:
+    def encode(self, x):
+        return x
+
+    def decode(self, z):
+        return z
+
+    def denoise_code(self, z, sigma):
+        return z
+
+
+class SomeMethod:
+    pass
+
+
+def test_protocols_recognise_what_a_prior_can_do():
+    normal = Gaussian(torch.zeros(1, 2), torch.eye(2))
+    assert all(isinstance(normal, c) for c in (Denoiser, Proximable, Density))
+    assert not isinstance(normal, Latent)
+    assert isinstance(OnlyProx(), Proximable) and not isinstance(OnlyProx(), Denoiser)
+    assert isinstance(OnlyLatent(), Latent) and not isinstance(OnlyLatent(), Denoiser)
+    for prior in (CallableDenoiser(shrink), Counted(normal), Tiled(normal)):
+        assert isinstance(prior, Denoiser) and not isinstance(prior, Proximable)
+
+
+def test_require_says_who_got_what_and_wanted_what():
+    require(CallableDenoiser(shrink), Denoiser, by=SomeMethod())
+    require(OnlyProx(), Denoiser, Proximable, by=SomeMethod())
+    with pytest.raises(TypeError, match="SomeMethod: got a OnlyProx, which is a Proximable; "):
+        require(OnlyProx(), Denoiser, by=SomeMethod())
+    with pytest.raises(TypeError, match="wanted a Denoiser .* or a Proximable"):
+        require(OnlyLatent(), Denoiser, Proximable, by=SomeMethod())
+    with pytest.raises(TypeError, match="got a int; wanted a Density"):
+        require(3, Density, by=SomeMethod())
+    with pytest.raises(TypeError, match="of real images for a measurement of complex ones"):
+        require(CallableDenoiser(shrink), Denoiser, by=SomeMethod(), images=torch.complex64)
+    flat = CallableDenoiser(shrink, dtype=torch.complex64)
+    with pytest.raises(TypeError, match="of complex images for a measurement of real ones"):
+        require(flat, Denoiser, by=SomeMethod(), images=torch.float32)
+
+
+def test_score_of_a_normal_image():
+    v = torch.randn(3, 1, 4, 4, dtype=F64)
+    sigma = torch.tensor([0.1, 1.0, 3.0], dtype=F64)
+    expected = -v / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)
+    assert torch.allclose(score(CallableDenoiser(shrink), v, sigma), expected)
+
+
+def test_callable_sees_what_the_method_has():
+    seen = []
+    prior = CallableDenoiser(lambda *given: seen.append(given) or given[0], range=(0.0, 1.0))
+    v = torch.rand(1, 1, 2, 2)
+    assert prior.denoise(v, 0.3) is v and seen[0][1] == 0.3 and prior.range == (0.0, 1.0)
+    prior.denoise(v, 0.3, torch.ones(1))
+    assert len(seen[1]) == 3
+    with pytest.raises(ValueError, match="wanted the kind of torch.float32"):
+        prior.denoise(v.to(torch.complex64), 0.3)
+
+
+@pytest.mark.parametrize("outside", [(0.0, 255.0), (-3.0, 5.0)])
+def test_rescaled_there_and_back(outside):
+    prior = CallableDenoiser(shrink, range=(-1.0, 1.0))
+    again = Rescaled(Rescaled(prior, outside), (-1.0, 1.0))
+    v = torch.randn(2, 1, 3, 3, dtype=F64)
+    sigma = torch.tensor([0.2, 0.7], dtype=F64)
+    assert torch.allclose(again.denoise(v, sigma), prior.denoise(v, sigma), atol=1e-12)
+    with pytest.raises(ValueError, match="any range"):
+        Rescaled(CallableDenoiser(shrink, range=None))
+
+
+@pytest.mark.parametrize("shape", [(40, 57), (16, 100), (33, 16), (16, 16), (9, 70)])
+def test_tiles_of_a_pointwise_denoiser_are_invisible(shape):
+    prior = CallableDenoiser(shrink)
+    v = torch.randn(2, 3, *shape, dtype=F64)
+    tiled = Tiled(prior, tile=16, overlap=4)
+    assert torch.allclose(tiled.denoise(v, 0.7), prior.denoise(v, 0.7), atol=1e-12)
+
+
+def blur(v, sigma):
+    """A local denoiser: a 5 x 5 mean, with zeros outside."""
+    return torch.nn.functional.avg_pool2d(v, 5, stride=1, padding=2)
+
+
+def test_tiles_of_a_local_denoiser_are_close_and_smooth():
+    v = torch.randn(1, 1, 64, 90, dtype=F64).cumsum(-1).cumsum(-2) / 30
+    whole = CallableDenoiser(blur).denoise(v, 0.1)
+    blended = Tiled(CallableDenoiser(blur), tile=32, overlap=16).denoise(v, 0.1)
+    abrupt = Tiled(CallableDenoiser(blur), tile=32, overlap=1).denoise(v, 0.1)
+    inside = (slice(None), slice(None), slice(3, -3), slice(3, -3))
+    error = (blended - whole)[inside].abs().max()
+    assert error < 0.1 * (abrupt - whole)[inside].abs().max()
+    assert torch.allclose(blended[..., :12, :12], whole[..., :12, :12], atol=1e-12)
+
+
+def test_tiles_stay_within_the_size_and_carry_the_condition():
+    shapes = []
+
+    def network(v, sigma, condition):
+        shapes.append(tuple(v.shape[2:]))
+        return v + condition
+
+    v, condition = torch.zeros(1, 1, 40, 20, dtype=F64), torch.randn(1, 1, 40, 20, dtype=F64)
+    out = Tiled(CallableDenoiser(network), tile=24, overlap=8).denoise(v, 0.1, condition)
+    assert torch.allclose(out, condition, atol=1e-12)
+    assert set(shapes) == {(24, 20)} and len(shapes) == 2
+
+
+def test_tiles_of_volumes_signals_and_complex_images():
+    for shape in ((20, 18, 21), (50,)):
+        v = torch.randn(1, 2, *shape, dtype=F64)
+        tiled = Tiled(CallableDenoiser(shrink), tile=12, overlap=3)
+        assert torch.allclose(tiled.denoise(v, 0.5), v / 1.25, atol=1e-12)
+    v = torch.randn(1, 1, 30, 30, dtype=torch.complex128)
+    prior = CallableDenoiser(lambda v, sigma: v / 1.25, dtype=torch.complex64)
+    assert torch.allclose(Tiled(prior, tile=12, overlap=3).denoise(v, 0.5), v / 1.25, atol=1e-12)
+    with pytest.raises(ValueError, match="overlap"):
+        Tiled(prior, tile=8, overlap=5)
+
+
+def test_counted():
+    prior = Counted(CallableDenoiser(shrink))
+    v = torch.randn(4, 1, 2, 2)
+    for _ in range(3):
+        prior.denoise(v, 0.1)
+    prior.denoise(v[:2], 0.1)
+    assert (prior.calls, prior.items, prior.batch) == (4, 14, 4)
+    assert prior.nfe == 3.5
+    assert prior.range == (-1.0, 1.0) and prior.dtype == torch.float32
+    tiled = Counted(Tiled(CallableDenoiser(shrink), tile=2, overlap=1))
+    tiled.denoise(torch.randn(1, 1, 6, 6), 0.1)
+    assert tiled.nfe == 1

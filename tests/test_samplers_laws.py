@@ -1,0 +1,262 @@
+"""What every sampler promises: batches, seeds, gradients, counts, kinds and clear errors."""
+
+from dataclasses import FrozenInstanceError, is_dataclass
+
+import pytest
+import torch
+from known_answers import Matrix, gaussian_problem
+from torch import Tensor
+
+from measurand import samplers
+from measurand.measurement import Measurement
+from measurand.noises import ComplexGaussian
+from measurand.noises import Gaussian as GaussianNoise
+from measurand.operators import Identity
+from measurand.priors import Counted, Gaussian
+from measurand.samplers import (
+    DAPS,
+    DPS,
+    DiffPIR,
+    EulerFlow,
+    EulerSDE,
+    HeunFlow,
+    HeunSDE,
+    PiGDM,
+    PnPDM,
+    ReverseSDE,
+)
+from measurand.tensors import generators
+
+BY_GRADIENT = [DPS(steps=20, zeta=0.05), PiGDM(steps=10)]
+WITHOUT_GRADIENT = [
+    DiffPIR(steps=8),
+    DAPS(steps=4, flow_steps=3, sigma_max=10.0),
+    DAPS(steps=4, flow_steps=3, sigma_max=10.0, tau=0.1),
+    PnPDM(sweeps=6, decay=0.5),
+    PnPDM.quick(),
+    PnPDM(sweeps=3, reverse=HeunSDE(steps=5, sigma_max=10.0)),
+]
+REVERSE = [
+    ReverseSDE(steps=9),
+    EulerSDE(steps=9),
+    HeunSDE(steps=9),
+    EulerFlow(steps=9),
+    HeunFlow(steps=9),
+]
+MARRYING = BY_GRADIENT + WITHOUT_GRADIENT
+ALL = MARRYING + REVERSE
+
+
+def named(methods):
+    return {"argvalues": methods, "ids": [f"{type(m).__name__}{i}" for i, m in enumerate(methods)]}
+
+
+def three_items() -> tuple[Gaussian, Measurement]:
+    """One prior and three different measurements, each with its own noise level."""
+    prior, one = gaussian_problem()
+    y = torch.cat([one.y, -one.y, 2 * one.y])
+    return prior, Measurement(one.operator, GaussianNoise(torch.tensor([0.3, 0.1, 0.5])), y)
+
+
+def complex_problem() -> tuple[Gaussian, Measurement]:
+    """Four complex pixels, correlated with phases, seen through a complex 3x4 matrix."""
+    generator = torch.Generator().manual_seed(3)
+    factor = torch.randn(4, 4, generator=generator, dtype=torch.complex128)
+    covariance = factor @ factor.mH / 4 + 0.2 * torch.eye(4)
+    mean = torch.randn(1, 4, generator=generator, dtype=torch.complex128)
+    A = torch.randn(3, 4, generator=generator, dtype=torch.complex128)
+    y = torch.randn(1, 3, generator=generator, dtype=torch.complex128)
+    return Gaussian(mean, covariance), Measurement(Matrix(A), ComplexGaussian(0.3), y)
+
+
+class Guarded:
+    """A prior that refuses to work while a gradient could be recorded, or while it could not."""
+
+    range = None
+    dtype = torch.float64
+
+    def __init__(self, prior: Gaussian, gradient: bool) -> None:
+        self.prior, self.gradient = prior, gradient
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        if torch.is_grad_enabled() != self.gradient:
+            raise AssertionError(f"called with gradients enabled: {torch.is_grad_enabled()}")
+        return self.prior.denoise(v, sigma)
+
+    def given(self, measurement: Measurement) -> "Guarded":
+        return Guarded(self.prior.given(measurement), self.gradient)
+
+
+def test_every_public_method_is_tested_here():
+    public = {name for name in samplers.__all__ if is_dataclass(getattr(samplers, name))}
+    assert public - {"Reverse"} == {type(method).__name__ for method in ALL}
+
+
+@pytest.mark.parametrize("method", **named(ALL))
+def test_a_method_is_a_frozen_value(method):
+    assert repr(method) == repr(type(method)(**vars(method))) and method == type(method)(
+        **vars(method)
+    )
+    with pytest.raises(FrozenInstanceError):
+        method.steps = 3
+
+
+@pytest.mark.parametrize("method", **named(ALL))
+def test_items_do_not_depend_on_their_neighbours(method):
+    prior, m = three_items()
+    together = method(m, prior, generator=generators(7, 3))
+    for i in range(3):
+        alone = method(m[i], prior, generator=generators(7, 3)[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", **named(ALL))
+def test_the_same_seed_gives_the_same_bits(method):
+    prior, m = three_items()
+    first = method(m, prior, generator=generators(0, 3))
+    assert torch.equal(first, method(m, prior))  # None is seed 0
+    other = method(m, prior, generator=generators(1, 3))
+    assert (first - other).abs().min() > 0
+
+
+@pytest.mark.parametrize("method", **named(ALL))
+def test_nfe_counts_the_calls(method):
+    prior, m = three_items()
+    counted = Counted(prior)
+    if method in REVERSE:
+        method(None, counted, x0=torch.zeros(3, 6, dtype=torch.float64))
+        assert counted.calls == method.nfe()
+    else:
+        method(m, counted)
+        assert counted.calls == method.nfe
+    assert counted.items == 3 * counted.calls
+
+
+@pytest.mark.parametrize("method", **named(WITHOUT_GRADIENT + REVERSE))
+@pytest.mark.parametrize("ambient", [True, False])
+def test_no_gradient_through_the_network(method, ambient):
+    prior, m = three_items()
+    with torch.set_grad_enabled(ambient):
+        draws = method(m, Guarded(prior, gradient=False))
+        assert torch.is_grad_enabled() == ambient
+    assert not draws.requires_grad
+
+
+@pytest.mark.parametrize("method", **named(BY_GRADIENT))
+@pytest.mark.parametrize("ambient", [True, False])
+def test_guided_samplers_enable_the_gradient_themselves(method, ambient):
+    prior, m = three_items()
+    with torch.set_grad_enabled(ambient):
+        draws = method(m, Guarded(prior, gradient=True))
+        assert torch.is_grad_enabled() == ambient
+    assert not draws.requires_grad
+
+
+@pytest.mark.parametrize("method", **named(ALL))
+def test_x0_is_a_start_and_stays_untouched(method):
+    prior, m = three_items()
+    x0 = torch.full((3, 6), 0.5, dtype=torch.float64)
+    draws = method(m, prior, x0=x0)
+    assert bool((x0 == 0.5).all())
+    assert (draws - method(m, prior)).abs().max() > 0
+
+
+@pytest.mark.parametrize("method", **named(ALL))
+def test_callback_sees_every_step_and_changes_nothing(method):
+    prior, m = three_items()
+    seen = []
+    draws = method(m, prior, callback=seen.append)
+    assert torch.equal(draws, method(m, prior))
+    assert [s.step for s in seen] == list(range(len(seen))) and len(seen) > 2
+    assert all(a.level >= b.level > 0 for a, b in zip(seen, seen[1:], strict=False))
+    assert all(s.x.shape == s.x0.shape == draws.shape for s in seen)
+    last = seen[-1].x0 if isinstance(method, PnPDM) else seen[-1].x
+    assert torch.equal(last, draws)
+    # states were handed over, not views of a buffer that the loop goes on writing to
+    assert all((a.x - b.x).abs().max() > 0 for a, b in zip(seen, seen[1:], strict=False))
+
+
+@pytest.mark.parametrize("method", **named(MARRYING))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_precision_follows_the_data(method, dtype):
+    prior, m = gaussian_problem()
+    prior = Gaussian(prior.mean.to(dtype), prior.covariance[0].to(dtype))
+    operator = Matrix(m.operator.matrix.to(dtype))
+    draws = method(Measurement(operator, m.noise, m.y.to(dtype)), prior)
+    assert draws.dtype == dtype and bool(draws.isfinite().all())
+
+
+@pytest.mark.parametrize("method", **named(MARRYING))
+def test_device_follows_the_data(method, device):
+    prior, m = gaussian_problem()
+    draws = method(m.to(device), prior.to(device))
+    assert draws.device.type == device.type
+
+
+def real_twin(prior: Gaussian, m: Measurement) -> tuple[Gaussian, Measurement]:
+    """A complex problem as a real one of twice the size, parts interleaved."""
+
+    def twin(matrix: Tensor) -> Tensor:
+        blocks = torch.stack(
+            [
+                torch.stack([matrix.real, -matrix.imag], -1),
+                torch.stack([matrix.imag, matrix.real], -1),
+            ],
+            -2,
+        )  # (m, n, 2, 2)
+        return blocks.permute(0, 2, 1, 3).reshape(2 * matrix.shape[0], 2 * matrix.shape[1])
+
+    mean = torch.view_as_real(prior.mean).flatten(1)
+    y = torch.view_as_real(m.y).flatten(1)
+    operator = Matrix(twin(m.operator.matrix))
+    twin_noise = GaussianNoise(m.noise.sigma)
+    return Gaussian(mean, twin(prior.covariance[0])), Measurement(operator, twin_noise, y)
+
+
+@pytest.mark.parametrize("method", **named(ALL))
+def test_a_complex_problem_is_a_real_one_of_twice_the_size(method):
+    prior, m = complex_problem()
+    prior2, m2 = real_twin(prior, m)
+    draws = method(m.repeat(3), prior)
+    twins = method(m2.repeat(3), prior2)
+    torch.testing.assert_close(torch.view_as_real(draws).flatten(1), twins, rtol=1e-8, atol=1e-8)
+
+
+def test_several_coils():
+    from measurand.operators import SENSE
+
+    operator = SENSE.example()
+    shape = operator.in_shape
+    generator = torch.Generator().manual_seed(2)
+    n = torch.Size(shape).numel()
+    prior = Gaussian(torch.zeros(1, *shape, dtype=torch.complex64), torch.eye(n))
+    x = prior.sample(1, generator)
+    noise = ComplexGaussian(0.05)
+    m = Measurement(operator, noise, noise(operator(x), generator))
+    for method in (DiffPIR(), PnPDM.quick(), PiGDM(steps=30)):
+        draws = method(m.repeat(2), prior)
+        assert draws.shape == (2, *shape) and draws.is_complex()
+        misfit = m.repeat(2).residual(draws).abs().square().mean()
+        assert misfit < 0.2 * m.y.abs().square().mean()
+
+
+@pytest.mark.parametrize("method", **named(MARRYING))
+def test_what_does_not_fit_is_named(method):
+    prior, m = gaussian_problem()
+    name = type(method).__name__
+    with pytest.raises(TypeError, match=rf"{name}: .*wanted a Denoiser"):
+        method(m, object())
+    with pytest.raises(TypeError, match=rf"{name}: .*complex images"):
+        method(m, complex_problem()[0])
+    with pytest.raises(ValueError, match=rf"{name}: got x0 with shape \(2, 6\)"):
+        method(m, prior, x0=torch.zeros(2, 6, dtype=torch.float64))
+    with pytest.raises(ValueError, match="generators"):
+        method(m, prior, generator=generators(0, 2))
+
+
+def test_images_of_rank_four():
+    prior, _ = gaussian_problem()
+    flat = Gaussian(torch.zeros(1, 2, 3, 4), torch.eye(24))
+    m = Measurement(Identity((2, 3, 4)), GaussianNoise(0.1), torch.ones(2, 2, 3, 4))
+    for method in MARRYING:
+        assert method(m, flat).shape == (2, 2, 3, 4)
