@@ -1,6 +1,6 @@
 """Cost of one step of a method beside its network: the denoiser of this benchmark is free.
 
-Images of 3 x 256 x 256, one thread. The cost of a step is the difference between a long and a short
+Images of 3 x 256 x 256, one thread. The cost of a step is the difference of a long and a short
 run, over the difference of their steps, so that the start does not count. Each stands beside the
 proximal map of its measurement (and fresh noise, for a sampler), which no loop can avoid, and
 beside one real FFT there and back; both are timed in the same turns.
@@ -17,7 +17,7 @@ import torch
 from machine import alternating, ratio, settle_allocator, write
 from torch import Tensor
 
-from measurand import Measurement
+from measurand.measurement import Measurement
 from measurand.noises import Gaussian
 from measurand.operators import BlockAverage, GaussianBlur, LinearOperator
 from measurand.priors import CallableDenoiser
@@ -44,7 +44,9 @@ CASES = [
     Case("HQS, blur", lambda n: HQS(steps=n), GaussianBlur(SIZE, 1.6), 1.3, False),
     Case("ADMM, blur", lambda n: ADMM(steps=n), GaussianBlur(SIZE, 1.6), 2.0, False),
     Case("DiffPIR, blur", lambda n: DiffPIR(steps=n), GaussianBlur(SIZE, 1.6), 2.0, True),
-    Case("DiffPIR, block average x4", lambda n: DiffPIR(steps=n), BlockAverage(SIZE, 4), 3.2, True),
+    Case(
+        "DiffPIR, block average x4", lambda n: DiffPIR(steps=n), BlockAverage(SIZE, 4), 3.2, True
+    ),
 ]
 
 

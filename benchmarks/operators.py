@@ -7,6 +7,7 @@ ours in float64 first: a time counts only if the error is small.
     python benchmarks/operators.py            writes results/operators.json
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from machine import alternating, ratio, settle_allocator, write
 from torch import Tensor
 
 from measurand import operators
+from measurand.linalg import cg
 from measurand.operators.convolution import transfer_function
 
 Call = Callable[[], Tensor]
@@ -74,7 +76,7 @@ def blur() -> Case:
             "A": lambda: a(x),
             "A^H": lambda: a.adjoint(y),
             "A^H A": lambda: a.gram(x),
-            "prox": lambda: a.prox(v, y, gamma, adjoint_y=kept),
+            "prox": lambda: a.prox(v, y, gamma, prepared=kept),
             "prox, y unprepared": lambda: a.prox(v, y, gamma),
         },
         truth={
@@ -151,7 +153,132 @@ def mask() -> Case:
     )
 
 
-CASES: list[Callable[[], Case]] = [blur, super_resolution, block_average, mask]
+def fourier_mask() -> Case:
+    x = photograph(*SIZE)
+    a = operators.FourierMask(SIZE, operators.random_lines(SIZE, 4.0))
+    y, v, gamma = a(x), x + 0.1 * torch.randn_like(x), torch.tensor([1e-2])
+    back = a.adjoint(y)
+    return Case(
+        name="Fourier mask of a real image, 3x256x256",
+        base=fft_pair(x),
+        ours={"A": lambda: a(x), "prox": lambda: a.prox(v, y, gamma, prepared=back)},
+        truth={"A": a(x.double()), "prox": a.prox(v.double(), y.to(torch.complex128), 1e-2)},
+    )
+
+
+def single_coil() -> Case:
+    size = (1, 320, 320)
+    x = torch.complex(photograph(*size), photograph(*size).mT)
+    a = operators.CartesianMRI(size, operators.random_lines(size, 4.0))
+    y, v, gamma = a(x), x + 0.1 * torch.randn_like(x), torch.tensor([1e-2])
+    back, wide = a.adjoint(y), torch.complex128
+    return Case(
+        name="single-coil MRI 320x320",
+        base=lambda: torch.fft.ifft2(torch.fft.fft2(x)),
+        ours={
+            "A": lambda: a(x),
+            "A^H A": lambda: a.gram(x),
+            "prox": lambda: a.prox(v, y, gamma, prepared=back),
+        },
+        truth={
+            "A": a(x.to(wide)),
+            "A^H A": a.gram(x.to(wide)),
+            "prox": a.prox(v.to(wide), y.to(wide), 1e-2),
+        },
+    )
+
+
+def _sense(name: str, mask: Tensor) -> Case:
+    size, gamma = (1, 320, 320), 1e-3
+    x = torch.complex(photograph(*size), photograph(*size).mT)
+    maps = operators.birdcage_maps(size, 8)
+    a = operators.SENSE(size, maps, mask)
+    wide = operators.SENSE(size, maps, mask).double()
+    conj = maps.conj().resolve_conj()
+    natural = torch.fft.ifftshift(mask, dim=(-2, -1)).float()
+    y, coils = a(x), maps * x
+    b, exact_b = a.adjoint(y), wide.adjoint(y.to(torch.complex128))
+
+    def plain(x: Tensor) -> Tensor:  # the textbook form, two-dimensional transforms
+        seen = torch.fft.ifft2(natural * torch.fft.fft2(maps * x))
+        return (conj * seen).sum(1, keepdim=True)
+
+    def steps(gram: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a fixed number of steps, not a solution
+            return cg(lambda x: gram(x) + gamma * x, b, tol=0.0, max_iter=20)
+
+    return Case(
+        name=f"SENSE 8x320x320, {name}",
+        base=lambda: torch.fft.ifft2(torch.fft.fft2(coils)),
+        ours={
+            "A": lambda: a(x),
+            "A^H": lambda: a.adjoint(y),
+            "A^H A": lambda: a.gram(x),
+            "20 CG steps": lambda: steps(a.gram, b),
+        },
+        truth={
+            "A": wide(x.to(torch.complex128)),
+            "A^H": exact_b,
+            "A^H A": wide.gram(x.to(torch.complex128)),
+            "20 CG steps": steps(wide.gram, exact_b),
+        },
+        reference={"A^H A": lambda: plain(x), "20 CG steps": lambda: steps(plain, b)},
+    )
+
+
+def sense_lines() -> Case:
+    return _sense("mask of lines", operators.random_lines((320, 320), 4.0))
+
+
+def sense_points() -> Case:
+    return _sense("mask of points", operators.variable_density_mask((320, 320), 4.0))
+
+
+def tomography() -> Case:
+    from skimage.transform import radon
+
+    size, angles = (1, 256, 256), operators.even_angles(180)
+    t = torch.linspace(-1, 1, 256)
+    x = photograph(*size) * (t**2 + t[:, None] ** 2 < 0.98)
+    image, degrees = x[0, 0].numpy(), angles.rad2deg().numpy()
+    a = operators.ParallelCT(size, angles, detectors=256)
+    wide = operators.ParallelCT(size, angles, detectors=256).double()
+    y = a(x)
+    many, many_y = x.repeat(8, 1, 1, 1), y.repeat(8, 1, 1, 1)
+    exact, exact_back = wide(x.double()), wide.adjoint(y.double())
+    return Case(
+        name="CT 256x256, 180 angles (base: skimage radon)",
+        base=lambda: torch.from_numpy(radon(image, degrees)),
+        ours={
+            "A": lambda: a(x),
+            "A^H": lambda: a.adjoint(y),
+            "A, 8 images": lambda: a(many),
+            "A^H, 8 images": lambda: a.adjoint(many_y),
+            "FBP": lambda: operators.fbp(a, y),
+        },
+        truth={
+            "A": exact,
+            "A^H": exact_back,
+            "A, 8 images": exact.expand(8, -1, -1, -1),
+            "A^H, 8 images": exact_back.expand(8, -1, -1, -1),
+            "FBP": operators.fbp(wide, y.double()),
+        },
+        limits={"A": 1 / 4},
+    )
+
+
+CASES: list[Callable[[], Case]] = [
+    blur,
+    super_resolution,
+    block_average,
+    mask,
+    fourier_mask,
+    single_coil,
+    sense_lines,
+    sense_points,
+    tomography,
+]
 
 
 def measure(case: Case) -> list[dict[str, object]]:

@@ -179,7 +179,8 @@ def load_prior(
         raise DamagedFile(f"{path}: holds {card.get('kind', 'no kind')!r}, not an EDM prior")
     net = ConvUNet(**card["net"])
     net.load_state_dict(tensors)
-    net.to(device, dtype or fast_dtype(device), memory_format=torch.channels_last)
+    net.to(device, dtype or fast_dtype(device))
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     prior = EDMDenoiser(
         net,
         channels=card["channels"],

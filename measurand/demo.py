@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from .operators import (
 )
 from .priors.variation import TotalVariation
 from .report import Panel, Row, overview, page
-from .restore import Restored, bar, facts, restore, staged
+from .restore import Restored, bar, facts, restore, staged, steps_of
 from .samplers import DiffPIR, PnPDM
 from .schedules import Step
 from .solvers import FISTA, HQS
@@ -147,30 +149,50 @@ def demo(
     Returns:
         The table, where the files are, and the best method of each problem, to print.
     """
-    network = load_prior(prior, device=device)
-    rows, results = [], []
+    network, device = load_prior(prior, device=device), torch.device(device)
+    posed = problems() if chosen is None else list(chosen)
     with staged(out) as folder:
-        for problem in problems() if chosen is None else chosen:
-            row, found = _solve(problem, network, seed, torch.device(device), quiet)
-            rows.append(row)
-            results.append(found)
+        # one problem per core with one thread inside: cores do not wait for each other
+        workers = min(len(posed), os.cpu_count() or 1) if device.type == "cpu" else 1
+        lock, done, threads = threading.Lock(), [0], torch.get_num_threads()
+        work = sum(calls for p in posed for _, _, _, calls in _methods(p.sigma, network))
+        with bar("demo", work, quiet=quiet) as update, ThreadPoolExecutor(workers) as pool:
+
+            def advance(calls: int) -> None:
+                with lock:
+                    done[0] += calls
+                    update(done[0])
+
+            def solve(problem: Problem) -> tuple[Row, dict[str, Any]]:
+                if workers > 1:
+                    torch.set_num_threads(1)
+                return _solve(problem, network, seed, device, advance)
+
+            solved = list(pool.map(solve, posed))
+        torch.set_num_threads(threads)
+        rows, results = [row for row, _ in solved], [found for _, found in solved]
         _write(folder, rows, results, prior, seed, device)
     return _words(results, Path(out))
 
 
-def _methods(sigma: float, network: Any) -> list[tuple[str, Any, Any]]:
-    """Name, method and prior of the four competitors."""
+def _methods(sigma: float, network: Any) -> list[tuple[str, Any, Any, int]]:
+    """Name, method, prior and work of the four competitors, in denoiser calls of one image."""
     variation = TotalVariation(weight=0.1 / max(sigma, 0.01), tol=1e-3)
+    sampler = PnPDM.quick()
     return [
-        ("TV", FISTA(steps=60), variation),
-        ("HQS", HQS(), network),
-        ("DiffPIR", DiffPIR(steps=40), network),
-        ("PnP-DM", PnPDM.quick(), network),
+        ("TV", FISTA(steps=60), variation, 20),
+        ("HQS", HQS(), network, HQS().steps),
+        ("DiffPIR", DiffPIR(), network, DiffPIR().nfe),
+        ("PnP-DM", sampler, network, DRAWS * sampler.nfe),
     ]
 
 
 def _solve(
-    problem: Problem, network: Any, seed: int, device: torch.device, quiet: bool
+    problem: Problem,
+    network: Any,
+    seed: int,
+    device: torch.device,
+    advance: Callable[[int], None],
 ) -> tuple[Row, dict[str, Any]]:
     """All methods on one problem: what to look at, and the numbers."""
     x = photograph(problem.photo, problem.corner).to(device)
@@ -180,17 +202,16 @@ def _solve(
     y = operator(y) if isinstance(operator, Mask) else y
     measurement = Measurement(operator, noise, y)
     found: dict[str, Restored] = {}
-    for name, method, prior in _methods(problem.sigma, network):
-        steps = getattr(method, "steps", None) or len(method.levels)
-        with bar(f"{problem.title}: {name}", steps, quiet=quiet) as update:
+    for name, method, prior, calls in _methods(problem.sigma, network):
+        steps, told = steps_of(method) or 1, [0]
 
-            def on_step(first: int, some: int, step: Step) -> None:
-                update(step.step + 1)  # noqa: B023 (called inside the loop only)
+        def on_step(first: int, some: int, step: Step) -> None:
+            now = calls * (step.step + 1) // steps  # noqa: B023 (called inside the loop only)
+            advance(now - told[0])  # noqa: B023
+            told[0] = now  # noqa: B023
 
-            draws = DRAWS if name == "PnP-DM" else 1
-            found[name] = restore(
-                measurement, prior, method, draws=draws, seed=seed, on_step=on_step
-            )
+        draws = DRAWS if name == "PnP-DM" else 1
+        found[name] = restore(measurement, prior, method, draws=draws, seed=seed, on_step=on_step)
     scores = {
         name: {
             "psnr": float(psnr(r.estimate, x, data_range=2.0)),
@@ -254,8 +275,8 @@ def _write(
     versions = machine["versions"]
     footer = (
         f"measurand {versions['measurand']}, torch {versions['torch']}, {machine['device']}, "
-        f"prior {Path(prior).stem}, seed {seed}. PnP-DM in its short preset: {DRAWS} draws of about 90 denoiser "
-        "calls. Photographs: scikit-image."
+        f"prior {Path(prior).stem}, seed {seed}. PnP-DM in its short preset: {DRAWS} draws of "
+        "about 90 denoiser calls. Photographs: scikit-image."
     )
     title = "Photographs recovered from bad measurements"
     overview(folder / "overview.png", rows, title=title, footer=footer)

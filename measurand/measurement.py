@@ -69,6 +69,10 @@ class Measurement:
         """The data brought back to the image, `A^H y`."""
         return self.operator.adjoint(self.y)
 
+    @cached_property
+    def _prepared(self) -> Tensor:
+        return self.operator.prepare(self.y)
+
     def residual(self, x: Tensor) -> Tensor:
         """What the image does not explain, `y - A x`."""
         return self.y - self.operator(x)
@@ -94,7 +98,7 @@ class Measurement:
             The minimiser, with the shape of `v`.
         """
         gamma = self._gamma(v, r)
-        return self.operator.prox(v, self.y, gamma, adjoint_y=self.adjoint_y)
+        return self.operator.prox(v, self.y, gamma, prepared=self._prepared)
 
     def conditional_sample(
         self, v: Tensor, r: float | Tensor, generator: Generators = None
@@ -111,7 +115,7 @@ class Measurement:
         """
         gamma = self._gamma(v, r)
         sigma = gamma.reshape(-1).sqrt() * torch.as_tensor(r, dtype=gamma.dtype, device=v.device)
-        return self.operator.sample(v, self.y, gamma, sigma, generator, adjoint_y=self.adjoint_y)
+        return self.operator.sample(v, self.y, gamma, sigma, generator, prepared=self._prepared)
 
     def em_step(self, x: Tensor, anchor: Tensor | None = None, beta: float = 0.0) -> Tensor:
         """One expectation-maximisation update of Poisson data.

@@ -1,9 +1,13 @@
 """Named starting points: one frozen value each, and the function that trains one.
 
 `train_recipe(natural_color, ["photos.zip"], "runs/natural-color", time_budget=7200)` makes the
-weight file of a prior from pictures. A run folder holds `run.json` (what was asked for),
-`metrics.jsonl` (throughput, loss by band of noise levels, PSNR of held-out pictures), `states/`
-(for resuming) and at the end the weights of both averages, `<name>-<width>.safetensors`.
+weight file of a prior from pictures. A run's folder holds
+
+    run.json                     what was asked for, versions, device
+    metrics.jsonl                twice a minute: images per second, TFLOP/s, loss in four bands of
+                                 the noise level; every few minutes the PSNR of held-out pictures
+    states/                      the last two training states, for `resume`
+    <name>-<width>.safetensors   at the end: the weights of both averages, with their card
 """
 
 import json
@@ -13,11 +17,13 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .checkpoints import load_prior, save_prior
@@ -26,9 +32,11 @@ from .files import sha256, write_atomic
 from .metrics import psnr
 from .nets import ConvUNet
 from .priors.edm import EDMDenoiser, edm_loss, fast_dtype, lognormal_sigma
-from .training import EMA, Plan, Progress, adamw, train
+from .training import EMA, Progress, adamw, train
 
 __all__ = ["Recipe", "held_out_psnr", "natural_color", "train_recipe"]
+
+Pictures = Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,11 @@ class Recipe:
         blocks: Residual blocks per level and side.
         lr: Learning rate of AdamW at batch 32 or less; grows with the root of the batch above.
         batch: Crops per step.
-        crop: Size of the small crops, in pixels; the large ones have twice that, a quarter as many.
+        crop: Size of the small crops, in pixels; the large ones are twice that and a quarter as
+            many.
         sigma_mean: Mean of ln(sigma), sigma in units of [-1, 1].
         sigma_std: Standard deviation of ln(sigma).
+        sigma_uniform: Probability that a level is uniform in ln(sigma) over the range instead.
         sigma_range: Lowest and highest level.
         sigma_data: Standard deviation of the images.
         warmup: Steps of the warm-up.
@@ -61,6 +71,7 @@ class Recipe:
     crop: int = 64
     sigma_mean: float = -1.6
     sigma_std: float = 1.2
+    sigma_uniform: float = 0.1
     sigma_range: tuple[float, float] = (0.002, 80.0)
     sigma_data: float = 0.5
     warmup: int = 200
@@ -115,14 +126,14 @@ def train_recipe(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device(device)
-    training, held_out = read_split(data)
+    training, held_out = split(data)
     crops = photos.Crops(training, seed=recipe.seed)
     torch.manual_seed(recipe.seed)
     net = ConvUNet(3, widths=recipe.widths, blocks=recipe.blocks)
     prior = EDMDenoiser(net, sigma_data=recipe.sigma_data, sigma_range=recipe.sigma_range)
     if init is not None:
         net.load_state_dict(load_prior(init, dtype=torch.float32).net.state_dict())
-    prior.to(device, memory_format=torch.channels_last)
+    prior.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averages = [EMA(prior, width) for width in recipe.widths_ema]
     precision = fast_dtype(device)
     asked = {
@@ -138,15 +149,22 @@ def train_recipe(
         "command": sys.argv,
     }
     write_atomic(out / "run.json", json.dumps(asked, indent=1))
-    log = Log(out / "metrics.jsonl", prior, averages[0], held_out, evaluate_every, quiet, precision)
+    check = Check(prior, averages[0], held_out, precision)
+    log = Log(out / "metrics.jsonl", check, recipe.batch, evaluate_every, quiet)
 
     def batches(step: int, stage: int) -> dict[str, Tensor]:
         n = max(1, recipe.batch >> (2 * stage))
         x = crops(step, n, recipe.crop << stage)
         generator = torch.Generator().manual_seed((recipe.seed << 40) + step)
-        low, high = recipe.sigma_range
-        mean, std = recipe.sigma_mean, recipe.sigma_std
-        sigma = lognormal_sigma(n, generator, mean=mean, std=std, low=low, high=high)
+        sigma = lognormal_sigma(
+            n,
+            generator,
+            mean=recipe.sigma_mean,
+            std=recipe.sigma_std,
+            low=recipe.sigma_range[0],
+            high=recipe.sigma_range[1],
+            uniform=recipe.sigma_uniform,
+        )
         return {"x": x, "sigma": sigma, "noise": torch.randn(x.shape, generator=generator)}
 
     plan = train(
@@ -155,7 +173,7 @@ def train_recipe(
         edm_loss,
         steps=steps,
         time_budget=time_budget,
-        plan=Plan.of(steps, warmup=recipe.warmup) if steps else Plan(warmup=recipe.warmup),
+        warmup=recipe.warmup,
         optimizer=adamw(prior, lr=recipe.lr * max(1.0, recipe.batch / 32) ** 0.5),
         ema=averages,
         on_step=log,
@@ -175,7 +193,7 @@ def train_recipe(
                 "data": [Path(path).name for path in data],
                 "recipe": asdict(recipe),
                 "steps": plan.steps,
-                "patches": log.patches,
+                "patches": plan.steps * recipe.batch,
                 "ema": average.width,
                 "held_out_psnr": held_out_psnr(prior, held_out, dtype=precision),
                 "torch": torch.__version__,
@@ -186,31 +204,23 @@ def train_recipe(
     return files
 
 
-def read_split(data: Sequence[str | os.PathLike[str]]) -> tuple[list[Any], list[Any]]:
-    """Returns the pictures to train on, and up to 16 held-out ones."""
-    training: list[Any] = []
-    held_out: list[Any] = []
+def split(data: Sequence[str | os.PathLike[str]]) -> tuple[Pictures, Pictures]:
+    """Returns the pictures to train on, and up to 16 held-out ones, spread over all there are."""
+    training: list[NDArray[np.uint8]] = []
+    held_out: list[NDArray[np.uint8]] = []
     for path in data:
-        try:
-            split = photos.pictures(path, under="train")
-        except ValueError as error:
-            if "no picture under" not in str(error):
-                raise
-            training += photos.pictures(path)
-            continue
-        training += split
-        try:
-            held_out += photos.pictures(path, under="val")
-        except ValueError as error:
-            if "no picture under" not in str(error):
-                raise
+        found = photos.pictures(path, under="train")
+        training += found or photos.pictures(path)
+        held_out += photos.pictures(path, under="val") if found else []
+    if not training:
+        raise ValueError(f"{', '.join(str(path) for path in data)}: got no picture to train on")
     return training, held_out[:: max(1, len(held_out) // 16)][:16]
 
 
 @torch.no_grad()
 def held_out_psnr(
     prior: EDMDenoiser,
-    images: Sequence[Any],
+    images: Pictures,
     *,
     levels: Sequence[float] = (25,),
     dtype: torch.dtype = torch.float32,
@@ -241,74 +251,95 @@ def held_out_psnr(
     return results
 
 
-class Log:
-    """Prints and records how a run goes: called after each step.
+@dataclass(frozen=True)
+class Check:
+    """The quality of an average of the weights, on held-out pictures.
 
-    Every half minute a line goes to `metrics.jsonl` and to the terminal: images per second,
-    TFLOP/s, mean loss in four bands of the noise level, learning rate, time to go; every few
-    minutes also the PSNR of an average of the weights on held-out pictures.
+    Args:
+        prior: The denoiser in training.
+        average: The average.
+        held_out: Pictures.
+        dtype: Precision of the network's arithmetic.
     """
 
-    edges = (0.0, 0.05, 0.2, 0.8, math.inf)
+    prior: EDMDenoiser
+    average: EMA
+    held_out: Pictures
+    dtype: torch.dtype
+
+    def __call__(self) -> dict[str, float]:
+        with self.average.applied():
+            return held_out_psnr(self.prior, self.held_out, dtype=self.dtype)
+
+
+class Log:
+    """Prints and records how a run goes; called after each step.
+
+    Args:
+        path: The file that lines are appended to.
+        check: Measures the quality.
+        batch: Patches per step.
+        evaluate_every: Seconds between measurements.
+        quiet: Print nothing.
+        every: Seconds between lines.
+    """
+
+    edges = (0.05, 0.2, 0.8)
 
     def __init__(
         self,
         path: Path,
-        prior: EDMDenoiser,
-        average: EMA,
-        held_out: Sequence[Any],
+        check: Check,
+        batch: int,
         evaluate_every: float,
         quiet: bool,
-        dtype: torch.dtype,
+        every: float = 30.0,
     ) -> None:
-        self.path, self.prior, self.average, self.held_out = path, prior, average, held_out
-        self.evaluate_every, self.quiet, self.dtype = evaluate_every, quiet, dtype
-        self.flops_per_pixel = 3 * flops(prior) / 64**2
-        self.patches = self.pixels = self.skipped = 0
-        self.printed = self.evaluated = self.seconds = 0.0
-        self.sums, self.counts = [0.0] * 4, [0] * 4
+        self.path, self.check, self.batch, self.quiet = path, check, batch, quiet
+        self.every, self.evaluate_every = every, evaluate_every
+        self.work = 3 * flops(check.prior)
+        self.skipped = 0
+        self.evaluated: float | None = None
+        self.last = (0, 0.0)
+        self.bands: list[list[float]] = [[], [], [], []]
 
     def __call__(self, progress: Progress) -> None:
-        x, sigma = progress.batch["x"], progress.batch["sigma"]
-        self.patches += len(x) * x[0, 0].numel() // 64**2
-        self.pixels += len(x) * x[0, 0].numel()
         self.skipped += not math.isfinite(progress.gradient)
-        for loss, level in zip(progress.losses.tolist(), sigma.tolist(), strict=True):
-            band = sum(level >= edge for edge in self.edges[1:])
-            self.sums[band] += loss
-            self.counts[band] += 1
-        if not self.printed:
-            self.printed = self.evaluated = self.seconds = progress.seconds
-        last = progress.step == progress.plan.steps
-        if progress.seconds - self.printed < 30 and not last:
+        bands = torch.bucketize(progress.batch["sigma"], torch.tensor(self.edges))
+        for band, loss in zip(bands.tolist(), progress.losses.tolist(), strict=True):
+            self.bands[band].append(loss)
+        if self.evaluated is None:
+            self.evaluated, self.last = progress.seconds, (progress.step, progress.seconds)
+        end = progress.step == progress.plan.steps
+        seconds = progress.seconds - self.last[1]
+        if seconds < self.every and not end:
             return
-        speed = self.pixels / 64**2 / max(progress.seconds - self.printed, 1e-9)
+        speed = (progress.step - self.last[0]) / max(seconds, 1e-9)
         line: dict[str, Any] = {
             "step": progress.step,
             "steps": progress.plan.steps,
-            "patches": self.patches,
+            "patches": progress.step * self.batch,
             "seconds": round(progress.seconds, 1),
-            "time": time.strftime("%H:%M:%S"),
-            "images_per_second": round(speed, 1),
-            "tflops": round(speed * 64**2 * self.flops_per_pixel / 1e12, 3),
-            "loss": [round(s / max(n, 1), 4) for s, n in zip(self.sums, self.counts, strict=True)],
+            "images_per_second": round(speed * self.batch, 1),
+            "tflops": round(speed * self.batch * self.work / 1e12, 4),
+            "loss": [round(sum(x) / len(x), 4) if x else None for x in self.bands],
             "gradient": round(progress.gradient, 3),
             "rate": round(progress.rate, 4),
             "skipped": self.skipped,
         }
         if progress.plan.steps:
-            left = (progress.plan.steps - progress.step) * (64 * 64 * len(x)) * (x.shape[-1] // 64) ** 2
-            line["eta"] = round(left / 64**2 / speed)
-        if progress.seconds - self.evaluated >= self.evaluate_every or last:
-            with self.average.applied():
-                line["psnr"] = held_out_psnr(self.prior, self.held_out, dtype=self.dtype)
+            line["eta"] = round((progress.plan.steps - progress.step) / max(speed, 1e-9))
+        if progress.seconds - self.evaluated >= self.evaluate_every or end:
+            line["psnr"] = self.check()
             self.evaluated = progress.seconds
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         if not self.quiet:
-            print(" ".join(f"{k}={v}" for k, v in line.items()), file=sys.stderr, flush=True)
-        self.printed, self.pixels = progress.seconds, 0
-        self.sums, self.counts = [0.0] * 4, [0] * 4
+            stamp = time.strftime("%H:%M:%S ")
+            words = " ".join(f"{k}={v}" for k, v in line.items())
+            print(stamp + words, file=sys.stderr, flush=True)
+        self.last = (progress.step, progress.seconds)
+        self.bands = [[], [], [], []]
 
 
 def flops(prior: EDMDenoiser) -> int:

@@ -225,15 +225,17 @@ def bar(label: str, total: int | None, *, quiet: bool) -> Iterator[Callable[[int
     """
     from tqdm import tqdm
 
-    with tqdm(
+    shown = tqdm(
         total=total,
         desc=label,
         unit="step",
         delay=2.0,
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file wants few lines
         disable=quiet,
         file=sys.stderr,
         leave=False,
-    ) as shown:
+    )
+    with shown:
 
         def update(done: int) -> None:
             shown.update(done - shown.n)

@@ -3,27 +3,27 @@ r"""One training loop for every trainable thing.
 `train` needs a model, a function that gives the batch of a step, and a function that gives the
 loss of each item. The rest is the same for all:
 
-    schedule   constant learning rate after a linear warm-up, linear decay to zero in the last
-               part; small crops first (stage 0), large crops at the end (stage 1)
+    schedule   linear warm-up, constant learning rate, linear decay to zero in the last part;
+               small crops first (stage 0), large ones at the end (stage 1)
     budget     a time budget becomes a number of steps once, from the throughput of the first
-               minute; the number is stored with the state, so a resumed run follows it exactly
-    average    power-function EMA of the weights, w_t = beta_t w_{t-1} + (1 - beta_t) theta_t with
-               beta_t = (1 - 1/t)^(gamma + 1): a fixed profile relative to the length of the run,
-               whose relative width r gives gamma by r^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))
+               minute; it is stored with the state, so that a resumed run follows it exactly
+    average    power-function EMA, w_t = beta_t w_{t-1} + (1 - beta_t) theta_t with
+               beta_t = (1 - 1/t)^(gamma + 1): a window that grows with the run and is r wide
+               relative to it, r^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))
     guards     a step with a non-finite gradient is skipped; ten in a row reload the last state at
-               half the learning rate; if that repeats three times, training stops with an error
-    resume     a batch is a pure function of its step, so that weights, moments, averages and the
-               step are the whole state: a killed and resumed run ends with the same bits
+               half the learning rate; when that was done three times, training ends with an error
+    resume     a batch is a pure function of its step, so that step, weights, averages and moments
+               are the whole state: a killed and resumed run ends with the same bits
     signals    SIGTERM and Ctrl-C save and exit with code 128 + signal; SIGUSR1 starts the decay
-               now and ends the run within what is left of its time budget
+               now, to end within what is left of the time budget
 
-On a CPU the batch is cut into `workers` parts, each differentiated on a thread of its own with one
-thread inside: cores meet once per step and not in every convolution, which on a machine that is
-also busy otherwise is several times faster. The parts are added in a fixed order.
+On a CPU the batch is cut into `workers` parts, each differentiated on a thread of its own: cores
+meet once per step and not in every convolution, which on a machine that has other work, too, is
+several times faster. The parts' gradients are added in a fixed order.
 
 References:
-    T. Karras et al. Analyzing and improving the training dynamics of diffusion models. 2024.
-        https://arxiv.org/abs/2312.02696 (power-function EMA)
+    | Analyzing and improving the training dynamics of diffusion models (Karras et al., 2024)
+    | arXiv:2312.02696, equations 122-127 (power-function EMA)
 """
 
 import math
@@ -46,6 +46,7 @@ from .checkpoints import State, load_state, save_state
 __all__ = ["EMA", "Plan", "Progress", "adamw", "train"]
 
 Batch = Mapping[str, Tensor]
+Loss = Callable[[Any, Batch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Plan:
         steps: Length of the run; 0 while a time budget waits for its first throughput.
         warmup: Steps of the linear warm-up.
         decay_from: First step of the linear decay to zero.
-        large_from: First step of stage 1 (large crops).
+        large_from: First step of stage 1.
         peak: Learning rate where the decay starts, relative to the full one.
     """
 
@@ -66,15 +67,17 @@ class Plan:
     large_from: int = 0
     peak: float = 1.0
 
-    @staticmethod
-    def of(steps: int, *, warmup: int = 200, decay: float = 0.35, large: float = 0.175) -> "Plan":
-        """Returns the plan whose last `decay` part decays and last `large` part is stage 1."""
-        return Plan(steps, warmup, round(steps * (1 - decay)), round(steps * (1 - large)))
+    def lasting(self, steps: int, *, decay: float = 0.35, large: float = 0.175) -> "Plan":
+        """Returns the plan whose last `decay` part decays and whose last `large` is stage 1."""
+        decay_from, large_from = round(steps * (1 - decay)), round(steps * (1 - large))
+        return replace(self, steps=steps, decay_from=decay_from, large_from=large_from)
 
-    def finish(self, step: int, remaining: int) -> "Plan":
-        """Returns the plan that decays from now and ends after `remaining` more steps."""
-        large = min(self.large_from, step + remaining // 2) if self.steps else step + remaining // 2
-        return Plan(step + remaining, self.warmup, step, large, self.rate(step))
+    def finishing(self, step: int, remaining: int) -> "Plan":
+        """Returns the plan that decays from `step` on and ends `remaining` steps later."""
+        large_from = step + remaining // 2
+        if self.steps:
+            large_from = min(large_from, self.large_from)
+        return Plan(step + remaining, self.warmup, step, large_from, self.rate(step))
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step, relative to the full one."""
@@ -86,7 +89,7 @@ class Plan:
 
     def stage(self, step: int) -> int:
         """Returns 0 for small and 1 for large crops."""
-        return int(bool(self.steps) and step >= self.large_from)
+        return int(self.steps > 0 and step >= self.large_from)
 
 
 class EMA:
@@ -99,11 +102,11 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, width: float = 0.05, every: int = 4) -> None:
-        # (gamma + 1) / r^2 = (gamma + 2)^2 (gamma + 3), expanded in powers of gamma
+        # (gamma + 1) / width^2 = (gamma + 2)^2 (gamma + 3), in powers of gamma
         t = width**-2
         roots = np.roots([1, 7, 16 - t, 12 - t])
-        self.width, self.every = width, every
         self.gamma = float(roots.real[np.abs(roots.imag) < 1e-9].max())
+        self.width, self.every = width, every
         self.source = dict(model.named_parameters())
         self.values = {k: p.detach().clone() for k, p in self.source.items()}
 
@@ -111,12 +114,13 @@ class EMA:
     def update(self, step: int) -> None:
         """Takes in the weights after `step` steps, 1 being the first."""
         if step % self.every == 0:
+            # paper: beta = (1 - 1/t)^(gamma + 1) at each t; here: a step of length `every`
             weight = 1 - (1 - self.every / step) ** (self.gamma + 1)
             torch._foreach_lerp_(list(self.values.values()), list(self.source.values()), weight)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averaged weights inside the block, and its own after."""
+        """The model has the averaged weights inside the block, and its own after it."""
         own = {k: p.detach().clone() for k, p in self.source.items()}
         try:
             self.copy(self.values)
@@ -167,15 +171,15 @@ def adamw(model: nn.Module, *, lr: float = 1e-3, decay: float = 1e-2) -> torch.o
 def train(
     model: nn.Module,
     batches: Callable[[int, int], Batch],
-    loss: Callable[[nn.Module, Batch], Tensor],
+    loss: Loss,
     *,
     steps: int | None = None,
     time_budget: float | None = None,
-    plan: Plan | None = None,
+    warmup: int = 200,
     optimizer: torch.optim.Optimizer | None = None,
     ema: Sequence[EMA] = (),
     on_step: Callable[[Progress], None] | None = None,
-    folder: Path | str | None = None,
+    folder: Path | None = None,
     save_every: float = 120.0,
     resume: bool = False,
     config: str = "",
@@ -191,30 +195,30 @@ def train(
         loss: (model, batch) -> the loss of each item, (B,).
         steps: Length of the run; or
         time_budget: seconds to train, turned into steps after the first minute.
-        plan: Schedule, where the usual one of `steps` is not wanted.
+        warmup: Steps of the warm-up.
         optimizer: AdamW at 1e-3 when None.
         ema: Averages to keep.
         on_step: Called after each step.
-        folder: Where states are saved, None for nowhere.
+        folder: Where states are saved; None for nowhere.
         save_every: Seconds between states.
         resume: Go on from the newest state of the folder, if there is one.
-        config: Digest of the configuration; a state of another one is refused.
-        autocast: Precision of the networks' arithmetic, None for that of the weights.
+        config: Digest of the configuration; the state of another one is refused.
+        autocast: Precision of the network's arithmetic; None for that of its weights.
         workers: Parts of the batch, each on a thread of its own.
         clip: Largest norm of the gradient.
     Returns:
         The plan that was followed.
     Raises:
-        FloatingPointError: Losses stay non-finite.
-        ValueError: The state to resume belongs to another configuration.
-        SystemExit: A signal ended the run; the state is saved, the code is 128 + signal.
+        FloatingPointError: Gradients stay non-finite.
+        ValueError: Neither steps nor a budget, or a state of another configuration.
+        SystemExit: A signal ended the run: the state is saved, the code is 128 + signal.
     """
-    if steps is None and time_budget is None and plan is None:
-        raise ValueError("train: wants steps, a time budget or a plan")
-    plan = plan or (Plan.of(steps) if steps else Plan())
-    run = Run(model, optimizer or adamw(model), ema, plan, Path(folder) if folder else None, config)
-    if resume:
-        run.restore()
+    if not steps and not time_budget:
+        raise ValueError("train: got neither steps nor a time budget, wants one of them")
+    plan = Plan(warmup=warmup).lasting(steps) if steps else Plan(warmup=warmup)
+    run = Run(model, optimizer or adamw(model), ema, plan, folder, config)
+    if not (resume and run.restore()):
+        run.save()
     gradients = Gradients(model, loss, autocast, workers)
     clock = Clock(run, time_budget, save_every)
     with Signals() as signals:
@@ -237,21 +241,63 @@ def train(
                 on_step(Progress(run.step, run.plan, run.seconds, losses, batch, norm, rate))
             if run.bad == 10:
                 run.retreat()
-            if (time_budget and not run.plan.steps and clock.settled) or signals.finish:
-                decays = run.plan.finish(run.step, clock.remaining)
-                run.plan = decays if signals.finish else Plan.of(run.step + clock.remaining)
+            if not run.plan.steps and clock.settled:
+                run.plan, clock.due = run.plan.lasting(run.step + clock.remaining), True
+            if signals.finish:
+                run.plan = run.plan.finishing(run.step, clock.remaining)
                 signals.finish, clock.due = False, True
             if signals.stop or clock.due:
                 run.save()
-                clock.saved()
+                clock.mark()
             if signals.stop:
                 raise SystemExit(128 + signals.stop)
     run.save()
     return run.plan
 
 
+class Gradients:
+    """Writes the gradient of the mean loss to the parameters, and returns the losses."""
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, autocast: torch.dtype | None, workers: int
+    ) -> None:
+        self.model, self.loss, self.autocast = model, loss, autocast
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.workers = workers
+        self.pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        n = len(next(iter(batch.values())))
+        rows = [slice(i, None, self.workers) for i in range(min(self.workers, n))]
+        jobs = [({k: v[row] for k, v in batch.items()}, n) for row in rows]
+        # one worker stays on this thread, with as many threads inside as torch has
+        run = self.pool.map if self.workers > 1 else map
+        results = list(run(lambda job: self.part(*job), jobs))
+        losses = torch.empty(n, device=self.device)
+        total = results[0][1]
+        for i, (row, (values, gradients)) in enumerate(zip(rows, results, strict=True)):
+            losses[row] = values
+            if i:
+                torch._foreach_add_(total, gradients)
+        for p, gradient in zip(self.parameters, total, strict=True):
+            p.grad = gradient
+        return losses
+
+    def part(self, batch: Batch, n: int) -> tuple[Tensor, list[Tensor]]:
+        """Returns the losses of a part of a batch of n, and its share of the gradient."""
+        precision = self.autocast or torch.bfloat16
+        with torch.autocast(self.device.type, precision, enabled=self.autocast is not None):
+            losses = self.loss(self.model, batch)
+        gradients = torch.autograd.grad(
+            losses.sum() / n, self.parameters, allow_unused=True, materialize_grads=True
+        )
+        return losses.detach().float(), list(gradients)
+
+
 class Run:
-    """The state of a run: what is saved and what a resumed run needs."""
+    """The state of a run: what is saved, and all that a resumed run needs."""
 
     def __init__(
         self,
@@ -264,13 +310,14 @@ class Run:
     ) -> None:
         self.model, self.optimizer, self.ema, self.plan = model, optimizer, ema, plan
         self.folder, self.config = folder, config
-        self.step, self.seconds, self.bad, self.halvings = 0, 0.0, 0, 0
+        self.step, self.seconds, self.halvings = 0, 0.0, 0
+        self.bad = 0  # non-finite steps in a row
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 
     def save(self) -> None:
-        """Writes the state, where there is a folder for it."""
-        if self.folder is None:
+        """Writes the state, where there is a folder and the last step was sound."""
+        if self.folder is None or self.bad:
             return
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for average in self.ema:
@@ -286,39 +333,39 @@ class Run:
         save_state(self.folder, State(self.step, tensors, facts))
 
     def restore(self) -> bool:
-        """Returns whether there was a state to go on from."""
+        """Returns whether there was a state, and takes it."""
         state = load_state(self.folder) if self.folder else None
         if state is None:
             return False
         if state.facts["config"] != self.config:
             raise ValueError(
-                f"{self.folder}: the state belongs to another configuration "
-                f"({state.facts['config']!r}, not {self.config!r}); train into another folder"
+                f"{self.folder}: got a state of configuration {state.facts['config']!r}, wants "
+                f"{self.config!r}; train into another folder"
             )
-        self.model.load_state_dict(part(state.tensors, "model."))
+        self.model.load_state_dict(under(state.tensors, "model."))
         for average in self.ema:
-            for k, v in part(state.tensors, f"ema{average.width:g}.").items():
+            for k, v in under(state.tensors, f"ema{average.width:g}.").items():
                 average.values[k].copy_(v)
-        known = self.optimizer.state_dict()
-        known["state"] = {}
-        for name, v in part(state.tensors, "optimizer.").items():
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, v in under(state.tensors, "optimizer.").items():
             i, _, k = name.partition(".")
-            known["state"].setdefault(int(i), {})[k] = v
-        self.optimizer.load_state_dict(known)
+            moments.setdefault(int(i), {})[k] = v
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.step, self.seconds = state.step, state.facts["seconds"]
         self.halvings, self.plan = state.facts["halvings"], Plan(**state.facts["plan"])
         return True
 
     def retreat(self) -> None:
-        """Goes back to the last state at half the learning rate.
+        """Goes back to the last state, at half the learning rate.
 
         Raises:
-            FloatingPointError: There is no state, or going back did not help three times.
+            FloatingPointError: There is none, or this was done three times already.
         """
         step, halvings = self.step, self.halvings + 1
         if halvings > 3 or not self.restore():
             raise FloatingPointError(
-                f"train: ten steps in a row up to step {step} had a non-finite gradient"
+                f"train: the ten steps up to step {step} all had a non-finite gradient, after "
+                f"{halvings - 1} halvings of the learning rate; the data or the loss is at fault"
             )
         self.bad, self.halvings = 0, halvings
 
@@ -328,89 +375,40 @@ class Clock:
 
     def __init__(self, run: Run, budget: float | None, save_every: float) -> None:
         self.run, self.budget, self.save_every = run, budget, save_every
-        self.start, self.steps = time.monotonic() - run.seconds, 0
-        self.first: tuple[int, float] | None = None
+        self.start = time.monotonic() - run.seconds
+        self.warm = run.step + 3  # the first steps allocate and do not count as throughput
+        self.marks = [(run.step, run.seconds)]
         self.due = False
-        self.saved()
 
     def tick(self) -> None:
-        """Notes that a step is done; the first three, which warm up, do not count as speed."""
-        now = time.monotonic()
-        self.run.seconds = now - self.start
-        self.due = now - self.last > self.save_every
-        self.steps += 1
-        if self.steps == 3:
-            self.first = (self.run.step, self.run.seconds)
+        """Notes that a step is done."""
+        self.run.seconds = time.monotonic() - self.start
+        self.due = self.run.seconds - self.marks[-1][1] > self.save_every
+        if self.run.step == self.warm:
+            self.marks = [(self.run.step, self.run.seconds)]
 
-    def saved(self) -> None:
-        """Notes that the state is on the disk."""
-        self.last = time.monotonic()
+    def mark(self) -> None:
+        """Notes that the state is saved; the throughput is that since the save before."""
+        self.marks = [self.marks[-1], (self.run.step, self.run.seconds)]
 
     @property
     def settled(self) -> bool:
         """Whether the throughput is known: after a minute, or 5 % of a shorter budget."""
-        wanted = min(60.0, 0.05 * (self.budget or math.inf))
-        return self.first is not None and self.run.seconds - self.first[1] >= wanted
+        wanted = min(60.0, 0.05 * (self.budget or 0.0))
+        return self.run.step > self.warm and self.run.seconds - self.marks[0][1] >= wanted
 
     @property
     def remaining(self) -> int:
         """Steps that fit in the rest of the budget; half of those done where there is none."""
-        if self.budget is None or self.first is None:
+        if not self.budget:
             return max(1, self.run.step // 2)
-        speed = (self.run.step - self.first[0]) / max(self.run.seconds - self.first[1], 1e-9)
+        step, seconds = self.marks[0]
+        speed = (self.run.step - step) / max(self.run.seconds - seconds, 1e-9)
         return max(1, int((self.budget - self.run.seconds) * speed))
 
 
-class Gradients:
-    """Writes the gradient of the mean loss to the parameters, and returns the losses."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: Callable[[nn.Module, Batch], Tensor],
-        autocast: torch.dtype | None,
-        workers: int,
-    ) -> None:
-        self.model, self.loss, self.autocast = model, loss, autocast
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.device = self.parameters[0].device
-        self.workers = workers
-        self.pool = None
-        if workers > 1:
-            self.pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-
-    def __call__(self, batch: Batch) -> Tensor:
-        n = len(next(iter(batch.values())))
-        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-        pieces = [
-            {k: v[i::self.workers] for k, v in batch.items()} for i in range(min(self.workers, n))
-        ]
-        run = map if self.pool is None else self.pool.map
-        results = list(run(lambda piece: self.part(piece, n), pieces))
-        total = results[0][1]
-        for _, gradients in results[1:]:
-            torch._foreach_add_(total, gradients)
-        for p, gradient in zip(self.parameters, total, strict=True):
-            p.grad = gradient
-        losses = torch.empty(n, device=self.device)
-        for i, (values, _) in enumerate(results):
-            losses[i::self.workers] = values
-        return losses
-
-    def part(self, batch: Batch, n: int) -> tuple[Tensor, list[Tensor]]:
-        """Returns the losses of a part of the batch, and their gradient divided by n."""
-        with torch.autocast(
-            self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None
-        ):
-            losses = self.loss(self.model, batch)
-        gradients = torch.autograd.grad(
-            losses.sum() / n, self.parameters, allow_unused=True, materialize_grads=True
-        )
-        return losses.detach().float(), list(gradients)
-
-
 class Signals:
-    """Notes SIGTERM and Ctrl-C in `stop`, SIGUSR1 in `finish`; only where signals can be caught."""
+    """Notes SIGTERM and Ctrl-C in `stop`, SIGUSR1 in `finish`, where signals can be caught."""
 
     def __init__(self) -> None:
         self.stop, self.finish = 0, False
@@ -435,6 +433,6 @@ class Signals:
             signal.signal(number, old)
 
 
-def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Returns the tensors whose name starts with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

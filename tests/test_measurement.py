@@ -165,7 +165,7 @@ def test_scaled_keeps_prox_and_sample_exact():
     )
     torch.testing.assert_close(scaled.solve(v, 0.3), direct.solve(v, 0.3), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(
-        scaled.prox(v, y, 0.3, adjoint_y=scaled.adjoint(y)),
+        scaled.prox(v, y, 0.3, prepared=scaled.prepare(y)),
         direct.prox(v, y, 0.3),
         rtol=1e-5,
         atol=1e-6,

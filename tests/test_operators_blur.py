@@ -170,9 +170,8 @@ def test_single_precision_holds_at_small_gamma(cls, gamma):
     wanted = operator.prox(v.double(), y.double(), gamma)
     assert float(norm(operator.prox(v, y, gamma) - wanted) / norm(wanted)) < 1e-4
     if cls is Blur:
-        kept = operator.prox(v, y, gamma, adjoint_y=operator.prepare(y))
+        kept = operator.prox(v, y, gamma, prepared=operator.prepare(y))
         assert float(norm(kept - wanted) / norm(wanted)) < 1e-4
-        torch.testing.assert_close(operator.prox(v, y, gamma, adjoint_y=operator.H(y)), kept)
 
 
 @pytest.mark.parametrize(

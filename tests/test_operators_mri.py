@@ -85,12 +85,11 @@ def test_closed_forms_agree_with_conjugate_gradients(shape):
 
         wanted = cg(normal, b, tol=1e-13, max_iter=500)
         torch.testing.assert_close(operator.solve(b, gamma, tol=1e-12), wanted, rtol=0, atol=1e-8)
-        back = operator.adjoint(y)
-        for proximal in (
-            operator.prox(v, y, gamma),
-            operator.prox(v, y, gamma, adjoint_y=back),
-        ):
-            torch.testing.assert_close(proximal, wanted, rtol=0, atol=3e-6)
+        # an iterative prox stops at a residual of 1e-6, and the smallest eigenvalue is gamma
+        reach = 1e-6 / gamma if isinstance(operator, SENSE) else torch.tensor(1e-9)
+        for back in (None, operator.adjoint(y)):
+            gap = operator.prox(v, y, gamma, prepared=back) - wanted
+            assert (norm(gap) <= reach * norm(b)).all()
 
 
 def test_tiny_gamma_keeps_what_was_not_measured():
@@ -101,7 +100,7 @@ def test_tiny_gamma_keeps_what_was_not_measured():
         y = operator(noise(1, 1, 32, 32, dtype=v.dtype, seed=1))
         p = fft2c(operator.prox(v, y, 1e-7))
         torch.testing.assert_close(p * mask, y, rtol=1e-4, atol=1e-5)
-        opposite = mask.roll((0, 0), (0, 1)).flip(0, 1).roll((1, 1), (0, 1))
+        opposite = mask.flip(0, 1).roll((1, 1), (0, 1))
         unseen = ~mask & ~opposite if isinstance(operator, FourierMask) else ~mask
         torch.testing.assert_close(p * unseen, fft2c(v) * unseen, rtol=1e-4, atol=1e-5)
 
@@ -175,20 +174,19 @@ def test_trace_is_exact():
 
 
 def test_gradients_pass_through_the_prox_and_to_the_maps():
-    shape = (4, 5)
+    shape = (3, 4)
     mask = random_lines(shape, 2.0, 0.3)
     maps = birdcage_maps(shape, 2).to(torch.complex128).requires_grad_()
     v = noise(1, 1, *shape, dtype=torch.complex128).requires_grad_()
     y = noise(1, 2, *shape, dtype=torch.complex128, seed=1).requires_grad_()
     gamma = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
     operator = SENSE((1, *shape), maps.detach(), mask).double()
-    assert torch.autograd.gradcheck(
-        lambda *a: operator.prox(*a), (v, y, gamma), atol=1e-4, rtol=1e-3
-    )
+    inputs = (v, y, gamma)
+    assert torch.autograd.gradcheck(operator.prox, inputs, atol=1e-4, rtol=1e-3, fast_mode=True)
     real = FourierMask((1, *shape), mask).double()
     w = y[:, :1].detach().requires_grad_()
     x = v.real.detach().requires_grad_()
-    assert torch.autograd.gradcheck(lambda *a: real.prox(*a), (x, w, gamma))
+    assert torch.autograd.gradcheck(real.prox, (x, w, gamma), fast_mode=True)
     learned = SENSE((1, *shape), maps, mask)
     learned.gram(v).abs().square().sum().backward()
     assert maps.grad is not None and float(maps.grad.norm()) > 0
@@ -237,19 +235,21 @@ def phantom(n):
     [(4, 0.08, 0.0, 6.0), (4, 0.08, 0.005, 5.0), (8, 0.04, 0.0, 2.5), (8, 0.04, 0.005, 2.5)],
 )
 def test_cg_sense_gains_over_the_zero_filled_image(acceleration, fraction, sigma, gain):
+    """With maps that vanish outside the object, as calibrated ones do; the scan knows no edge."""
     x = phantom(128)
     maps = birdcage_maps((128, 128), 8)
+    seen = torch.nn.functional.max_pool2d(x.abs(), 5, 1, 2) > 0.01
     gains = []
     for generator in generators(0, 3):
         mask = random_lines((128, 128), acceleration, fraction, generator=generator)
-        operator = SENSE((1, 128, 128), maps, mask)
-        y = operator(x) + sigma * mask * noise(1, 8, 128, 128)
+        y = SENSE((1, 128, 128), maps, mask)(x) + sigma * mask * noise(1, 8, 128, 128)
+        operator = SENSE((1, 128, 128), maps * seen, mask)
         zero_filled = operator.adjoint(y)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # fifty iterations are the protocol
             solved = operator.solve(zero_filled, 1e-3, max_iter=50)
         gains.append(psnr(solved, x) - psnr(zero_filled, x))
-    assert sum(gains) / 3 >= gain
+    assert min(gains) >= gain
 
 
 def test_device_and_precision_are_followed(device):

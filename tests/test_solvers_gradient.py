@@ -10,8 +10,8 @@ from measurand.measurement import Measurement
 from measurand.noises import Gaussian as GaussianNoise
 from measurand.noises import Poisson
 from measurand.operators import GaussianBlur
-from measurand.operators.base import Scaled
-from measurand.priors import CallableDenoiser, Counted, FourierGaussian
+from measurand.operators.base import Identity, Scaled
+from measurand.priors import CallableDenoiser, Counted, FourierGaussian, TotalVariation
 from measurand.solvers import FISTA, PGM, RED, Constant, GradientRED
 from measurand.tensors import generators, randn_like
 
@@ -91,6 +91,31 @@ def test_lasso_satisfies_its_optimality_conditions(method):
     assert 0 < on.sum() < on.numel()
     assert (slope[on] - weight * x[on].sign()).abs().max() < 1e-3 * weight
     assert slope[~on].abs().max() <= weight * (1 + 1e-6)
+
+
+def test_total_variation_without_an_operator_is_its_proximal_map():
+    m, _ = problem()
+    m = Measurement(Identity(SHAPE), m.noise, m.y)
+    prior = TotalVariation(weight=15.0, tol=1e-10)
+    expected = prior.prox(m.y, float(m.sigma) ** 2)
+    assert distance(expected, m.y) > 0.1
+    assert distance(FISTA(steps=5)(m, prior), expected) < 1e-6
+
+
+def test_total_variation_reaches_the_minimum_of_likelihood_plus_weight_tv():
+    m, _ = problem(n=1)
+    prior = TotalVariation(weight=15.0, tol=1e-8)
+
+    def objective(x):
+        return float(m.nll(x) + prior.value(x))
+
+    x = FISTA(steps=150)(m, prior)
+    slow = PGM(steps=500)(m, prior)
+    assert abs(objective(x) - objective(slow)) < 1e-4 * objective(slow)
+    for k in range(20):
+        away = randn_like(x, generators(k, 1))
+        assert objective(x) < objective(x + 1e-2 * away)
+        assert objective(x) < objective(torch.lerp(x, m.y, 0.01 * (k + 1)))
 
 
 def test_pgm_never_increases_the_objective_nor_the_fixed_point_residual():

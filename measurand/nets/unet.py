@@ -12,19 +12,20 @@ denoiser c = ln(sigma) / 4) give an image of the same size. It knows no noise mo
             1x1 convolution
     head    3x3 convolution, starts at zero, and the inverse pixel-shuffle
 
-FiLM(h, c) = h (1 + a(c)) + b(c) per channel, where a and b are affine in an embedding of c: Fourier
-features cos(2 pi f c), sin(2 pi f c), then one hidden layer.
+FiLM(h, c) = h (1 + a(c)) + b(c) per channel, where a and b are affine in an embedding of c:
+Fourier features cos(2 pi f c), sin(2 pi f c), then one hidden layer.
 
 No layer uses statistics of the whole image, so a network trained on 64-pixel crops computes the
 same local function on a full image. Sizes that are no multiple of the coarsest pixel are extended
 by reflection at the right and the bottom inside `forward`, and cropped after.
 
 References:
-    O. Ronneberger, P. Fischer, T. Brox. U-Net. 2015. https://arxiv.org/abs/1505.04597
-    E. Perez et al. FiLM: Visual reasoning with a general conditioning layer. 2018.
-        https://arxiv.org/abs/1709.07871
-    W. Shi et al. Real-time single image super-resolution using an efficient sub-pixel
-        convolutional network. 2016. https://arxiv.org/abs/1609.05158
+    | U-Net: Convolutional Networks for Biomedical Image Segmentation (Ronneberger et al., 2015)
+    | arXiv:1505.04597
+    | FiLM: Visual Reasoning with a General Conditioning Layer (Perez et al., 2018)
+    | arXiv:1709.07871
+    | Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional
+      Neural Network (Shi et al., 2016), arXiv:1609.05158
 """
 
 import math
@@ -76,8 +77,8 @@ class Block(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.film = nn.Linear(features, 2 * channels)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        for weight in (self.film.weight, self.film.bias, self.second.weight, self.second.bias):
-            nn.init.zeros_(weight)
+        zero(self.film)
+        zero(self.second)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Returns the block's output, with the shape of `x`."""
@@ -89,19 +90,16 @@ class Attention(nn.Module):
     """Residual self-attention over all pixels of a level, for small images only.
 
     Args:
-        channels: Channels in and out, a multiple of `head`.
-        head: Channels per head.
+        channels: Channels in and out; each head has the largest power of two, up to 32, that
+            divides them.
     """
 
-    def __init__(self, channels: int, head: int = 32) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        if channels % head:
-            raise ValueError(f"Attention: channels {channels} is no multiple of head {head}")
-        self.head = head
+        self.head = math.gcd(channels, 32)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        zero(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x + attention(x), with the shape of `x`."""
@@ -161,8 +159,7 @@ class ConvUNet(nn.Module):
         self.unshuffle, self.shuffle = nn.PixelUnshuffle(stem), nn.PixelShuffle(stem)
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.head = nn.Conv2d(widths[0], out_channels * stem**2, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        zero(self.head)
 
         def level(i: int) -> nn.ModuleList:
             layers: list[nn.Module] = []
@@ -214,6 +211,12 @@ class ConvUNet(nn.Module):
             x = self.merge[i](torch.cat((self.up[i](x), skips[i]), dim=1))
             x = run(self.decoder[i], x, e)
         return self.shuffle(self.head(x))[:, :, :height, :width]
+
+
+def zero(layer: nn.Module) -> None:
+    """Sets the parameters of a layer to zero."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
 
 
 def run(layers: nn.Module, x: Tensor, e: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The physics: linear operators, one file per kind of measurement."""
 
 from .base import Adjoint, Composed, Identity, LinearOperator, Scaled, Stacked
-from .blur import Blur, GaussianBlur, MotionBlur, ReflectiveBlur, ValidBlur
+from .blur import Blur, GaussianBlur, MotionBlur
+from .boundaries import ReflectiveBlur, ValidBlur
 from .function import AutogradOperator, FunctionOperator
 from .interop import ScipyOperator, to_scipy
 from .kernels import disk_kernel, gaussian_kernel, motion_kernel

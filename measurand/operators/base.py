@@ -104,11 +104,21 @@ class LinearOperator(nn.Module, ABC):
                 f"{self}: got a batch of {len(x)}, wanted {self.batch} (one per item)"
             )
 
-    # -- what a method asks for ------------------------------------------------------------------
+    # -- what a method asks for ----------------------------------------------------------------
 
     def gram(self, x: Tensor) -> Tensor:
         """The normal operator `A^H A x`, with the shape of `x`."""
         return self.adjoint(self.forward(x))
+
+    def prepare(self, y: Tensor) -> Tensor:
+        """What `prox` and `sample` need of a measurement, computed once: `A^H y`.
+
+        Args:
+            y: Measurement, with shape (B, *out_shape).
+        Returns:
+            A tensor for their argument `prepared`, linear in `y`; its meaning is the operator's.
+        """
+        return self.adjoint(y)
 
     def solve(
         self,
@@ -134,7 +144,7 @@ class LinearOperator(nn.Module, ABC):
         return cg(lambda x: self.gram(x) + weight * x, b, x0=x0, tol=tol, max_iter=max_iter)
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
     ) -> Tensor:
         """The proximal map of the squared misfit, `argmin 1/2||Ax-y||^2 + gamma/2||x-v||^2`.
 
@@ -142,11 +152,11 @@ class LinearOperator(nn.Module, ABC):
             v: Point to stay near, with shape (B, *in_shape).
             y: Measurement, with shape (B, *out_shape).
             gamma: Positive weight, a scalar or one per item.
-            adjoint_y: `A^H y`, where the caller already has it.
+            prepared: `prepare(y)`, where the caller already has it.
         Returns:
             The minimiser, with the shape of `v`.
         """
-        back = self.adjoint(y) if adjoint_y is None else adjoint_y
+        back = self.prepare(y) if prepared is None else prepared
         return self.solve(back + per_item(gamma, v) * v, gamma, x0=v)
 
     def sample(
@@ -157,7 +167,7 @@ class LinearOperator(nn.Module, ABC):
         sigma: float | Tensor,
         generator: Generators,
         *,
-        adjoint_y: Tensor | None = None,
+        prepared: Tensor | None = None,
     ) -> Tensor:
         """A draw of `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)`, by perturb and optimise.
 
@@ -167,7 +177,7 @@ class LinearOperator(nn.Module, ABC):
             gamma: Positive weight, a scalar or one per item.
             sigma: Noise standard deviation of `y`, per real component.
             generator: One generator, one per item, or None for seed 0.
-            adjoint_y: `A^H y`, where the caller already has it.
+            prepared: `prepare(y)`, where the caller already has it.
         Returns:
             The draw, with the shape of `v`.
         """
@@ -188,7 +198,7 @@ class LinearOperator(nn.Module, ABC):
             one = self[0]
             return hutchinson_trace(one.gram, one.blank_input())
 
-    # -- tensors and batches -----------------------------------------------------------------------
+    # -- tensors and batches -------------------------------------------------------------------
 
     @property
     def batch(self) -> int:
@@ -228,7 +238,7 @@ class LinearOperator(nn.Module, ABC):
 
         return super()._apply(both, recurse)
 
-    # -- algebra -----------------------------------------------------------------------------------
+    # -- algebra -------------------------------------------------------------------------------
 
     @property
     def H(self) -> "LinearOperator":  # noqa: N802 (the field's symbol)
@@ -425,16 +435,19 @@ class Scaled(_Wrapping):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.factor * self.inner[0].adjoint(y)
 
+    def prepare(self, y: Tensor) -> Tensor:
+        return self.inner[0].prepare(y / self.factor)
+
     def solve(self, b: Tensor, gamma: float | Tensor, **options: Any) -> Tensor:
         # (c^2 A^H A + gamma)^-1 = c^-2 (A^H A + gamma / c^2)^-1
         c2 = self.factor**2
         return self.inner[0].solve(b, gamma / c2, **options) / c2
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
     ) -> Tensor:
-        back = None if adjoint_y is None else adjoint_y / self.factor**2
-        return self.inner[0].prox(v, y / self.factor, gamma / self.factor**2, adjoint_y=back)
+        c = self.factor
+        return self.inner[0].prox(v, y / c, gamma / c**2, prepared=prepared)
 
     def sample(
         self,
@@ -444,12 +457,11 @@ class Scaled(_Wrapping):
         sigma: float | Tensor,
         generator: Generators,
         *,
-        adjoint_y: Tensor | None = None,
+        prepared: Tensor | None = None,
     ) -> Tensor:
         c = self.factor
-        back = None if adjoint_y is None else adjoint_y / c**2
         return self.inner[0].sample(
-            v, y / c, gamma / c**2, sigma / abs(c), generator, adjoint_y=back
+            v, y / c, gamma / c**2, sigma / abs(c), generator, prepared=prepared
         )
 
     @cached_property

@@ -1,20 +1,16 @@
-r"""Blur by a point spread function: `y = k * x`.
+r"""Blur by a point spread function, of a periodic image: `y = k * x`.
 
-Three boundaries, three names:
+Diagonal in Fourier space, so that all is in closed form: with `K = F k` and `^` for spectra,
 
-    Blur            the image is periodic. Diagonal in Fourier space, everything in closed form:
-                    with `K = F k` and `^` for spectra,
-                    prox(v, y, gamma) = F^-1 [ (conj(K) y^ + gamma v^) / (|K|^2 + gamma) ],
-                    and a draw of its posterior adds `F^-1 [ sigma n^ / sqrt(|K|^2 + gamma) ]`.
-    ReflectiveBlur  the image goes on as in a mirror that stands on its edge: right for photographs
-                    that are blurred here. Diagonal under the cosine transform (DCT-II) when the
-                    kernel is symmetric along both axes, conjugate gradients otherwise.
-    ValidBlur       nothing is assumed beyond the edge: only the pixels are measured that the
-                    unknown outside cannot reach. Right for photographs that came blurred.
+    prox(v, y, gamma) = F^-1 [ (conj(K) y^ + gamma v^) / (|K|^2 + gamma) ],
 
-Accuracy. `conj(K) y^ + gamma v^` could be had with one transform less from `A^H y + gamma v`, but
-the rounding errors of that transform are white, and where K is small they are divided by gamma.
-With y and v transformed apart they grow as `gamma^-1/2` only.
+and a draw of its posterior adds `F^-1 [ sigma n^ / sqrt(|K|^2 + gamma) ]`, n white. See
+`ValidBlur` for photographs that came blurred, `ReflectiveBlur` for those that are blurred here.
+
+Accuracy. `conj(K) y^ + gamma v^` could be had with one transform from `A^H y + gamma v`, but the
+rounding errors of that transform are white, and where K is small they are divided by gamma. With
+y and v transformed apart they grow as `gamma^-1/2` only. The transform of y is the same in every
+step of a method: `prepare` makes it once.
 
 References:
     | Deblurring Images: Matrices, Spectra, and Filtering (Hansen, Nagy & O'Leary, 2006)
@@ -27,13 +23,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..linalg import cg
 from ..tensors import Generators, per_item, randn_like
 from .base import Shape
-from .convolution import Convolution, filtered, irfft2, transfer_function
+from .convolution import Convolution, energy, filtered, irfft2, share, transfer_function
 from .kernels import gaussian_kernel, motion_kernel
 
-__all__ = ["Blur", "GaussianBlur", "MotionBlur", "ReflectiveBlur", "ValidBlur"]
+__all__ = ["Blur", "GaussianBlur", "MotionBlur"]
 
 
 class Blur(Convolution):
@@ -59,14 +54,14 @@ class Blur(Convolution):
         return filtered(y, self.spectra(y)[0].conj())
 
     def gram(self, x: Tensor) -> Tensor:
-        return filtered(x, self.spectra(x)[1] * _share(x))
+        return filtered(x, self.spectra(x)[1] * share(x))
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, in closed form."""
-        return filtered(b, _share(b) / (self.spectra(b)[1] + per_item(gamma, b)))
+        return filtered(b, share(b) / (self.spectra(b)[1] + per_item(gamma, b)))
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
     ) -> Tensor:
         """The proximal map of the squared misfit, in closed form.
 
@@ -74,12 +69,12 @@ class Blur(Convolution):
             v: Point to stay near, with shape (B, C, H, W).
             y: Measurement, with shape (B, C, H, W).
             gamma: Positive weight, a scalar or one per item.
-            adjoint_y: `prepare(y)`, which saves a transform; `A^H y` itself is of no use here.
+            prepared: `prepare(y)`, the spectrum of `A^H y`, which saves a transform.
         Returns:
             The minimiser, with the shape of `v`.
         """
         weight = per_item(gamma, v)
-        return irfft2(self._prox_spectrum(v, y, weight, adjoint_y), v.shape[-2:])
+        return irfft2(self._prox_spectrum(v, y, weight, prepared), v.shape[-2:])
 
     def sample(
         self,
@@ -89,16 +84,16 @@ class Blur(Convolution):
         sigma: float | Tensor,
         generator: Generators,
         *,
-        adjoint_y: Tensor | None = None,
+        prepared: Tensor | None = None,
     ) -> Tensor:
         """A draw of `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)`, from one white image."""
         weight = per_item(gamma, v)
-        sd = _share(v) * per_item(sigma, v) * (self.spectra(v)[1] + weight).rsqrt()
-        mean = self._prox_spectrum(v, y, weight, adjoint_y)
+        sd = share(v) * per_item(sigma, v) * (self.spectra(v)[1] + weight).rsqrt()
+        mean = self._prox_spectrum(v, y, weight, prepared)
         return irfft2(mean + torch.fft.rfft2(randn_like(v, generator)).mul_(sd), v.shape[-2:])
 
     def prepare(self, y: Tensor) -> Tensor:
-        """The spectrum of `A^H y` over H W, which `prox` and `sample` take as `adjoint_y`.
+        """The spectrum of `A^H y` over H W, for `prox` and `sample`.
 
         Args:
             y: Measurement, with shape (B, C, H, W).
@@ -111,15 +106,15 @@ class Blur(Convolution):
         self, v: Tensor, y: Tensor, gamma: Tensor, prepared: Tensor | None
     ) -> Tensor:
         resolvent = 1 / (self.spectra(v)[1] + gamma)
-        data = prepared if prepared is not None and prepared.is_complex() else self.prepare(y)
-        return torch.fft.rfft2(v).mul_(gamma * _share(v)).add_(data).mul_(resolvent)
+        data = self.prepare(y) if prepared is None else prepared
+        return torch.fft.rfft2(v).mul_(gamma * share(v)).add_(data).mul_(resolvent)
 
     @cached_property
     def norm(self) -> float:
         return float(self.spectra(self.blank_input())[1].detach().max()) ** 0.5
 
     def trace_gram(self) -> float:
-        return _energy(self.kernel)
+        return energy(self.kernel)
 
     @classmethod
     def example(cls) -> Self:
@@ -163,198 +158,6 @@ class MotionBlur(Blur):
         return cls((1, 8, 9), 4.5, 0.6)
 
 
-class ValidBlur(Convolution):
-    """Blur of which only the valid part is measured: the pixels that see no outside.
-
-    The measurement has H - h + 1 rows and W - w + 1 columns, the first of them centred on pixel
-    h - 1 - h // 2 of the image.
-
-    Args:
-        shape: Shape (C, H, W) of one image, margins included.
-        kernel: Array or tensor with shape (h, w); or (B, 1, h, w) or (B, C, h, w).
-    """
-
-    def __init__(self, shape: Shape, kernel: Any) -> None:
-        kernel = torch.as_tensor(kernel)
-        inner = [n - m + 1 for n, m in zip(shape[-2:], kernel.shape[-2:], strict=False)]
-        super().__init__(shape, kernel, (shape[0], *(max(n, 1) for n in inner)))
-
-    def derive(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        k = transfer_function(kernel, *self.in_shape[-2:])
-        return k / math.prod(self.in_shape[-2:]), k.real**2 + k.imag**2
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._cut(filtered(x, self.spectra(x)[0])).contiguous()
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return filtered(self._embed(y), self.spectra(y)[0].conj())
-
-    def solve(
-        self,
-        b: Tensor,
-        gamma: float | Tensor,
-        *,
-        x0: Tensor | None = None,
-        tol: float = 1e-6,
-        max_iter: int = 200,
-    ) -> Tensor:
-        """The solution of `(A^H A + gamma) x = b`, by conjugate gradients.
-
-        Preconditioned by the circular blur, `x = M^-1/2 z` with `M = F^-1 (|K|^2 + gamma) F`, from
-        which A^H A differs at the margins only. M joins the filters that A needs anyway, so an
-        iteration costs no more.
-        """
-        k, power = self.spectra(b)
-        weight = per_item(gamma, b)
-        root = (power + weight).rsqrt()
-        through, ridge, share = k * root, _share(b) * weight * root**2, _share(b)
-
-        def apply(z: Tensor) -> Tensor:
-            spectrum = torch.fft.rfft2(z)
-            seen = self._embed(self._cut(irfft2(spectrum * through, z.shape[-2:])))
-            back = torch.fft.rfft2(seen).mul_(through.conj())
-            return irfft2(back + spectrum * ridge, z.shape[-2:])
-
-        start = None if x0 is None else filtered(x0, share / root)
-        z = cg(apply, filtered(b, share * root), x0=start, tol=tol, max_iter=max_iter)
-        return filtered(z, share * root)
-
-    def trace_gram(self) -> float:
-        share = math.prod(self.out_shape) / math.prod(self.in_shape)
-        return share * _energy(self.kernel)
-
-    def _cut(self, image: Tensor) -> Tensor:
-        top, left = _reach(self.kernel)
-        return image[..., top : top + self.out_shape[1], left : left + self.out_shape[2]]
-
-    def _embed(self, y: Tensor) -> Tensor:
-        top, left = _reach(self.kernel)
-        _, height, width = self.in_shape
-        right, bottom = width - left - y.shape[-1], height - top - y.shape[-2]
-        return torch.nn.functional.pad(y, (left, right, top, bottom))
-
-    @classmethod
-    def example(cls) -> Self:
-        kernel = torch.tensor([[0.1, 0.3, -0.2, 0.1], [0.2, 0.4, 0.1, 0.0], [0.0, 0.3, 0.2, 0.1]])
-        return cls((2, 7, 8), kernel)
-
-
-class ReflectiveBlur(Convolution):
-    """Blur of an image that is mirrored at its edges, `... b a | a b c | c b ...`.
-
-    Args:
-        shape: Shape (C, H, W) of one image.
-        kernel: Array or tensor with shape (h, w); or (B, 1, h, w) or (B, C, h, w).
-    """
-
-    def __init__(self, shape: Shape, kernel: Any) -> None:
-        super().__init__(shape, kernel, shape)
-
-    def derive(self, kernel: Tensor) -> tuple[Tensor, ...]:
-        (height, width), (h, w) = self.in_shape[-2:], kernel.shape[-2:]
-        grid = height + h - 1, width + w - 1
-        k = transfer_function(kernel, *grid) / math.prod(grid)
-        if not _is_symmetric(kernel):
-            return (k,)
-        # on the mirrored image, of period (2H, 2W), the spectrum is real and a DCT-II
-        return k, transfer_function(kernel, 2 * height, 2 * width).real[..., :height, :width]
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows, columns = self._mirrors(x)
-        wide = x.index_select(-2, rows).index_select(-1, columns)
-        wide = filtered(wide, self.spectra(x)[0])
-        top, left = _reach(self.kernel)
-        return wide[..., top : top + x.shape[-2], left : left + x.shape[-1]].contiguous()
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        rows, columns = self._mirrors(y)
-        height, width = y.shape[-2:]
-        top, left = _reach(self.kernel)
-        right, bottom = len(columns) - left - width, len(rows) - top - height
-        wide = torch.nn.functional.pad(y, (left, right, top, bottom))
-        wide = filtered(wide, self.spectra(y)[0].conj())
-        tall = wide.new_zeros(*wide.shape[:-1], width).index_add(-1, columns, wide)
-        return y.new_zeros(y.shape).index_add(-2, rows, tall)
-
-    def solve(self, b: Tensor, gamma: float | Tensor, **options: Any) -> Tensor:
-        """The solution of `(A^H A + gamma) x = b`: in closed form if the kernel is symmetric."""
-        k = self._eigenvalues(b)
-        if k is None:
-            return super().solve(b, gamma, **options)
-        return _idct2(_dct2(b) / (k**2 + per_item(gamma, b)))
-
-    def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
-    ) -> Tensor:
-        """The proximal map of the squared misfit: closed if the kernel is symmetric."""
-        k = self._eigenvalues(v)
-        if k is None:
-            return super().prox(v, y, gamma, adjoint_y=adjoint_y)
-        weight = per_item(gamma, v)
-        return _idct2((k * _dct2(y) + weight * _dct2(v)) / (k**2 + weight))
-
-    def sample(
-        self,
-        v: Tensor,
-        y: Tensor,
-        gamma: float | Tensor,
-        sigma: float | Tensor,
-        generator: Generators,
-        *,
-        adjoint_y: Tensor | None = None,
-    ) -> Tensor:
-        """A draw of `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)`."""
-        k = self._eigenvalues(v)
-        if k is None:
-            return super().sample(v, y, gamma, sigma, generator, adjoint_y=adjoint_y)
-        # the DCT is orthonormal: white coefficients are a white image
-        sd = per_item(sigma, v) * (k**2 + per_item(gamma, v)).rsqrt()
-        return self.prox(v, y, gamma) + _idct2(sd * randn_like(v, generator))
-
-    def _eigenvalues(self, x: Tensor) -> Tensor | None:
-        """The spectrum under the DCT, where the kernel is symmetric."""
-        # the derivative of the closed form by the kernel would see its symmetric part only
-        if self.kernel.requires_grad:
-            return None
-        spectra = self.spectra(x)
-        return spectra[1] if len(spectra) > 1 else None
-
-    def _mirrors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each row and column of the extended image comes from."""
-        found = []
-        for n, m, before in zip(
-            x.shape[-2:], self.kernel.shape[-2:], _reach(self.kernel), strict=True
-        ):
-            at = torch.arange(-before, n + m - 1 - before, device=x.device) % (2 * n)
-            found.append(torch.minimum(at, 2 * n - 1 - at))
-        return found[0], found[1]
-
-    @classmethod
-    def example(cls) -> Self:
-        return cls((2, 6, 7), torch.tensor([[0.0, 0.2, 0.1], [0.3, 0.5, 0.3], [0.1, 0.2, -0.4]]))
-
-
-def _share(x: Tensor) -> float:
-    """The factor 1 / (H W) of the inverse transform, which filters carry."""
-    return 1 / (x.shape[-2] * x.shape[-1])
-
-
-def _energy(kernel: Tensor) -> float:
-    return float(kernel[:1].detach().double().square().sum((-2, -1)).mean())
-
-
-def _reach(kernel: Tensor) -> tuple[int, int]:
-    """How many pixels a kernel reaches up and to the left of its centre."""
-    h, w = kernel.shape[-2:]
-    return h - 1 - h // 2, w - 1 - w // 2
-
-
-def _is_symmetric(kernel: Tensor) -> bool:
-    h, w = kernel.shape[-2:]
-    k = torch.nn.functional.pad(kernel.detach(), (0, 1 - w % 2, 0, 1 - h % 2))
-    return k.equal(k.flip(-1)) and k.equal(k.flip(-2))
-
-
 def _fitting(kernel: Tensor, shape: Shape, size: int | None) -> Tensor:
     """A kernel whose size nobody asked for, cut to the image and normalised again."""
     if size is not None:
@@ -362,44 +165,3 @@ def _fitting(kernel: Tensor, shape: Shape, size: int | None) -> Tensor:
     cuts = [max(0, (k - n + 1) // 2) for k, n in zip(kernel.shape[-2:], shape[-2:], strict=True)]
     k = kernel[..., cuts[0] : kernel.shape[-2] - cuts[0], cuts[1] : kernel.shape[-1] - cuts[1]]
     return k / k.sum((-2, -1), keepdim=True)
-
-
-def _dct2(x: Tensor) -> Tensor:
-    """The orthonormal DCT-II over the last two axes."""
-    return _dct(_dct(x).mT).mT
-
-
-def _idct2(c: Tensor) -> Tensor:
-    return _idct(_idct(c).mT).mT.contiguous()
-
-
-def _dct(x: Tensor) -> Tensor:
-    # Makhoul 1980: the DCT-II of x is the DFT of its even samples followed by its odd ones
-    # reversed, turned by a quarter-sample phase
-    spectrum = torch.fft.fft(torch.cat((x[..., ::2], x[..., 1::2].flip(-1)), -1))
-    return (spectrum * _turn(x)).real * _scale(x)
-
-
-def _idct(c: Tensor) -> Tensor:
-    n = c.shape[-1]
-    c = c / _scale(c)
-    # by symmetry, the spectrum is (c_k - i c_{n-k}) turned back, with c_n = 0
-    mirrored = torch.nn.functional.pad(c[..., 1:].flip(-1), (1, 0))
-    half = (torch.complex(c, -mirrored) * _turn(c).conj())[..., : n // 2 + 1]
-    folded = torch.fft.irfft(half, n=n)
-    x = torch.empty_like(folded)
-    x[..., ::2], x[..., 1::2] = folded[..., : (n + 1) // 2], folded[..., (n + 1) // 2 :].flip(-1)
-    return x
-
-
-def _turn(x: Tensor) -> Tensor:
-    n = x.shape[-1]
-    angle = torch.arange(n, dtype=x.dtype, device=x.device) * (-math.pi / (2 * n))
-    return torch.polar(torch.ones_like(angle), angle)
-
-
-def _scale(x: Tensor) -> Tensor:
-    n = x.shape[-1]
-    scale = torch.full((n,), (2 / n) ** 0.5, dtype=x.dtype, device=x.device)
-    scale[0] = (1 / n) ** 0.5
-    return scale

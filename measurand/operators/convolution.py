@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .base import LinearOperator, Shape
 
-__all__ = ["Convolution", "as_kernel", "filtered", "irfft2", "transfer_function"]
+__all__ = ["Convolution", "energy", "filtered", "irfft2", "share", "transfer_function"]
 
 
 def transfer_function(kernel: Tensor, height: int, width: int, *, phase: int = 0) -> Tensor:
@@ -56,6 +56,16 @@ def filtered(x: Tensor, spectrum: Tensor) -> Tensor:
     """
     # in place: on CPUs the page faults of a fresh temporary cost more than the product
     return irfft2(torch.fft.rfft2(x).mul_(spectrum), x.shape[-2:])
+
+
+def share(x: Tensor) -> float:
+    """The factor 1 / (H W) of the inverse transform of an image, which filters carry."""
+    return 1 / (x.shape[-2] * x.shape[-1])
+
+
+def energy(kernel: Tensor) -> float:
+    """The energy `sum k^2` of the first item's kernel, in the mean over its channels."""
+    return float(kernel[:1].detach().double().square().sum((-2, -1)).mean())
 
 
 def as_kernel(operator: LinearOperator, kernel: Any) -> Tensor:

@@ -128,6 +128,11 @@ class AutogradOperator(LinearOperator):
         with torch.no_grad():
             x = torch.zeros(1, *in_shape, dtype=in_dtype)
             y = function(x)
+        if not isinstance(y, Tensor):
+            raise TypeError(
+                f"AutogradOperator: the function returned a {type(y).__name__}, "
+                "wanted a torch.Tensor"
+            )
         kind = torch.complex64 if y.is_complex() else torch.float32
         super().__init__(in_shape, tuple(y.shape[1:]), in_dtype, kind)
         self._function = function

@@ -101,6 +101,10 @@ class ScipyOperator(LinearOperator):
         wanted = (math.prod(self.out_shape), math.prod(self.in_shape))
         if tuple(inner.shape) != wanted:
             raise ValueError(f"{self}: got a matrix of {inner.shape}, wanted {wanted}")
+        try:
+            inner.rmatvec(np.zeros(wanted[0], dtype=inner.dtype))
+        except (TypeError, NotImplementedError) as error:
+            raise ValueError(f"{self}: got a matrix without adjoint, wanted rmatvec") from error
         self._inner = inner
 
     def forward(self, x: Tensor) -> Tensor:

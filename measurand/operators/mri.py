@@ -69,9 +69,9 @@ class CartesianMRI(LinearOperator):
         return _filtered(b, 1 / (self.mask + per_item(gamma, b)))
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
     ) -> Tensor:
-        back = self.adjoint(y) if adjoint_y is None else adjoint_y
+        back = self.prepare(y) if prepared is None else prepared
         return v + (back - self.gram(v)) / (1 + per_item(gamma, v))
 
     def sample(
@@ -82,9 +82,9 @@ class CartesianMRI(LinearOperator):
         sigma: float | Tensor,
         generator: Generators,
         *,
-        adjoint_y: Tensor | None = None,
+        prepared: Tensor | None = None,
     ) -> Tensor:
-        mean = self.prox(v, y, gamma, adjoint_y=adjoint_y)
+        mean = self.prox(v, y, gamma, prepared=prepared)
         spread = per_item(sigma, v) / (self.mask + per_item(gamma, v)).sqrt()
         return mean + _filtered(randn_like(v, generator), spread)
 
@@ -220,10 +220,10 @@ class FourierMask(LinearOperator):
         return self._shaped(b, 1 / (self._half + per_item(gamma, b)))
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
     ) -> Tensor:
         # frequencies that were not measured stay exactly those of v, however small gamma is
-        back = self.adjoint(y) if adjoint_y is None else adjoint_y
+        back = self.prepare(y) if prepared is None else prepared
         known = (self._half > 0) / (self._half + per_item(gamma, v))
         return v + self._shaped(back - self.gram(v), known)
 
@@ -235,9 +235,9 @@ class FourierMask(LinearOperator):
         sigma: float | Tensor,
         generator: Generators,
         *,
-        adjoint_y: Tensor | None = None,
+        prepared: Tensor | None = None,
     ) -> Tensor:
-        mean = self.prox(v, y, gamma, adjoint_y=adjoint_y)
+        mean = self.prox(v, y, gamma, prepared=prepared)
         spread = per_item(sigma, v) / (self._half + per_item(gamma, v)).sqrt()
         return mean + self._shaped(randn_like(v, generator), spread)
 

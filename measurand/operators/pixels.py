@@ -73,9 +73,9 @@ class Mask(LinearOperator):
         return b / (self._weights(b).square() + per_item(gamma, b))
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
     ) -> Tensor:
-        """The proximal map of the squared misfit, in closed form (`adjoint_y` is not needed)."""
+        """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
         m, weight = self._weights(v), per_item(gamma, v)
         return (m * y + weight * v) / (m.square() + weight)
 
@@ -87,7 +87,7 @@ class Mask(LinearOperator):
         sigma: float | Tensor,
         generator: Generators,
         *,
-        adjoint_y: Tensor | None = None,
+        prepared: Tensor | None = None,
     ) -> Tensor:
         """A draw of `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)`, pixel by pixel."""
         sd = per_item(sigma, v) * (self._weights(v).square() + per_item(gamma, v)).rsqrt()

@@ -35,7 +35,7 @@ from torch.nn import functional
 
 from ..tensors import Generators, per_item, randn_like
 from .base import LinearOperator, Shape
-from .convolution import Convolution, filtered, irfft2, transfer_function
+from .convolution import Convolution, energy, filtered, irfft2, transfer_function
 
 __all__ = ["BicubicDownsample", "BlockAverage", "Downsample", "GaussianDownsample"]
 
@@ -89,9 +89,9 @@ class Downsample(Convolution):
         return (rest + self.adjoint(filtered(left, inverse))) / weight
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
     ) -> Tensor:
-        """The proximal map of the squared misfit, in closed form (`adjoint_y` is not needed)."""
+        """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
         inverse = 1 / (self.spectra(v)[1] + per_item(gamma, v)) / math.prod(self.out_shape[-2:])
         return v + self.adjoint(filtered(y - self.forward(v), inverse))
 
@@ -100,8 +100,7 @@ class Downsample(Convolution):
         return float(self.spectra(self.blank_input())[1].detach().max()) ** 0.5
 
     def trace_gram(self) -> float:
-        energy = self.kernel[:1].detach().double().square().sum((-2, -1)).mean()
-        return float(energy) / self.factor**2
+        return energy(self.kernel) / self.factor**2
 
     @classmethod
     def example(cls) -> Self:
@@ -183,9 +182,9 @@ class BlockAverage(LinearOperator):
         return rest / weight + self._spread(mean / (self.factor**-2 + weight))
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, adjoint_y: Tensor | None = None
+        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
     ) -> Tensor:
-        """The proximal map of the squared misfit, in closed form (`adjoint_y` is not needed)."""
+        """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
         gain = 1 / (1 + self.factor**2 * per_item(gamma, v))
         return v + self._spread((y - self.forward(v)) * gain)
 
@@ -197,7 +196,7 @@ class BlockAverage(LinearOperator):
         sigma: float | Tensor,
         generator: Generators,
         *,
-        adjoint_y: Tensor | None = None,
+        prepared: Tensor | None = None,
     ) -> Tensor:
         """A draw of `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)`, from one white image."""
         weight = per_item(gamma, v)

@@ -27,6 +27,7 @@ frequency, keeps the mean of the image right.
 import math
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -143,9 +144,8 @@ class ParallelCT(LinearOperator):
 
             parts = value.numpy(), place.numpy(), start.numpy()
             return torch.from_numpy(csr_array(parts, size) @ columns.numpy())
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR")
-            matrix = torch.sparse_csr_tensor(start, place, value, size, check_invariants=False)
+        _allow_sparse()
+        matrix = torch.sparse_csr_tensor(start, place, value, size, check_invariants=False)
         if columns.shape[1] == 1:
             return (matrix @ columns[:, 0])[:, None]
         return matrix @ columns
@@ -158,6 +158,14 @@ class ParallelCT(LinearOperator):
     @classmethod
     def example(cls) -> Self:
         return cls((1, 6, 6), even_angles(8), detectors=9, pixel=0.5, spacing=0.4)
+
+
+@cache
+def _allow_sparse() -> None:
+    """Let torch say once, unheard, that its sparse rows are in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.eye(1).to_sparse_csr()
 
 
 def even_angles(count: int, turn: float = math.pi) -> Tensor:
@@ -194,6 +202,11 @@ def fbp(
     References:
         | Principles of Computerized Tomographic Imaging (Kak & Slaney, 1988), chapter 3
     """
+    if y.shape[1:] != operator.out_shape:
+        raise ValueError(
+            f"fbp: got projections with shape {tuple(y.shape)}, wanted (B, "
+            f"{', '.join(map(str, operator.out_shape))})"
+        )
     size, d = 2 ** math.ceil(math.log2(2 * operator.detectors)), operator.spacing
     n = torch.arange(size, dtype=torch.float64)
     n = torch.minimum(n, size - n)

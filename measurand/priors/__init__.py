@@ -23,11 +23,25 @@ from .denoiser import (
     require,
     score,
 )
+from .diffusers import from_diffusers
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .mixture import GaussianMixture
+from .variation import (
+    ANISOTROPIC,
+    ISOTROPIC,
+    ClosedFormTotalVariation,
+    TotalVariation,
+    Variation,
+    VariationInfo,
+    tv_norm,
+    tv_prox,
+    tv_prox_exact,
+)
 
 __all__ = [
+    "ANISOTROPIC",
     "CallableDenoiser",
+    "ClosedFormTotalVariation",
     "CosineGaussian",
     "Counted",
     "Denoiser",
@@ -40,6 +54,7 @@ __all__ = [
     "FromVelocity",
     "Gaussian",
     "GaussianMixture",
+    "ISOTROPIC",
     "Latent",
     "LinearVP",
     "Proximable",
@@ -47,7 +62,14 @@ __all__ = [
     "Straight",
     "TableVP",
     "Tiled",
+    "TotalVariation",
     "VE",
+    "Variation",
+    "VariationInfo",
+    "from_diffusers",
     "require",
     "score",
+    "tv_norm",
+    "tv_prox",
+    "tv_prox_exact",
 ]

@@ -9,17 +9,20 @@ With v = x + sigma n, n standard normal, and data of standard deviation s (`sigm
 
 so that input and target of the network F have unit variance at every noise level, and
 
-    loss = E weight |D(x + sigma n, sigma) - x|^2 = E |F - F_ideal|^2,   ln(sigma) ~ N(m, d^2).
+    loss = E weight |D(x + sigma n, sigma) - x|^2 = E |F - F_ideal|^2,   ln(sigma) ~ N(m, d^2),
+
+with a few levels uniform in ln(sigma), so that no level of the stated range is untrained.
 
 At sigma = 0 the formulas give D(v, 0) = v; the logarithm is kept finite by a floor at the smallest
 trained level. Preconditioning is float32; only F runs in the precision of its weights (bfloat16
 halves the time of a convolution on processors that have units for it).
 
 References:
-    T. Karras, M. Aittala, T. Aila, S. Laine. Elucidating the design space of diffusion-based
-        generative models. 2022. https://arxiv.org/abs/2206.00364
+    | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022)
+    | arXiv:2206.00364, table 1 and section 5
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,9 +69,7 @@ class EDMDenoiser(nn.Module):
         self.sigma_range = sigma_range
         self.card = dict(card or {})
 
-    def forward(
-        self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
         """Returns D(v, sigma) = E[x given v = x + sigma n].
 
         Args:
@@ -134,9 +135,27 @@ def lognormal_sigma(
     std: float = 1.2,
     low: float = 0.002,
     high: float = 80.0,
+    uniform: float = 0.1,
 ) -> Tensor:
-    """Returns n noise levels with ln(sigma) ~ N(mean, std^2), clamped, with shape (n,)."""
-    return (mean + std * torch.randn(n, generator=generator)).exp().clamp(low, high)
+    """Returns n noise levels to train on, with shape (n,).
+
+    ln(sigma) ~ N(mean, std^2), clamped to [low, high]; a few are uniform in ln(sigma) instead.
+
+    Args:
+        n: Number of levels.
+        generator: Draws them.
+        mean: Mean of ln(sigma).
+        std: Standard deviation of ln(sigma).
+        low: Lowest level.
+        high: Highest level.
+        uniform: Probability that a level is log-uniform.
+    """
+    # paper: lognormal only; here: a normal of this width visits neither end of [low, high] in a
+    # short run, and samplers start at the high end
+    usual = mean + std * torch.randn(n, generator=generator)
+    spread = torch.empty(n).uniform_(math.log(low), math.log(high), generator=generator)
+    chosen = torch.rand(n, generator=generator) < uniform
+    return torch.where(chosen, spread, usual).exp().clamp(low, high)
 
 
 def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:

@@ -153,6 +153,11 @@ def tv_prox_exact(
     grid = Grid(kind, v)
     real = grid.enter(v)
     radius = _radius(tau, real)
+    if start is not None and start.shape != (len(grid.axes), *v.shape):
+        raise ValueError(
+            f"tv_prox_exact: got a start with shape {tuple(start.shape)}, wanted "
+            f"{(len(grid.axes), *v.shape)}"
+        )
     with torch.no_grad():
         field = None if start is None else grid.enter_field(start) * radius
         found = ascend(Ascent(grid, real, radius, box, field), tol, max_iter)
@@ -181,7 +186,7 @@ class TotalVariation(Variation):
     """
 
     weight: float = 1.0
-    tol: float = 1e-5
+    tol: float = 1e-4
     max_iter: int = 20000
     box: Box | None = None
 

@@ -49,8 +49,8 @@ class DiffPIR:
 
     steps: int = 20
     lam: float = 1.0
-    zeta: float = 0.1
-    sigma_max: float = 10.0
+    zeta: float = 1.0
+    sigma_max: float = 3.0
     sigma_min: float = 0.01
 
     @property

@@ -66,11 +66,11 @@ class PnPDM:
     def quick(cls) -> Self:
         """About 90 denoiser calls a chain: for a first look, and for processors."""
         return cls(
-            sweeps=30,
-            rho_max=2.0,
-            decay=0.88,
-            rho_min=0.1,
-            reverse=ReverseSDE(steps=7, sigma_max=2.0, sigma_min=0.02),
+            sweeps=20,
+            rho_max=3.0,
+            decay=0.8,
+            rho_min=0.05,
+            reverse=ReverseSDE(steps=7, sigma_max=3.0, sigma_min=0.01),
         )
 
     @property

@@ -1,0 +1,199 @@
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from measurand.data.files import UnreadableFile
+from measurand.data.photos import Crops, load, pictures
+
+RANDOM = np.random.default_rng(0)
+COLOR = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def image(pixels):
+    """(1, 3, H, W) in [-1, 1] of (H, W, 3) samples of 8 bit."""
+    return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def close(x, pixels):
+    assert x.dtype == torch.float32 and x.is_contiguous()
+    assert torch.allclose(x, image(pixels), atol=1e-6)
+
+
+def png(picture, **options):
+    out = io.BytesIO()
+    picture.save(out, "PNG", **options)
+    return out.getvalue()
+
+
+def both_ways(tmp_path, picture, pixels, **options):
+    """`load` and `pictures` agree on what is in the file."""
+    path = tmp_path / "x.png"
+    path.write_bytes(png(picture, **options))
+    close(load(path), pixels)
+    (found,) = pictures(tmp_path)
+    assert found.dtype == np.uint8 and np.array_equal(found, np.round(pixels))
+
+
+def test_color(tmp_path):
+    both_ways(tmp_path, Image.fromarray(COLOR), COLOR)
+
+
+def test_grey_becomes_three_channels(tmp_path):
+    both_ways(tmp_path, Image.fromarray(COLOR[..., 0]), COLOR[..., :1].repeat(3, 2))
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    picture = Image.fromarray(RANDOM.integers(0, 4, (5, 7), dtype=np.uint8), "P")
+    table = [[255, 0, 0], [0, 9, 0], [1, 2, 3], [200, 100, 50]]
+    picture.putpalette(sum(table, []))
+    both_ways(tmp_path, picture, np.array(table, np.uint8)[np.asarray(picture)])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, orientation):
+    turned = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: a.swapaxes(0, 1)[::-1],
+    }[orientation](COLOR)
+    exif = Image.Exif()
+    exif[274] = orientation
+    both_ways(tmp_path, Image.fromarray(COLOR), turned, exif=exif)
+
+
+def test_transparency_goes_over_white(tmp_path):
+    pixels = np.dstack([COLOR, np.zeros((5, 7), np.uint8)])
+    pixels[:2, :, 3] = 255
+    wanted = COLOR.copy()
+    wanted[2:] = 255
+    both_ways(tmp_path, Image.fromarray(pixels, "RGBA"), wanted)
+
+
+def test_half_transparency(tmp_path):
+    (tmp_path / "x.png").write_bytes(png(Image.new("LA", (4, 4), (0, 51))))
+    assert torch.allclose(load(tmp_path / "x.png"), torch.full((1, 3, 4, 4), 0.6), atol=1e-6)
+
+
+def test_sixteen_bits_keep_their_depth(tmp_path):
+    deep = RANDOM.integers(0, 65536, (5, 7), dtype=np.uint16)
+    (tmp_path / "x.png").write_bytes(png(Image.fromarray(deep)))
+    x = load(tmp_path / "x.png")
+    wanted = torch.from_numpy(deep.astype(np.float64) / 32767.5 - 1).float()
+    assert torch.allclose(x, wanted.expand(1, 3, 5, 7), atol=1e-7)
+    (found,) = pictures(tmp_path)
+    assert np.array_equal(found, (deep >> 8).astype(np.uint8)[..., None].repeat(3, 2))
+
+
+def folder_and_zip(tmp_path):
+    folder, archive = tmp_path / "photos", tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as z:
+        for k, name in enumerate(["train/b.png", "train/deep/a.jpg", "val/c.PNG", "note.txt"]):
+            content = b"note"
+            if not name.endswith("txt"):
+                out = io.BytesIO()
+                kind = "JPEG" if name.endswith("jpg") else "PNG"
+                Image.new("RGB", (4 + k, 3), (k, k, k)).save(out, kind)
+                content = out.getvalue()
+            z.writestr(name, content)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+    return folder, archive
+
+
+def test_folders_and_zips_are_read_alike(tmp_path):
+    for source in folder_and_zip(tmp_path):
+        assert [p.shape[1] for p in pictures(source)] == [4, 5, 6]
+        assert [p.shape[1] for p in pictures(source, under="train")] == [4, 5]
+        assert [p.shape[1] for p in pictures(source, under="val")] == [6]
+        assert pictures(source, under="test") == pictures(source, under="tra") == []
+
+
+def test_a_bad_picture_is_named(tmp_path):
+    folder, archive = folder_and_zip(tmp_path)
+    whole = (folder / "val/c.PNG").read_bytes()
+    for content in (b"", b"no picture", whole[:40], whole[: len(whole) * 2 // 3]):
+        (folder / "val/c.PNG").write_bytes(content)
+        with pytest.raises(UnreadableFile, match="photos: val/c.PNG: not a readable picture"):
+            pictures(folder)
+        with zipfile.ZipFile(tmp_path / "bad.zip", "w") as z:
+            z.writestr("x/bad.png", content)
+        with pytest.raises(UnreadableFile, match="bad.zip: x/bad.png: not a readable picture"):
+            pictures(tmp_path / "bad.zip")
+        with pytest.raises(UnreadableFile, match="c.PNG"):
+            load(folder / "val/c.PNG")
+
+
+def test_a_bad_zip_is_named(tmp_path):
+    _, archive = folder_and_zip(tmp_path)
+    content = archive.read_bytes()
+    (tmp_path / "half.zip").write_bytes(content[: len(content) // 2])
+    flipped = bytearray(content)
+    flipped[60] ^= 0xFF
+    (tmp_path / "flipped.zip").write_bytes(flipped)
+    for name in ("half.zip", "flipped.zip"):
+        with pytest.raises(UnreadableFile, match=name):
+            pictures(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="gone: no such folder or zip"):
+        pictures(tmp_path / "gone")
+
+
+def test_crops_are_a_pure_function_of_seed_and_step():
+    images = [RANDOM.integers(0, 256, (20 + k, 30, 3), dtype=np.uint8) for k in range(4)]
+    a = Crops(images, seed=1)(7, 5, 16)
+    assert a.shape == (5, 3, 16, 16) and a.min() >= -1 and a.max() <= 1
+    crops = Crops(images, seed=1)
+    crops(3, 2, 8)
+    assert torch.equal(crops(7, 5, 16), a)
+    assert not torch.equal(crops(8, 5, 16), a)
+    assert not torch.equal(Crops(images, seed=2)(7, 5, 16), a)
+
+
+def test_crops_come_from_everywhere_in_all_symmetries():
+    """Every pixel has its own value: each crop must be one of the 8 symmetries of a true crop."""
+    picture = np.arange(36, dtype=np.uint8).reshape(6, 6, 1)
+    places, turns = set(), set()
+    for x in Crops([picture])(0, 600, 3):
+        values = np.round((x[0].numpy() + 1) * 127.5).astype(int)
+        top, left = values.min() // 6, values.min() % 6
+        true = picture[top : top + 3, left : left + 3, 0].astype(int)
+        symmetries = [np.rot90(f, r) for f in (true, true[::-1]) for r in range(4)]
+        (turn,) = [i for i, s in enumerate(symmetries) if np.array_equal(s, values)]
+        places.add((top, left))
+        turns.add(turn)
+    assert places == {(i, j) for i in range(4) for j in range(4)} and turns == set(range(8))
+    plain = Crops([picture], dihedral=False)(0, 50, 3)
+    assert (plain[:, 0, 0, 0] < plain[:, 0, 2, 2]).all()
+    assert (plain[:, 0, 0, 0] < plain[:, 0, 0, 2]).all()
+
+
+def test_pictures_are_chosen_by_the_number_of_their_crops():
+    small, large = np.zeros((9, 8, 3), np.uint8), np.full((16, 13, 3), 255, np.uint8)
+    tiny = np.full((7, 99, 3), 128, np.uint8)
+    x = Crops([small, large, tiny])(0, 3000, 8)
+    share = (x.mean((1, 2, 3)) > 0.5).float().mean()
+    assert share == pytest.approx(54 / 56, abs=0.02)  # 2 and 9 * 6 crops
+    assert ((x == -1) | (x == 1)).all()
+
+
+def test_crops_that_cannot_be():
+    with pytest.raises(ValueError, match="no picture has 32 x 32"):
+        Crops([COLOR])(0, 1, 32)
+    with pytest.raises(ValueError, match="0 pictures"):
+        Crops([])
+    with pytest.raises(ValueError, match=r"\[1, 3\] channels"):
+        Crops([COLOR, COLOR[..., :1]])
+
+
+def test_real_photographs(shared_data):
+    found = pictures(shared_data / "natural_bsds500.zip", under="test")
+    assert len(found) == 62
+    assert {p.shape for p in found} == {(321, 481, 3), (481, 321, 3)}

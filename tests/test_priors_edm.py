@@ -1,0 +1,143 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from measurand.nets import ConvUNet
+from measurand.priors import Denoiser, score
+from measurand.priors.edm import EDMDenoiser, edm_loss, fast_dtype, lognormal_sigma
+
+
+class GaussianNet(nn.Module):
+    """The ideal network F of data N(0, s^2): D = s^2 / (sigma^2 + s^2) v, hence F = 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.p = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, c):
+        return x * self.p
+
+
+class Recorder(GaussianNet):
+    def forward(self, x, c, condition=None):
+        self.seen = (x, c, condition)
+        return super().forward(x, c)
+
+
+def tiny(**options):
+    torch.manual_seed(0)
+    net = ConvUNet(3, widths=(8, 12), features=16, **options)
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.1)
+    return EDMDenoiser(net)
+
+
+def test_gaussian_data_have_the_wiener_filter():
+    v = torch.randn(2, 3, 8, 8)
+    prior = EDMDenoiser(GaussianNet(), sigma_data=0.5)
+    sigma = torch.tensor([0.1, 3.0])
+    wanted = v * (0.25 / (0.25 + sigma.square()))[:, None, None, None]
+    assert torch.allclose(prior.denoise(v, sigma), wanted, atol=1e-6)
+    s = score(prior, v, sigma)
+    assert torch.allclose(s, -v / (0.25 + sigma.square())[:, None, None, None], rtol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.1, 1.0, 80.0])
+def test_the_network_sees_unit_variance(sigma):
+    net = Recorder()
+    v = 0.5 * torch.randn(4, 3, 64, 64) + sigma * torch.randn(4, 3, 64, 64)
+    EDMDenoiser(net).denoise(v, sigma)
+    x, c, condition = net.seen
+    assert x.std() == pytest.approx(1, abs=0.02)
+    assert c.tolist() == pytest.approx([math.log(sigma) / 4])
+    assert condition is None
+
+
+def test_no_noise_gives_the_image_back():
+    v = torch.randn(1, 3, 8, 8)
+    assert torch.allclose(tiny().denoise(v, 0.0), v, atol=1e-6)
+
+
+def test_loss_is_the_error_of_the_network():
+    """weight |D - x|^2 = |F - F_ideal|^2 with F_ideal = (x - c_skip v) / c_out."""
+    prior, s = tiny().double(), 0.5
+    x, noise = 0.5 * torch.randn(3, 3, 8, 8).double(), torch.randn(3, 3, 8, 8).double()
+    sigma = torch.tensor([0.02, 0.3, 5.0]).double()
+    level = sigma[:, None, None, None]
+    v = x + level * noise
+    total = level**2 + s**2
+    ideal = (x - v * s**2 / total) / (level * s / total.sqrt())
+    output = prior.net(v / total.sqrt(), sigma.log() / 4)
+    wanted = (output - ideal).square().mean((1, 2, 3))
+    losses = edm_loss(prior, {"x": x, "sigma": sigma, "noise": noise})
+    assert torch.allclose(losses, wanted, rtol=1e-3)  # preconditioning is float32
+
+
+def test_is_a_denoiser_of_real_images():
+    prior = tiny()
+    assert isinstance(prior, Denoiser)
+    assert prior.range == (-1.0, 1.0) and prior.dtype == torch.float32
+    with pytest.raises(ValueError, match=r"\(1, 1, 8, 8\).*wants real \(B, 3, H, W\)"):
+        prior.denoise(torch.zeros(1, 1, 8, 8), 0.1)
+    with pytest.raises(ValueError, match="complex64"):
+        prior.denoise(torch.zeros(1, 3, 8, 8, dtype=torch.complex64), 0.1)
+
+
+def test_condition_reaches_the_network():
+    prior, v = tiny(condition_channels=1), torch.randn(1, 3, 8, 8)
+    a = prior.denoise(v, 0.1, torch.zeros(1, 1, 8, 8))
+    b = prior.denoise(v, 0.1, torch.ones(1, 1, 8, 8))
+    assert not torch.allclose(a, b)
+
+
+def test_differentiable_in_image_and_weights():
+    prior, v = tiny(), torch.randn(1, 3, 8, 8, requires_grad=True)
+    prior.denoise(v, 0.3).square().sum().backward()
+    assert v.grad.abs().max() > 0
+    assert all(p.grad is not None for p in prior.parameters())
+
+
+def test_bfloat16_weights_leave_images_float32():
+    v = torch.randn(2, 3, 16, 16)
+    exact = tiny().denoise(v, 0.3)
+    rounded = tiny().to(torch.bfloat16).denoise(v, 0.3)
+    assert rounded.dtype == torch.float32 and rounded.is_contiguous()
+    assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
+    assert not torch.equal(rounded, exact)
+
+
+def test_levels_are_lognormal_and_clamped():
+    levels = lognormal_sigma(20000, torch.Generator().manual_seed(0), uniform=0.0)
+    assert levels.log().mean() == pytest.approx(-1.6, abs=0.03)
+    assert levels.log().std() == pytest.approx(1.2, abs=0.03)
+    wide = lognormal_sigma(1000, torch.Generator().manual_seed(0), std=20.0)
+    assert wide.min() == pytest.approx(0.002) and wide.max() == 80
+
+
+def test_some_levels_cover_the_whole_range():
+    levels = lognormal_sigma(20000, torch.Generator().manual_seed(0), uniform=0.1)
+    low, high = math.log(0.002), math.log(80)
+    top = (levels.log() > high - 0.1 * (high - low)).float().mean()
+    assert top == pytest.approx(0.01, abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [("sse2 avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16), ("avx2", torch.float32)],
+)
+def test_precision_follows_the_processor(monkeypatch, flags, wanted):
+    import io
+
+    text = f"processor : 0\nflags\t\t: fpu {flags} vme\n"
+    monkeypatch.setattr("builtins.open", lambda *_: io.StringIO(text))
+    assert fast_dtype("cpu") == wanted
+
+
+def test_precision_is_float32_where_nothing_is_known(monkeypatch):
+    def refuse(*_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert fast_dtype("cpu") == torch.float32

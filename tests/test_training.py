@@ -1,0 +1,301 @@
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from measurand.checkpoints import load_state, load_tensors
+from measurand.training import EMA, Plan, adamw, train
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
+
+
+def batches(step, stage):
+    g = torch.Generator().manual_seed(step)
+    x = torch.randn(8, 4, generator=g)
+    return {"x": x, "y": (x[:, :1] - 2 * x[:, 1:2]).tanh()}
+
+
+def loss(net, batch):
+    return (net(batch["x"]) - batch["y"]).square().mean(1)
+
+
+def weights(net):
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+def test_it_learns():
+    net, seen = model(), []
+    plan = train(
+        net,
+        batches,
+        loss,
+        steps=400,
+        warmup=10,
+        on_step=seen.append,
+        optimizer=adamw(net, lr=1e-2),
+    )
+    assert plan.steps == 400 and [p.step for p in seen] == list(range(1, 401))
+    first, last = (sum(p.losses.mean() for p in part) for part in (seen[:50], seen[-50:]))
+    assert last < 0.3 * first
+    assert seen[-1].rate == pytest.approx(1 / 140)
+
+
+def test_workers_give_the_gradient_of_the_whole_batch():
+    seen = []
+    for workers in (1, 2, 3, 16):
+        net, record = model(), []
+        train(net, batches, loss, steps=20, workers=workers, on_step=record.append)
+        seen.append((weights(net), torch.stack([p.losses for p in record])))
+    for w, losses in seen[1:]:
+        assert torch.allclose(w, seen[0][0], atol=1e-6)
+        assert torch.allclose(losses, seen[0][1], atol=1e-6)
+
+
+def test_schedule():
+    plan = Plan(warmup=10).lasting(1000)
+    assert (plan.decay_from, plan.large_from) == (650, 825)
+    assert plan.rate(0) == 0.1 and plan.rate(9) == plan.rate(649) == 1
+    assert plan.rate(825) == pytest.approx(0.5) and 0 < plan.rate(999) < 0.003
+    assert (plan.stage(824), plan.stage(825)) == (0, 1)
+    assert Plan().rate(10**6) == 1 and Plan().stage(10**6) == 0
+
+
+def test_finishing_goes_on_from_the_present_rate():
+    plan = Plan(warmup=10).lasting(1000)
+    early = plan.finishing(300, 100)
+    assert (early.steps, early.large_from, early.rate(300), early.stage(350)) == (400, 350, 1, 1)
+    late = plan.finishing(825, 50)
+    assert late.rate(825) == pytest.approx(plan.rate(825))
+    assert late.rate(850) == pytest.approx(plan.rate(825) / 2)
+    assert late.stage(825) == 1
+    assert Plan(warmup=10).finishing(100, 10).stage(104) == 0
+
+
+@pytest.mark.parametrize(("width", "gamma"), [(0.05, 16.97), (0.10, 6.94)])
+def test_ema_has_its_profile(width, gamma):
+    """For theta(t) = t the average of t^gamma weights is (gamma + 1) / (gamma + 2) t, exactly
+    prod beta for the rest; the width is that of the window."""
+    p = nn.Linear(1, 1, bias=False).double()
+    square = nn.Linear(1, 1, bias=False).double()
+    ema, second = EMA(p, width, every=1), EMA(square, width, every=1)
+    assert ema.gamma == pytest.approx(gamma, abs=0.01)
+    n = 4000
+    for step in range(1, n + 1):
+        with torch.no_grad():
+            p.weight.fill_(step)
+            square.weight.fill_(step**2)
+        ema.update(step)
+        second.update(step)
+    mean = float(ema.values["weight"])
+    assert mean / n == pytest.approx((ema.gamma + 1) / (ema.gamma + 2), abs=2 / n)
+    spread = math.sqrt(float(second.values["weight"]) - mean**2)
+    assert spread / n == pytest.approx(width, rel=0.01)
+
+
+def test_ema_against_the_closed_form():
+    """w_n = sum_t (1 - beta_t) prod_{s > t} beta_s theta_t, with an update every two steps."""
+    p = nn.Linear(1, 1, bias=False).double()
+    ema = EMA(p, 0.1, every=2)
+    theta = torch.randn(40, generator=torch.Generator().manual_seed(0)).double()
+    beta = [(1 - 2 / t) ** (ema.gamma + 1) for t in range(2, 41, 2)]
+    for step in range(1, 41):
+        with torch.no_grad():
+            p.weight.fill_(theta[step - 1])
+        ema.update(step)
+    wanted = sum(
+        (1 - beta[k]) * math.prod(beta[k + 1 :]) * float(theta[2 * k + 1]) for k in range(20)
+    )
+    assert float(ema.values["weight"]) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_averaged_weights_are_applied_and_taken_back():
+    net = model()
+    ema, own = EMA(net, 0.1), weights(net)
+    for value in ema.values.values():
+        value.fill_(7.0)
+    with pytest.raises(KeyError), ema.applied():
+        assert (weights(net) == 7).all()
+        raise KeyError
+    assert torch.equal(weights(net), own)
+
+
+def test_resumed_run_has_the_same_bits(tmp_path):
+    def run(steps_before_stop, folder):
+        net = model()
+        average = EMA(net, 0.1)
+
+        def stop(progress):
+            if progress.step == steps_before_stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        train(
+            net, batches, loss, steps=60, ema=[average], folder=folder, resume=True, on_step=stop
+        )
+        return torch.cat([weights(net), *(v.flatten() for v in average.values.values())])
+
+    wanted = run(None, tmp_path / "a")
+    for step in (7, 41, 59):
+        with pytest.raises(SystemExit) as stopped:
+            run(step, tmp_path / "b")
+        assert stopped.value.code == 128 + signal.SIGTERM
+        assert load_state(tmp_path / "b").step == step
+    assert torch.equal(run(None, tmp_path / "b"), wanted)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_ctrl_c_saves_and_has_its_exit_code(tmp_path):
+    def stop(progress):
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(SystemExit) as stopped:
+        train(model(), batches, loss, steps=60, folder=tmp_path, on_step=stop)
+    assert stopped.value.code == 130 and load_state(tmp_path).step == 5
+
+
+def test_a_signal_ends_the_run_early_with_a_whole_decay():
+    seen = []
+
+    def finish(progress):
+        seen.append(progress)
+        if progress.step == 100:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    plan = train(model(), batches, loss, steps=10**6, warmup=1, on_step=finish)
+    assert plan.steps == len(seen) == 150
+    assert seen[100].rate == 1 and seen[125].rate == pytest.approx(0.5) and seen[-1].rate < 0.03
+
+
+def test_a_time_budget_becomes_steps_once(tmp_path):
+    def slow(step, stage):
+        time.sleep(0.01)
+        return batches(step, stage)
+
+    start = time.monotonic()
+    plan = train(model(), slow, loss, time_budget=1.5, folder=tmp_path, warmup=3)
+    assert time.monotonic() - start < 6
+    assert 20 < plan.steps < 150
+    assert load_state(tmp_path).facts["plan"]["steps"] == plan.steps
+    assert plan.decay_from == round(0.65 * plan.steps)
+
+
+def poisoned(bad):
+    def poison(step, stage):
+        batch = batches(step, stage)
+        return {**batch, "x": batch["x"] * (math.nan if step in bad else 1)}
+
+    return poison
+
+
+def test_single_bad_steps_are_skipped():
+    net, seen = model(), []
+    train(net, poisoned({3, 4, 9}), loss, steps=30, on_step=seen.append)
+    assert weights(net).isfinite().all()
+    assert [p.step - 1 for p in seen if not math.isfinite(p.gradient)] == [3, 4, 9]
+
+
+def test_ten_bad_steps_go_back_at_half_the_rate(tmp_path):
+    calls, seen, net = [], [], model()
+
+    def once(step, stage):  # a fault of the machine, not of the data: gone the second time
+        calls.append(step)
+        first = calls.count(step) == 1
+        return poisoned(range(20, 30) if first else ())(step, stage)
+
+    train(net, once, loss, steps=40, warmup=1, folder=tmp_path, on_step=seen.append)
+    assert weights(net).isfinite().all()
+    assert calls == [*range(30), *range(40)]
+    assert seen[10].rate == 1 and seen[40].rate == 0.5
+    assert load_state(tmp_path).facts["halvings"] == 1
+
+
+def test_lasting_non_finite_losses_are_an_error(tmp_path):
+    always = poisoned(range(20, 1000))
+    for folder in (None, tmp_path):
+        with pytest.raises(FloatingPointError, match=r"up to step 30 .*non-finite"):
+            train(model(), always, loss, steps=100, folder=folder)
+    assert all(v.isfinite().all() for v in load_state(tmp_path).tensors.values())
+
+
+def test_the_state_of_another_configuration_is_refused(tmp_path):
+    train(model(), batches, loss, steps=5, folder=tmp_path, config="a")
+    with pytest.raises(ValueError, match="configuration 'a', wants 'b'"):
+        train(model(), batches, loss, steps=5, folder=tmp_path, config="b", resume=True)
+
+
+def test_some_length_is_needed():
+    with pytest.raises(ValueError, match="neither steps nor a time budget"):
+        train(model(), batches, loss)
+
+
+def test_frozen_and_unused_parameters_are_left_alone():
+    net = nn.ModuleDict({"used": model(), "unused": nn.Linear(2, 2), "frozen": nn.Linear(4, 4)})
+    net["frozen"].requires_grad_(False)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+
+    def through(net, batch):
+        return loss(net["used"], {**batch, "x": net["frozen"](batch["x"])})
+
+    train(net, batches, through, steps=5, optimizer=adamw(net, decay=0.0))
+    for k, v in net.state_dict().items():
+        assert torch.equal(v, before[k]) != k.startswith("used")
+
+
+RUN = """
+import sys, torch
+from dataclasses import replace
+import numpy as np
+from measurand import recipes
+from measurand.data import photos
+torch.set_num_threads(1)
+random = np.random.default_rng(0)
+images = [random.integers(0, 256, (40, 48, 3), dtype=np.uint8) for _ in range(3)]
+photos.pictures = lambda path, under="": [] if under else images
+recipe = replace(
+    recipes.natural_color, widths=(8, 8), batch=4, crop=16, blocks=1, warmup=3, name="t"
+)
+print("ready", flush=True)
+recipes.train_recipe(recipe, ["x"], sys.argv[1], steps=40, workers=2, save_every=0.0,
+                     resume=True, quiet=True)
+"""
+
+
+def launch(folder):
+    process = subprocess.Popen([sys.executable, "-c", RUN, folder], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+
+@pytest.mark.parametrize(
+    "kills", [2, pytest.param(100, marks=pytest.mark.slow)], ids=["few", "all"]
+)
+def test_sigkill_and_resume_gives_the_same_bits(tmp_path, kills):
+    """A run that is killed at random times ends with the weight files of one that is not."""
+    assert launch(tmp_path / "calm").wait() == 0
+    wanted, _ = load_tensors(tmp_path / "calm" / "t-0.05.safetensors")
+    final = load_state(tmp_path / "calm" / "states").tensors
+    draw, done = random.Random(0), 0
+    while done < kills:
+        folder = tmp_path / f"killed after {done}"
+        for _ in range(min(4, kills)):
+            process = launch(folder)
+            time.sleep(draw.uniform(0.05, 1.5))
+            done += process.poll() is None
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert launch(folder).wait() == 0
+        found, _ = load_tensors(folder / "t-0.05.safetensors")
+        assert all(torch.equal(found[k], v) for k, v in wanted.items())
+        state = load_state(folder / "states").tensors
+        assert state.keys() == final.keys()
+        assert all(torch.equal(state[k], v) for k, v in final.items())
