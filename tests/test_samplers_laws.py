@@ -11,7 +11,7 @@ from measurand import samplers
 from measurand.measurement import Measurement
 from measurand.noises import ComplexGaussian
 from measurand.noises import Gaussian as GaussianNoise
-from measurand.operators import Identity
+from measurand.operators import SENSE, Identity
 from measurand.priors import Counted, Gaussian
 from measurand.samplers import (
     DAPS,
@@ -223,8 +223,6 @@ def test_a_complex_problem_is_a_real_one_of_twice_the_size(method):
 
 
 def test_several_coils():
-    from measurand.operators import SENSE
-
     operator = SENSE.example()
     shape = operator.in_shape
     generator = torch.Generator().manual_seed(2)

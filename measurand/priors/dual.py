@@ -24,8 +24,10 @@ zero elsewhere. With c = tau / max(tau, |p + Dx/L|), the factor of the projectio
 lambda = L (1/c - 1), and e = sqrt(c) f makes the system of conjugate gradients well scaled down to
 tau = 0. No iteration is recorded. The weight moves x by dx/dtau = -J D^T p / tau.
 
-Deviation. The momentum is (k-1)/(k+4) (Chambolle and Dossal), not that of t_k in FISTA: the
-iterates converge, and small gaps took 10 to 40 % fewer steps in our trials.
+Deviations. The momentum is (k-1)/(k+4) (Chambolle and Dossal), not that of t_k in FISTA: the
+iterates converge, and small gaps took 10 to 40 % fewer steps in our trials. It starts again from
+k = 1 when the last change of p points downhill (O'Donoghue and Candes; looked at when the gap is):
+large tau would otherwise take many times the steps.
 
 References:
     | Fast Gradient-Based Algorithms for Constrained Total Variation Image Denoising and Deblurring
@@ -33,6 +35,9 @@ References:
 
     | On the Convergence of the Iterates of the Fast Iterative Shrinkage/Thresholding Algorithm
     | (Chambolle & Dossal, 2015)
+
+    | Adaptive Restart for Accelerated Gradient Schemes (O'Donoghue & Candes, 2015)
+    | https://arxiv.org/abs/1204.3982
 """
 
 from typing import Any
@@ -49,8 +54,8 @@ __all__ = ["Ascent", "Box", "Solution", "ascend", "recorded_steps"]
 Box = tuple[float, float]
 
 
-def momentum(k: int) -> float:
-    """The extrapolation after step k."""
+def momentum(k: Any) -> Any:
+    """The extrapolation after step k, a number or a tensor of them."""
     return (k - 1) / (k + 4)
 
 
@@ -87,6 +92,7 @@ class Ascent:
     ) -> None:
         self.grid, self.v, self.tau, self.box = grid, v.contiguous(), tau, box
         self.steps, self.from_zero = 0, start is None
+        self.age = v.new_zeros(1, len(v), *[1] * (v.ndim - 1))  # steps since the last restart
         self.p = v.new_empty((len(grid.axes), *v.shape)) if start is None else start.clone()
         self.r = self.p
         self.x, self.g = torch.empty_like(self.v), torch.empty_like(self.v)
@@ -106,7 +112,7 @@ class Ascent:
             if self.steps == 1:
                 self.r = self.p.clone()
             elif self.steps > 1:
-                torch.lerp(self.r, self.p, 1 + momentum(self.steps), out=self.r)
+                torch.lerp(self.r, self.p, 1 + momentum(self.age), out=self.r)
             x = self.primal(self.r)
             for (a, w), field in zip(self.grid.axes, self.r, strict=True):
                 self.grid.difference_(x, a, self.g)
@@ -114,6 +120,7 @@ class Ascent:
         self.grid.project_(self.r, self.tau, self.n)
         self.p, self.r = self.r, self.p
         self.steps += 1
+        self.age += 1
 
     def _first_field(self) -> None:
         # r = 0: D^T r need not be computed
@@ -122,23 +129,30 @@ class Ascent:
             self.grid.difference_(x, a, field)
             field.mul_(w / self.grid.bound)
 
-    def gap(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Duality gap, objective, and the part of the gap that rounding explains, each (B,)."""
+    def examine(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Duality gap, objective, and the part of the gap that rounding explains, each (B,).
+
+        Items whose last change went downhill on the dual objective lose their momentum.
+        """
         x = self.primal(self.p)
         d = torch.empty_like(self.p)
         for (a, w), field in zip(self.grid.axes, d, strict=True):
             self.grid.difference_(x, a, field)
             field.mul_(w)
+        downhill = _total(d * (self.p - self.r)) < 0
+        self.age[:, downhill] = 1
         tv = self.grid.squares(d).sqrt_().mul_(self.tau)
         gap = tv - self.grid.gather(d.mul_(self.p))
         objective = _total(tv) + 0.5 * (x - self.v).square_().flatten(1).sum(1)
+        # x and p are known to rounding only, and so is every difference of x
         size = sum(w for _, w in self.grid.axes) * torch.finfo(x.dtype).eps
-        return _total(gap), objective, size * (self.tau * x.abs()).flatten(1).sum(1)
+        rounding = size * self.tau.flatten() * (x.abs().flatten(1).sum(1) + _total(self.p.abs()))
+        return _total(gap), objective, rounding
 
     def keep(self, items: Tensor) -> None:
         """Goes on with some items only."""
         self.v, self.x, self.g = self.v[items], self.x[items], self.g[items]
-        self.p, self.r = self.p[:, items], self.r[:, items]
+        self.p, self.r, self.age = self.p[:, items], self.r[:, items], self.age[:, items]
         self.n = self.x[None] if self.grid.isotropic else self.n[:, items]
         if len(self.tau) > 1:
             self.tau = self.tau[items]
@@ -169,8 +183,8 @@ def ascend(state: Ascent, tol: float, max_iter: int) -> Solution:
         state.step()
         if state.steps < min(check, max_iter):
             continue
-        check = state.steps + max(3, state.steps // 6)
-        gap, objective, rounding = state.gap()
+        check = state.steps + min(max(3, state.steps // 6), 20)
+        gap, objective, rounding = state.examine()
         if not gap.isfinite().all():
             raise ValueError("tv_prox_exact: got images with NaN or infinity, wanted finite ones")
         done = gap <= torch.maximum(tol * objective, rounding)

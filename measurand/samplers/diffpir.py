@@ -7,7 +7,7 @@ At level t, with `D` the denoiser and `sigma` the noise of the measurement,
     x'    = x_hat + t' (sqrt(1 - zeta) e + sqrt(zeta) n),
 
 so half-quadratic splitting becomes a sampler: zeta is the share of fresh noise, and the network is
-never differentiated. Known: with few steps the draws look right and their mean is good; their
+never differentiated. At lam = zeta = 1 the mean of the draws is good and they look right; their
 *spread depends on lam, zeta and the number of steps* and is not a posterior spread.
 
 Deviations: paper: the levels are every k-th (or quadratically spaced) one of a 1000-step schedule;

@@ -1,0 +1,256 @@
+r"""Do this operator, this prior and this measurement fit together?
+
+Most wrong reconstructions are not wrong methods but a wrong pair: an image in [0, 1] for a prior
+of [-1, 1], a noise level on another scale, an adjoint that is not one, a network that is told its
+noise in other units. Each has a trace that can be measured before any result is believed:
+
+    shape, kind        y is what the operator measures, and finite
+    adjoint, norm      the laws of `check`, for this operator
+    prox optimality    A^H (A p - y) + gamma (p - v) = 0 at the weights that a method will use
+    channels           the prior accepts the images that the operator takes
+    value range        where the first guess A^H y / A^H A 1 lies, against the prior's range
+    noise of the prior the denoiser is best when it is told the noise that is there
+    noise level        the residual of a quick reconstruction x_hat, against the residual of a
+                       simulated measurement of x_hat with the claimed noise, reconstructed in the
+                       same way (a parametric bootstrap): too little claimed noise leaves residuals
+                       above it, too much below; and, where y is a picture, the noise seen in it
+
+`check_fit` asks all of them and stops asking where an answer makes the next question void.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .check import adjoint_error, norm_error
+from .measurement import Measurement
+from .noises import Gaussian, Noise, estimate_sigma
+from .operators import LinearOperator, Mask
+from .priors.denoiser import Denoiser
+from .solvers import FISTA, HQS
+from .solvers.start import first_guess
+from .tensors import generators, norm, randn_like
+
+__all__ = ["Verdict", "check_fit", "fits"]
+
+FITS, DOUBTFUL, NOT = "fits", "doubtful", "does not fit"
+
+
+class Verdict(NamedTuple):
+    """The answer to one question.
+
+    Attributes:
+        name: What was asked.
+        verdict: "fits", "doubtful" or "does not fit".
+        found: What was found, and what was wanted.
+        advice: What to do about it; empty where it fits.
+    """
+
+    name: str
+    verdict: str
+    found: str
+    advice: str = ""
+
+
+def fits(verdicts: Sequence[Verdict]) -> bool:
+    """Whether nothing was found that does not fit; doubts are allowed."""
+    return all(v.verdict != NOT for v in verdicts)
+
+
+@torch.no_grad()
+def check_fit(
+    operator: LinearOperator, noise: Noise, y: Tensor, prior: Any, *, seed: int = 0
+) -> list[Verdict]:
+    """Verdicts on an operator, the noise of its measurement, the data and a prior.
+
+    Args:
+        operator: The operator A.
+        noise: The noise that is claimed.
+        y: The data, with shape (B, *operator.out_shape).
+        prior: A denoiser, or something with a proximal map.
+        seed: Seed of all random vectors.
+    Returns:
+        The verdicts, in the order of the questions.
+    """
+    found = [_finite(y), _shape(operator, y), _adjoint(operator, seed), _norm(operator, seed)]
+    if not fits(found):
+        return found
+    measurement = Measurement(operator, noise, y)
+    if isinstance(noise, Gaussian):
+        found.append(_prox(measurement, seed))
+    guess = first_guess(measurement)
+    found.append(_channels(operator, guess, prior))
+    if not fits(found[-1:]):
+        return found
+    if isinstance(prior, Denoiser):
+        found.append(_range(guess, prior))
+    if not isinstance(noise, Gaussian) or not fits(found[-1:]):
+        return found
+    quick: Any = HQS(steps=8) if isinstance(prior, Denoiser) else FISTA(steps=50)
+    estimate = quick(measurement, prior)
+    if isinstance(prior, Denoiser):
+        found.append(_told(estimate, prior, seed))
+    mean = operator(estimate)
+    drawn = noise(mean, generators(seed, len(mean), mean.device))
+    again = Measurement(operator, noise, operator(drawn) if isinstance(operator, Mask) else drawn)
+    expected = again.residual(quick(again, prior))
+    return [*found, _noise_level(measurement, measurement.residual(estimate), expected)]
+
+
+def _finite(y: Tensor) -> Verdict:
+    bad = int((~torch.isfinite(y)).sum())
+    if bad:
+        advice = "find out where they come from; unmeasured values belong behind a mask operator"
+        return Verdict("data", NOT, f"{bad} of {y.numel()} values are NaN or infinite", advice)
+    if not bool(y.any()):
+        return Verdict("data", NOT, "every value is zero", "is this the right file or key?")
+    return Verdict("data", FITS, f"{y.numel()} finite values")
+
+
+def _shape(operator: LinearOperator, y: Tensor) -> Verdict:
+    got, wanted = tuple(y.shape[1:]), operator.out_shape
+    kinds = ("real", "complex")
+    words = f"{kinds[y.is_complex()]} {got}"
+    if got != wanted:
+        ratio = [w / g for w, g in zip(wanted, got, strict=False)]
+        advice = "build the operator for the image that gives this measurement"
+        if len(got) == len(wanted) and sorted(got) == sorted(wanted):
+            advice = "the axes are in another order: permute y"
+        elif len(got) == len(wanted) and len(set(ratio[1:])) == 1 and ratio[1] != 1:
+            advice += f": every side is {ratio[1]:g} times too large"
+        return Verdict("shape", NOT, f"{words}, the operator gives {wanted}", advice)
+    if y.is_complex() != operator.out_dtype.is_complex:
+        wanted_kind = kinds[operator.out_dtype.is_complex]
+        advice = "use an operator of the other kind, or the real part if the data are real"
+        return Verdict("shape", NOT, f"{words}, the operator gives {wanted_kind} data", advice)
+    return Verdict("shape", FITS, words)
+
+
+def _adjoint(operator: LinearOperator, seed: int) -> Verdict:
+    limit = 1e-10 if operator.blank_input().real.dtype == torch.float64 else 1e-5
+    error = adjoint_error(operator, seed=seed)
+    words = f"<Au, w> = <u, A^H w> to {error:.1e} (limit {limit:.0e})"
+    if error <= limit:
+        return Verdict("adjoint", FITS, words)
+    advice = (
+        "adjoint is not the adjoint of forward: methods will drift; AutogradOperator derives one"
+    )
+    return Verdict("adjoint", NOT, words, advice)
+
+
+def _norm(operator: LinearOperator, seed: int) -> Verdict:
+    value = operator.norm
+    if not value > 0 or not torch.isfinite(torch.tensor(value)):
+        advice = "it measures nothing: an all-zero mask or kernel?"
+        return Verdict("norm", NOT, f"||A|| = {value:.4g}", advice)
+    error = norm_error(operator, iterations=100, seed=seed)
+    words = f"||A|| = {value:.4g}, confirmed to {error:.1e}"
+    if error <= 2e-2:
+        return Verdict("norm", FITS, words)
+    return Verdict("norm", NOT, words, "a step of 1/||A||^2 would be wrong: correct `norm`")
+
+
+def _prox(measurement: Measurement, seed: int) -> Verdict:
+    operator, y = measurement.operator, measurement.y
+    v = randn_like(operator.blank_input(len(y)), generators(seed, len(y), y.device))
+    worst = 0.0
+    sigma = float(measurement.sigma.max()) or 1e-2
+    for r in (1.0, sigma / max(operator.norm, 1e-12)):
+        gamma = (sigma / r) ** 2
+        p = measurement.operator.prox(v, y, gamma)
+        left = operator.adjoint(operator(p) - y) + gamma * (p - v)
+        start = norm(operator.adjoint(operator(v) - y)) + gamma * norm(v)
+        worst = max(worst, float((norm(left) / start).max()))
+    words = f"gradient left at the minimum: {worst:.1e} of the start (limit 1e-03)"
+    if worst <= 1e-3:
+        return Verdict("prox optimality", FITS, words)
+    advice = "the closed form does not solve its problem; without one, the default CG does"
+    return Verdict("prox optimality", NOT, words, advice)
+
+
+def _channels(operator: LinearOperator, guess: Tensor, prior: Any) -> Verdict:
+    shape = operator.in_shape
+    label = f"images {'complex' if guess.is_complex() else 'real'} {shape}"
+    try:
+        if isinstance(prior, Denoiser):
+            answer = prior.denoise(guess[:1], 0.1)
+        else:
+            answer = prior.prox(guess[:1], 1e-4)
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        reason = str(error).split("\n")[0]
+        advice = "choose a prior of such images (`measurand priors`), or convert the channels"
+        return Verdict("channels", NOT, f"{label}: {reason}", advice)
+    if answer.shape != guess[:1].shape or not bool(torch.isfinite(answer).all()):
+        words = f"{label}: the prior returned shape {tuple(answer.shape)}"
+        return Verdict("channels", NOT, words, "a prior keeps the shape and returns numbers")
+    return Verdict("channels", FITS, f"the prior accepts {label}")
+
+
+def _range(guess: Tensor, prior: Denoiser) -> Verdict:
+    if prior.range is None or guess.is_complex():
+        return Verdict("value range", FITS, "the prior declares none")
+    (low, high), u = prior.range, guess.flatten().double()
+    cut = max(1, int(0.005 * u.numel()))
+    least = float(u.kthvalue(cut).values)
+    most = float(u.kthvalue(u.numel() - cut + 1).values)
+    width = high - low
+    words = f"99 % of the first guess in [{least:.3g}, {most:.3g}], prior [{low:g}, {high:g}]"
+    if least < low - 0.15 * width or most > high + 0.15 * width:
+        for top in (255.0, 4095.0, 65535.0):
+            if least > -0.1 * top and 0.2 * top < most < 1.1 * top:
+                advice = f"looks like [0, {top:.0f}]: y -> 2 y / {top:.0f} - 1"
+                return Verdict("value range", NOT, words, advice)
+        return Verdict("value range", NOT, words, "scale y (and sigma) to the prior's range")
+    if (low, high) == (-1.0, 1.0) and least > -0.05:
+        advice = "nothing is darker than the middle: an image in [0, 1]? then y -> 2 y - 1"
+        return Verdict("value range", DOUBTFUL, words, advice)
+    if most - least < 0.1 * width:
+        return Verdict("value range", DOUBTFUL, words, "hardly any contrast: is the scale right?")
+    return Verdict("value range", FITS, words)
+
+
+def _told(estimate: Tensor, prior: Denoiser, seed: int) -> Verdict:
+    """Whether the denoiser is best when told the noise that is there."""
+    sides = [slice(max(0, n // 2 - 64), n // 2 + 64) for n in estimate.shape[2:]]
+    x = estimate[(slice(0, 1), slice(None), *sides)]
+    width = 2.0 if prior.range is None else prior.range[1] - prior.range[0]
+    level = 0.1 * width
+    v = x + level * randn_like(x, generators(seed, 1, x.device))
+    factors = (0.25, 0.5, 1.0, 2.0, 4.0)
+    errors = [float(norm(prior.denoise(v, k * level) - x)) for k in factors]
+    best = factors[errors.index(min(errors))]
+    gain = float(norm(v - x)) / max(min(errors), 1e-30)
+    words = f"best when told {best:g} x the true level; leaves 1/{gain:.1f} of the noise"
+    if not 0.5 <= best <= 2.0 or gain < 1.2:
+        advice = "its sigma is in other units, or it was trained on other images"
+        return Verdict("noise of the prior", NOT, words, advice)
+    return Verdict("noise of the prior", FITS, words)
+
+
+def _noise_level(measurement: Measurement, residual: Tensor, expected: Tensor) -> Verdict:
+    """The residual against the one that the claimed noise would leave, and the noise seen in y."""
+    y, sigma = measurement.y, float(measurement.sigma.max())
+    left, usual = float(norm(residual).mean()), float(norm(expected).mean())
+    ratio = left / max(usual, 1e-30)
+    words = f"claimed {sigma:.3g}, residual {ratio:.2f} x the one that it would leave"
+    visible = None
+    whole = not isinstance(measurement.operator, Mask) and not y.is_complex()
+    if whole and y.ndim == 4 and min(y.shape[2:]) >= 16:
+        visible = float(estimate_sigma(y).max())
+        words += f", visible in y {visible:.3g}"
+    if sigma == 0.0:
+        if visible is None or visible < 0.02:
+            return Verdict("noise level", FITS, words)
+        advice = f"the data look noisy: --sigma {visible:.2g}"
+        return Verdict("noise level", DOUBTFUL, f"claimed 0, visible in y {visible:.3g}", advice)
+    better = sigma * ratio if visible is None or ratio > 1.0 else visible
+    advice = f"a noise level near {better:.2g} explains the data better (--sigma {better:.2g})"
+    above = visible is not None and visible > 3.0 * sigma and ratio > 1.2
+    below = visible is not None and visible < sigma / 1.8
+    if not 0.5 <= ratio <= 1.9 or above or below:
+        return Verdict("noise level", NOT, words, advice)
+    if not 0.75 <= ratio <= 1.35:
+        return Verdict("noise level", DOUBTFUL, words, advice)
+    return Verdict("noise level", FITS, words)
