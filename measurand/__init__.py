@@ -1,8 +1,61 @@
-"""Priors that know what images look like, married to the physics of a measurement."""
+"""Priors that know what images look like, married to the physics of a measurement.
 
-from . import noises, operators, schedules, tensors
-from .measurement import Measurement
+A measurement is `y = A(x) + noise`; a prior knows what images look like; a method marries the two
+and returns the image, or draws of it:
+
+    operator + noise + y  ->  Measurement
+    denoiser | proximable | density  ->  prior
+    method(measurement, prior)  ->  image(s)
+
+The parts are imported when they are first used, so that `measurand --help` is there at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import data, metrics, noises, operators, priors, samplers, schedules, solvers, tensors
+    from .checkpoints import load_prior, save_prior
+    from .measurement import Measurement
+    from .metrics import psnr, ssim
 
 __version__ = "0.1.0"
 
-__all__ = ["Measurement", "noises", "operators", "schedules", "tensors"]
+__all__ = [
+    "Measurement",
+    "data",
+    "load_prior",
+    "metrics",
+    "noises",
+    "operators",
+    "priors",
+    "psnr",
+    "samplers",
+    "save_prior",
+    "schedules",
+    "solvers",
+    "ssim",
+    "tensors",
+]
+
+_HOMES = {
+    "Measurement": "measurement",
+    "load_prior": "checkpoints",
+    "psnr": "metrics",
+    "save_prior": "checkpoints",
+    "ssim": "metrics",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: Any = import_module(f".{_HOMES.get(name, name)}", __name__)
+    if name in _HOMES:
+        found = getattr(found, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -2,7 +2,7 @@
 
 This file imports nothing heavy, so that help is there at once; the commands are dataclasses in
 `commands`, whose fields are their options. Operators and methods are chosen by name and configured
-by their own fields, wherever they stand on the line:
+by their own fields, in any order after the file:
 
     measurand reconstruct photo.png --operator gaussian-blur --operator.sigma 1.6 --method hqs
 

@@ -249,8 +249,8 @@ def _noise_level(measurement: Measurement, residual: Tensor, expected: Tensor) -
     advice = f"a noise level near {better:.2g} explains the data better (--sigma {better:.2g})"
     above = visible is not None and visible > 3.0 * sigma and ratio > 1.2
     below = visible is not None and visible < sigma / 1.8
-    if not 0.5 <= ratio <= 1.9 or above or below:
+    if not 0.6 <= ratio <= 1.6 or above or below:
         return Verdict("noise level", NOT, words, advice)
-    if not 0.75 <= ratio <= 1.35:
+    if not 0.8 <= ratio <= 1.25:
         return Verdict("noise level", DOUBTFUL, words, advice)
     return Verdict("noise level", FITS, words)

@@ -147,13 +147,12 @@ def test_constants_mean_and_zero_weight_are_kept(kind):
 
 # 4
 @pytest.mark.parametrize("kind", EVERY, ids=named)
-@pytest.mark.parametrize("inner", [0, 1000])
-def test_firmly_nonexpansive(kind, inner):
-    n = 1000 if inner == 0 else 20
+def test_firmly_nonexpansive(kind):
+    n = 1000
     u, v = 2 * randn(n, 2, 8, 7, seed=1), randn(n, 2, 8, 7, seed=2)
     v[: n // 2] = u[: n // 2] + 0.01 * v[: n // 2]
     tau = torch.logspace(-2, 1, n, dtype=torch.float64)
-    moved = (tv_prox(u, tau, kind, inner=inner) - tv_prox(v, tau, kind, inner=inner)).flatten(1)
+    moved = (tv_prox(u, tau, kind) - tv_prox(v, tau, kind)).flatten(1)
     apart = (u - v).flatten(1)
     assert (moved.norm(dim=1) <= apart.norm(dim=1) * (1 + 1e-6)).all()
     assert ((moved * apart).sum(1) >= moved.square().sum(1) * (1 - 1e-6)).all()
@@ -198,13 +197,15 @@ def test_one_shot_error_is_bounded_and_vanishes(isotropic):
 def proximal_gradient(
     y: Tensor, weight: float, step: float, steps: int, kind: Variation
 ) -> Tensor:
-    """Minimises 1/2||x - y||^2 + weight TV by accelerated steps with the closed form."""
+    """Minimises 1/2||x - y||^2 + weight TV by accelerated steps with the closed form.
+
+    The momentum is that of a strongly convex problem (modulus 1).
+    """
+    momentum = (1 - math.sqrt(step)) / (1 + math.sqrt(step))
     x = z = y
-    t = 1.0
     for _ in range(steps):
         last, x = x, tv_prox(z - step * (z - y), step * weight, kind)
-        t, before = (1 + math.sqrt(1 + 4 * t * t)) / 2, t
-        z = x + (before - 1) / t * (x - last)
+        z = x + momentum * (x - last)
     return x
 
 
@@ -215,7 +216,7 @@ def test_error_of_the_method_falls_with_its_step(isotropic):
     exact, _ = tv_prox_exact(y, weight, kind, tol=1e-9)
     best = objective(exact, y, weight, kind)
     excess = {}
-    for step, steps in ((1.0, 50), (0.1, 200), (0.01, 1000)):
+    for step, steps in ((1.0, 50), (0.1, 100), (0.01, 300)):
         x = proximal_gradient(y, weight, step, steps, kind)
         excess[step] = objective(x, y, weight, kind) - best
         assert 0 <= excess[step] <= step * weight**2 * 4**2 * y.numel() / 2
@@ -230,12 +231,14 @@ def test_method_reaches_the_exact_solution(case, isotropic):
     y, axes = {
         "1-D": (image[:, :, 12], None),
         "2-D": (image, None),
-        "3-D, two axes": (torch.stack((image, image.flip(-1), 0.5 * image), 2), (-2, -1)),
+        "3-D, two axes": (torch.stack((image, image.flip(-1)), 2), (-2, -1)),
     }[case]
     kind = Variation(isotropic=isotropic, periodic=True, axes=axes)
-    exact, _ = tv_prox_exact(y, 0.05, kind, tol=1e-10)
+    exact, _ = tv_prox_exact(y, 0.05, kind, tol=1e-9)
     x = proximal_gradient(y, 0.05, 1e-3, 400, kind)
     assert 20 * math.log10(float(exact.norm() / (x - exact).norm())) >= 50
+    # the bias in TV goes with the step, and 1e-3 leaves up to 1.1e-3 (anisotropic): a smaller one
+    x = proximal_gradient(y, 0.05, 5e-5, 1500, kind)
     assert abs(float(tv_norm(x, kind) / tv_norm(exact, kind)) - 1) <= 1e-4
 
 
@@ -261,26 +264,25 @@ def test_sparse_view_tomography():
     from measurand.operators.tomography import ParallelCT, even_angles, fbp
     from measurand.solvers import FISTA
 
-    n, weight, rho = 128, 0.05, 100.0
+    n, weight, rho = 128, 0.5, 10.0
     x = torch.from_numpy(resize(shepp_logan_phantom(), (n, n), anti_aliasing=True)).float()
     x = x[None, None]
     A = ParallelCT((1, n, n), even_angles(30))
-    m = Measurement(A, Gaussian(1.0), A(x))
+    m = Measurement(A, Gaussian(1.0), A(x))  # no noise: sigma only scales the objective
 
-    closed = FISTA(steps=150)(m, ClosedFormTotalVariation(weight=weight))
-    w, z = torch.zeros_like(x), torch.zeros_like(x)
-    exact = w
+    closed = FISTA(steps=300)(m, ClosedFormTotalVariation(weight=weight))
+    exact, z = torch.zeros_like(x), torch.zeros_like(x)
     prior = TotalVariation(weight=weight)
     for _ in range(40):  # ADMM, with the exact map
-        exact = A.prox(w - z, m.y, rho, prepared=m.adjoint_y)
-        w = prior.prox(exact + z, 1 / rho)
-        z = z + exact - w
+        u = m.prox(exact - z, rho**-0.5)
+        exact = prior.prox(u + z, 1 / rho)
+        z = z + u - exact
 
     def quality(image: Tensor) -> float:
         return float(psnr(image, x, data_range=1.0))
 
-    assert abs(quality(closed) - quality(w)) <= 0.2
-    assert min(quality(closed), quality(w)) >= quality(fbp(A, m.y)) + 5
+    assert abs(quality(closed) - quality(exact)) <= 0.2
+    assert min(quality(closed), quality(exact)) >= quality(fbp(A, m.y)) + 5
 
 
 # 12
@@ -345,7 +347,7 @@ def test_nothing_near_the_exact_map_is_better(kind, box):
 
 def test_gap_bounds_the_distance():
     v = phantom()
-    exact, _ = tv_prox_exact(v, 0.1, tol=1e-11)
+    exact, _ = tv_prox_exact(v, 0.1, tol=1e-9)
     for tol in (1e-2, 1e-3, 1e-4):
         x, info = tv_prox_exact(v, 0.1, tol=tol)
         assert info.gap <= tol
@@ -359,7 +361,7 @@ def test_single_precision_stops_where_rounding_ends():
         warnings.simplefilter("error")
         x, info = tv_prox_exact(v, 0.1, tol=1e-12)
     assert info.iterations < 20000
-    exact, _ = tv_prox_exact(v.double(), 0.1, tol=1e-10)
+    exact, _ = tv_prox_exact(v.double(), 0.1, tol=1e-9)
     assert rms(x - exact) < 1e-4
 
 
@@ -496,10 +498,10 @@ def test_half_precision_computes_in_single():
 
 def test_prior_is_proximable_with_a_value():
     v = phantom()
-    for prior in (TotalVariation(2.5), ClosedFormTotalVariation(2.5, inner=2000)):
+    for prior in (TotalVariation(2.5), ClosedFormTotalVariation(2.5, inner=300)):
         assert isinstance(prior, Proximable)
         torch.testing.assert_close(prior.value(v), 2.5 * tv_norm(v))
-        exact, _ = tv_prox_exact(v, 0.1, tol=1e-10)
+        exact, _ = tv_prox_exact(v, 0.1, tol=1e-7)
         assert rms(prior.prox(v, 0.04) - exact) < 2e-3
     assert rms(ClosedFormTotalVariation(2.5).prox(v, 0.04) - exact) > 2e-2
     boxed = TotalVariation(weight=2.5, isotropic=False, box=(0.0, 1.0))
@@ -512,8 +514,8 @@ def test_prior_is_proximable_with_a_value():
 @pytest.mark.parametrize("tau", [0.01, 1.0, 100.0])
 def test_default_is_accurate_at_any_weight(tau):
     v = phantom().float()
-    exact, _ = tv_prox_exact(v.double(), tau, tol=1e-10)
-    assert rms(TotalVariation().prox(v, tau) - exact) < 5e-3 * rms(v)
+    exact, _ = tv_prox_exact(v.double(), tau, tol=1e-6)
+    assert rms(TotalVariation().prox(v, tau) - exact) < 2e-3 * rms(v)
 
 
 def test_bad_input_is_named():

@@ -24,6 +24,7 @@ from .denoiser import (
     score,
 )
 from .diffusers import from_diffusers
+from .edm import EDMDenoiser
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .mixture import GaussianMixture
 from .variation import (
@@ -46,6 +47,7 @@ __all__ = [
     "Counted",
     "Denoiser",
     "Density",
+    "EDMDenoiser",
     "FourierGaussian",
     "FromFlow",
     "FromImage",

@@ -1,0 +1,274 @@
+"""The command line, as a user meets it: files in, files out, one line for every mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from measurand.checkpoints import save_prior
+from measurand.cli import HELP, arranged, main
+from measurand.commands import COMMANDS, seconds
+from measurand.data.files import read_image
+from measurand.nets import ConvUNet
+from measurand.priors.edm import EDMDenoiser
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tiny(path, channels=3, seed=0):
+    """A small network of no quality: enough to see that everything is passed on."""
+    torch.manual_seed(seed)
+    net = ConvUNet(channels, widths=(4, 8), blocks=1, features=8)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.02)
+    save_prior(path, EDMDenoiser(net, channels=channels, card={"name": "tiny", "licence": "none"}))
+    return path
+
+
+def picture(path, *shape, dtype=np.uint8):
+    """A smooth coloured picture."""
+    h, w = shape[:2]
+    i, j = np.mgrid[:h, :w] / max(h, w)
+    planes = [np.sin(3 * i + k) * np.cos(4 * j - k) for k in range(*shape[2:] or (1,))]
+    u = (np.stack(planes, -1) + 1) / 2 * np.iinfo(dtype).max
+    u = u.astype(dtype) if len(shape) == 3 else u[..., 0].astype(dtype)
+    if path.suffix == ".npy":
+        np.save(path, u)
+    else:
+        Image.fromarray(u).save(path)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("words", [["--help"], [], ["--version"], ["nonsense"]])
+def test_help_imports_neither_torch_nor_tyro(words):
+    code = (
+        "import sys; from measurand.cli import main; code = main(sys.argv[1:]); "
+        "bad = [m for m in ('torch', 'tyro', 'numpy') if m in sys.modules]; "
+        "print('IMPORTED', bad); raise SystemExit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert "IMPORTED []" in done.stdout
+    assert done.returncode == (2 if words == ["nonsense"] else 0)
+    if words == ["nonsense"]:
+        assert "no command 'nonsense'; there are: demo" in done.stderr
+
+
+def test_static_help_lists_the_commands_that_exist():
+    listed = [
+        line.split()[0] for line in HELP.split("commands:")[1].split("\n\n")[0].split("\n")[1:]
+    ]
+    assert set(listed) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as done:
+        run(command, "--help")
+    assert done.value.code == 0
+    out = capsys.readouterr().out
+    assert "usage: measurand" in out and "(required)" in out or command in ("demo", "priors")
+
+
+def test_operators_and_methods_appear_with_their_docstrings(capsys):
+    with pytest.raises(SystemExit):
+        run("reconstruct", "--help")
+    out = capsys.readouterr().out
+    for name in ("operator:gaussian-blur", "operator:mask", "operator:sense", "method:pnpdm"):
+        assert name in out
+    with pytest.raises(SystemExit):
+        run("reconstruct", "a.png", "--operator", "gaussian-blur", "--method", "diffpir", "--help")
+    out = capsys.readouterr().out
+    assert "--operator.sigma" not in out or "--method.zeta" in out
+
+
+def test_choices_may_stand_anywhere_on_the_line():
+    wanted = "a.png --sigma 0.1 operator:blur --operator.kernel k.npy method:hqs --method.steps 3"
+    for line in (
+        wanted,
+        "a.png --method.steps 3 --operator.kernel k.npy --method hqs --operator blur --sigma 0.1",
+        "a.png --method=hqs --method.steps 3 --operator=blur --operator.kernel k.npy --sigma 0.1",
+    ):
+        words = arranged(line.split())
+        assert words[-6:] == wanted.split()[-6:] and set(words) == set(wanted.split())
+    nested = arranged("a.png method:pnpdm method.reverse:euler-sde operator:identity".split())
+    assert nested == "a.png operator:identity method:pnpdm method.reverse:euler-sde".split()
+
+
+def test_simulate_then_reconstruct_with_metrics(here, capsys):
+    truth, prior = picture(here / "t.png", 33, 28, 3), tiny(here / "p.safetensors")
+    assert run("simulate", truth, "--operator", "gaussian-blur", "--operator.sigma", 1.2,
+               "--sigma", 0.05, "--out", "m") == 0  # fmt: skip
+    assert files("m") == ["measurement.npz", "measurement.png", "run.json"]
+    capsys.readouterr()
+    assert run("reconstruct", "m/measurement.npz", "--operator", "gaussian-blur",
+               "--operator.sigma", 1.2, "--sigma", 0.05, "--prior", prior, "--method", "diffpir",
+               "--method.steps", 4, "--draws", 5, "--truth", truth, "--json",
+               "--out", "r") == 0  # fmt: skip
+    printed = json.loads(capsys.readouterr().out)
+    draws = [f"draws/{i:02d}.npz" for i in range(5)]
+    assert files("r") == ["comparison.png", *draws, "estimate.npz", "run.json", "sd.npy"]
+    record = json.loads((here / "r" / "run.json").read_text())
+    assert record == {k: v for k, v in printed.items() if k != "out"}
+    assert record["method"]["steps"] == 4 and record["operator"]["sigma"] == 1.2
+    assert record["nfe"] == 4 and record["seed"] == 0 and len(record["prior"]["sha256"]) == 64
+    assert {"psnr", "ssim", "nmse", "crps"} <= set(record["metrics"])
+    assert {"command", "versions", "device", "seconds"} <= set(record)
+    every = torch.stack([read_image(f"r/{name}").x[0] for name in draws])
+    mean = read_image("r/estimate.npz").x[0]
+    torch.testing.assert_close(every.mean(0), mean, atol=1e-6, rtol=1e-5)
+    np.testing.assert_allclose(np.load("r/sd.npy"), every.std(0).numpy(), atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_bits(here):
+    y, prior = picture(here / "y.png", 24, 24, 3), tiny(here / "p.safetensors")
+    common = ["reconstruct", y, "--operator", "identity", "--sigma", 0.2, "--prior", prior,
+              "--method", "diffpir", "--method.steps", 3, "--quiet"]  # fmt: skip
+    for name, seed, draws in (("a", 4, 2), ("b", 4, 2), ("c", 5, 2), ("d", 4, 6)):
+        assert run(*common, "--seed", seed, "--draws", draws, "--out", name) == 0
+    same = [(here / n / "draws" / "01.png").read_bytes() for n in "abcd"]
+    assert same[0] == same[1] == same[3] and same[0] != same[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [
+        ("y.png", (17, 23, 3), np.uint8),
+        ("y.jpg", (20, 20, 3), np.uint8),
+        ("y.png", (17, 23), np.uint16),
+        ("y.npy", (17, 23), np.uint16),
+    ],
+)
+def test_the_estimate_has_the_format_and_depth_of_the_file(here, name, shape, dtype):
+    y = picture(here / name, *shape, dtype=dtype)
+    assert run("reconstruct", y, "--operator", "identity", "--prior", "total-variation",
+               "--method", "fista", "--method.steps", 5, "--quiet", "--out", "r") == 0  # fmt: skip
+    estimate = here / "r" / f"estimate{y.suffix}"
+    got = np.load(estimate) if y.suffix == ".npy" else np.asarray(Image.open(estimate))
+    assert got.shape == shape and got.dtype == dtype
+    record = json.loads((here / "r" / "run.json").read_text())
+    assert record["sigma_estimated"] and any("noise estimated" in n for n in record["notes"])
+
+
+def test_super_resolution_finds_the_size_of_the_image(here):
+    y, prior = picture(here / "y.png", 9, 11, 3), tiny(here / "p.safetensors")
+    assert run("reconstruct", y, "--operator", "block-average", "--operator.factor", 2,
+               "--sigma", 0.05, "--prior", prior, "--method.steps", 3, "--quiet",
+               "--out", "r") == 0  # fmt: skip
+    assert Image.open(here / "r" / "estimate.png").size == (22, 18)
+
+
+def test_a_grey_picture_with_a_colour_prior_is_said(here, capsys):
+    y, prior = picture(here / "y.png", 20, 20), tiny(here / "p.safetensors")
+    assert run("reconstruct", y, "--operator", "identity", "--sigma", 0.1, "--prior", prior,
+               "--method", "hqs", "--method.steps", 2, "--out", "r") == 0  # fmt: skip
+    assert "3 equal channels" in capsys.readouterr().out
+    assert Image.open(here / "r" / "estimate.png").mode == "L"
+
+
+def test_large_images_are_tiled_and_the_physics_is_not(here):
+    y, prior = picture(here / "y.png", 70, 50, 3), tiny(here / "p.safetensors")
+    assert run("reconstruct", y, "--operator", "gaussian-blur", "--operator.sigma", 1.0,
+               "--sigma", 0.1, "--prior", prior, "--method.steps", 2, "--tile", 32, "--quiet",
+               "--out", "r") == 0  # fmt: skip
+    notes = json.loads((here / "r" / "run.json").read_text())["notes"]
+    assert any("tiles of 32" in note for note in notes)
+
+
+def test_masks_and_kernels_come_from_files_and_from_functions(here):
+    y = picture(here / "y.png", 20, 24, 3)
+    np.save(here / "mask.npy", np.random.default_rng(0).random((20, 24)) > 0.5)
+    np.savez(here / "kernels.npz", a=np.ones((3, 3)) / 9, b=np.eye(5) / 5)
+    tv = ["--sigma", 0.05, "--prior", "total-variation:3", "--method", "fista",
+          "--method.steps", 3, "--quiet"]  # fmt: skip
+    for i, choice in enumerate((
+        ["mask", "--operator.mask", "mask.npy"],
+        ["mask", "--operator.mask", "random_mask:0.4"],
+        ["blur", "--operator.kernel", "kernels.npz:b"],
+        ["reflective-blur", "--operator.kernel", "gaussian_kernel:1.5"],
+    )):  # fmt: skip
+        assert run("reconstruct", y, "--operator", *choice, *tv, "--out", f"r{i}") == 0
+        assert (here / f"r{i}" / "estimate.png").exists()
+
+
+def test_complex_data_are_reconstructed_and_written_as_complex(here):
+    rng = np.random.default_rng(0)
+    np.save(here / "mask.npy", np.ones(16))
+    k = rng.normal(size=(1, 12, 16)) + 1j * rng.normal(size=(1, 12, 16))
+    np.save(here / "k.npy", k.astype(np.complex64))
+    assert run("reconstruct", "k.npy", "--operator", "cartesian-mri", "--operator.mask",
+               "mask.npy", "--sigma", 0.1, "--prior", "total-variation", "--method", "fista",
+               "--method.steps", 3, "--quiet", "--out", "r") == 0  # fmt: skip
+    x = np.load(here / "r" / "estimate.npy")
+    assert x.dtype == np.complex64 and x.shape == (1, 12, 16)
+
+
+def test_check_prints_verdicts_and_says_by_its_exit_code(here, capsys):
+    y = picture(here / "y.png", 32, 32, 3)
+    words = ["check", y, "--operator", "gaussian-blur", "--operator.sigma", 1.0, "--prior",
+             "total-variation"]  # fmt: skip
+    assert run(*words, "--sigma", 0.9) == 1
+    out = capsys.readouterr().out
+    assert "does not fit  noise level" in out and "-> a noise level near" in out
+    assert run(*words, "--sigma", 0.9, "--json") == 1
+    record = json.loads(capsys.readouterr().out)
+    assert not record["fits"] and {v["name"] for v in record["verdicts"]} >= {"adjoint", "shape"}
+
+
+def test_evaluate_measures_denoising(here, capsys):
+    prior = tiny(here / "p.safetensors")
+    (here / "set" / "test").mkdir(parents=True)
+    for i in range(3):
+        picture(here / "set" / "test" / f"{i}.png", 20, 20, 3)
+    assert run("evaluate", prior, "--data", "set", "--under", "test", "--levels", 25, "--limit", 2,
+               "--json") == 0  # fmt: skip
+    record = json.loads(capsys.readouterr().out)
+    assert record["pictures"] == 2 and 5 < record["psnr"]["25"] < 60
+
+
+def test_priors_lists_what_ships(capsys):
+    assert run("priors", "--json") == 0
+    cards = json.loads(capsys.readouterr().out)
+    assert run("priors") == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in cards) and (cards or "no prior" in out)
+
+
+def test_train_makes_a_prior_that_reconstruct_takes(here, capsys):
+    (here / "set").mkdir()
+    for i in range(2):
+        picture(here / "set" / f"{i}.png", 40, 40, 3)
+    assert run("train", "natural-color", "--recipe.widths", 4, 8, "--recipe.blocks", 1,
+               "--recipe.crop", 16, "--recipe.batch", 2, "--data", "set", "--steps", 3,
+               "--device", "cpu", "--out", "t", "--quiet") == 0  # fmt: skip
+    weights = next((here / "t").glob("*.safetensors"))
+    y = picture(here / "y.png", 16, 16, 3)
+    assert run("reconstruct", y, "--operator", "identity", "--sigma", 0.1, "--prior", weights,
+               "--method.steps", 2, "--quiet", "--out", "r") == 0  # fmt: skip
+    assert run("train", "natural-color", "--data", "set") == 2
+    assert "say how long" in capsys.readouterr().err
+
+
+def test_durations():
+    assert [seconds(t) for t in ("90", "90s", "20m", "1.5h")] == [90, 90, 1200, 5400]
+    for text in ("", "m", "-3s", "soon"):
+        with pytest.raises(ValueError, match="wanted a duration"):
+            seconds(text)
