@@ -54,12 +54,12 @@ GAUSSIAN: dict[str, Any] = {
     "PnPDM, flow as the prior step (not a sampler)": PnPDM(reverse=EulerFlow(40, 10.0)),
     "PiGDM, 400 steps": PiGDM(steps=400),
     "PiGDM, 100 steps": PiGDM(steps=100),
-    "DAPS 200 x 5, sigma 100 to .1": DAPS(200, 5, 100.0, 0.1),
-    "DAPS 200 x 5, tau .01": DAPS(200, 5, 100.0, 0.1, tau=0.01),
+    "DAPS 200 x 5, sigma 100 to .1, width 1": DAPS(200, 5, 100.0, 0.1, width=1.0),
+    "DAPS the same, tau .01": DAPS(200, 5, 100.0, 0.1, width=1.0, tau=0.01),
     "DAPS (defaults)": DAPS(),
     **{f"DPS, zeta {zeta}": DPS(zeta=zeta) for zeta in (0.01, 0.03, 0.1, 0.3)},
     **{
-        f"DiffPIR, 100 steps, lam {lam}, zeta {zeta}": DiffPIR(100, lam, zeta, 10.0)
+        f"DiffPIR, 100 steps, lam {lam}, zeta {zeta}": DiffPIR(100, lam, zeta, 100.0)
         for lam, zeta in ((1, 1.0), (1, 0.1), (7, 1.0), (7, 0.3))
     },
     "DiffPIR (defaults)": DiffPIR(),

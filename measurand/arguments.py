@@ -14,6 +14,7 @@ their folder; those that are made of other operators or of functions have no twi
 
 import dataclasses
 import inspect
+import math
 import re
 from functools import cache, reduce
 from operator import or_
@@ -68,12 +69,12 @@ def twins() -> dict[str, type]:
 
 def _fields(cls: type) -> list[Any] | None:
     """Fields of an operator's twin; None where its arguments cannot be said in words."""
-    first, *rest = list(inspect.signature(cls).parameters.values()) or [None]
-    if first is None or first.name not in ("shape", "in_shape"):
+    parameters = list(inspect.signature(cls).parameters.values())
+    if not parameters or parameters[0].name not in ("shape", "in_shape"):
         return None
-    hints = get_type_hints(cls.__init__)
-    fields = []
-    for parameter in rest:
+    hints = _hints(cls)
+    fields: list[Any] = []
+    for parameter in parameters[1:]:
         hint = hints[parameter.name]
         if hint is torch.dtype:
             continue  # real images: the default
@@ -86,6 +87,11 @@ def _fields(cls: type) -> list[Any] | None:
         else:
             fields.append((parameter.name, hint, dataclasses.field(default=parameter.default)))
     return fields
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of a constructor's arguments."""
+    return get_type_hints(inspect.getattr_static(cls, "__init__"))
 
 
 def _text() -> Any:
@@ -130,15 +136,9 @@ def read_tensor(text: str, name: str, shape: Shape) -> Tensor:
         name: What it is for: a kernel from a picture is scaled to sum 1, a mask to 0 and 1.
         shape: Shape of the image, for functions that ask for it.
     """
-    function, *numbers = text.split(":")
+    function, *words = text.split(":")
     if function in operators.__all__ and not Path(text).exists():
-        make = getattr(operators, function)
-        asks = next(iter(inspect.signature(make).parameters))
-        try:
-            values = [float(number) for number in numbers]
-        except ValueError as error:
-            raise ValueError(f"{name}: got '{text}', wanted {function}:NUMBER[:NUMBER]") from error
-        return make(shape, *values) if asks in ("shape", "in_shape") else make(*values)
+        return _made(name, function, words, shape)
     array = read_array(text)
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: {text} has values that are NaN or infinite")
@@ -150,6 +150,30 @@ def read_tensor(text: str, name: str, shape: Shape) -> Tensor:
     return tensor
 
 
+def _made(name: str, function: str, words: list[str], shape: Shape) -> Tensor:
+    """The tensor that a function of `measurand.operators` makes of numbers written as words."""
+    make = getattr(operators, function)
+    hints = get_type_hints(make)
+    asked = [
+        p.name for p in inspect.signature(make).parameters.values() if p.kind != p.KEYWORD_ONLY
+    ]
+    values: list[Any] = [shape] if asked[:1] in (["shape"], ["in_shape"]) else []
+    try:
+        for parameter, word in zip(asked[len(values) :], words, strict=False):
+            values.append(int(word) if hints[parameter] is int else float(word))
+        made = make(*values)
+    except (TypeError, ValueError) as error:
+        wanted = ":".join(
+            [function, *(a.upper() for a in asked if a not in ("shape", "in_shape"))]
+        )
+        raise ValueError(
+            f"{name}: got '{':'.join([function, *words])}', wanted {wanted} ({error})"
+        ) from error
+    if not isinstance(made, Tensor):
+        raise ValueError(f"{name}: {function} makes no tensor")
+    return made
+
+
 def build(twin: Any, shape: Shape) -> LinearOperator:
     """The operator that a twin describes, for images of a shape.
 
@@ -158,8 +182,7 @@ def build(twin: Any, shape: Shape) -> LinearOperator:
         shape: Shape (C, H, W) of one image.
     """
     cls = getattr(operators, type(twin).__name__)
-    hints = get_type_hints(cls.__init__)
-    values = {}
+    hints, values = _hints(cls), {}
     for field in dataclasses.fields(twin):
         value = getattr(twin, field.name)
         if hints[field.name] in (Any, Tensor):
@@ -173,13 +196,21 @@ def fitted(twin: Any, y: Shape) -> LinearOperator:
 
     An operator keeps the size of an image, divides it by a factor or takes a margin off: the size
     is tried as it is, then corrected by the difference and by the ratio that the trial shows.
+    Several coils see one image; a tomograph sees a square one.
 
     Args:
         twin: An instance of one of `twins()`.
         y: Shape of one measurement.
     """
+    if hasattr(twin, "detectors"):
+        # a tomograph: the square image whose diagonal its detectors cover
+        if twin.detectors is not None or len(y) != 3:
+            raise ValueError(f"{type(twin).__name__}: say the shape of the image, --shape C H W")
+        side = math.floor(y[-1] * twin.spacing / (twin.pixel * math.sqrt(2.0)))
+        return build(twin, (y[0], side, side))
     factor = int(getattr(twin, "factor", 1))
-    trial = (y[0], *(factor * n for n in y[1:]))
+    channels = 1 if hasattr(twin, "maps") else y[0]  # several coils see one image
+    trial = (channels, *(factor * n for n in y[1:]))
     operator = build(twin, trial)
     if operator.out_shape == y:
         return operator
@@ -188,7 +219,6 @@ def fitted(twin: Any, y: Shape) -> LinearOperator:
     if len(got) == len(y):
         candidates.append(tuple(n + m - g for n, m, g in zip(trial, y, got, strict=True)))
         candidates.append(tuple(n * m // g for n, m, g in zip(trial, y, got, strict=True)))
-    candidates.append((1, *trial[1:]))  # several coils see one image
     for shape in candidates:
         if min(shape) > 0:
             try:

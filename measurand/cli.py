@@ -66,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands.run(name, arranged(rest), words)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing half-written is left", 130)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
     except (ValueError, TypeError, KeyError, OSError, ArithmeticError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         return _fail(str(text))

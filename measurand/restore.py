@@ -181,7 +181,7 @@ def prior_for(
 
 
 @contextmanager
-def staged(folder: str | Path) -> Iterator[Path]:
+def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A folder to fill: its files appear in `folder` when the block ends without an error.
 
     Args:

@@ -16,7 +16,8 @@ FLOORS = [
     {"training"},
     {"recipes", "shift", "batch", "export", "viewer", "check", "fit", "report", "demo"}
     | {"arguments", "restore"},
-    {"cli", "commands"},
+    {"commands"},
+    {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -9,7 +9,7 @@ from known_answers import gaussian_problem, spread_errors
 from measurand.samplers import DAPS
 
 N = 4000
-TABLE = DAPS(steps=200, flow_steps=5, sigma_max=100.0, sigma_min=0.1)
+TABLE = DAPS(steps=200, flow_steps=5, sigma_max=100.0, sigma_min=0.1, width=1.0)
 
 
 def one_generator(seed: int = 1) -> torch.Generator:
@@ -39,6 +39,16 @@ def test_without_data_the_mean_is_that_of_the_prior_and_the_spread_too_large():
     assert 1.3 <= trace <= 1.8
 
 
+def test_a_narrower_draw_is_closer_to_the_posterior():
+    prior, m = gaussian_problem()
+    exact = prior.given(m)
+    wide, default = (
+        spread_errors(method(m.repeat(N), prior, generator=one_generator()), exact)
+        for method in (DAPS(width=1.0), DAPS())
+    )
+    assert default[1] < 0.7 * wide[1] and 1 < default[2] < wide[2]
+
+
 def test_exact_data_are_met():
     sigma = 0.01
     prior, m = gaussian_problem(torch.eye(6, dtype=torch.float64), sigma)
@@ -48,10 +58,10 @@ def test_exact_data_are_met():
 
 def test_one_level_by_hand():
     prior, m = gaussian_problem()
-    method = DAPS(steps=1, flow_steps=2, sigma_max=2.0, sigma_min=2.0, flow_min=0.5)
+    method = DAPS(steps=1, flow_steps=2, sigma_max=2.0, sigma_min=2.0, flow_min=0.5, width=0.7)
     g = one_generator()
     x = 2.0 * torch.randn(1, 6, dtype=torch.float64, generator=g)
     x = prior.denoise(x, 2.0) + 0.5 / 2.0 * (x - prior.denoise(x, 2.0))
-    expected = m.conditional_sample(prior.denoise(x, 0.5), 2.0, g)
+    expected = m.conditional_sample(prior.denoise(x, 0.5), 1.4, g)
     end = method(m, prior, generator=one_generator())
     torch.testing.assert_close(end, expected, rtol=1e-6, atol=1e-6)

@@ -21,7 +21,8 @@ def one_generator(seed: int = 1) -> torch.Generator:
 )
 def test_within_the_bands_of_the_table(lam, zeta, covariance_error, trace_ratio):
     prior, m = gaussian_problem()
-    draws = DiffPIR(steps=100, lam=lam, zeta=zeta)(m.repeat(N), prior, generator=one_generator())
+    method = DiffPIR(steps=100, lam=lam, zeta=zeta, sigma_max=100.0)
+    draws = method(m.repeat(N), prior, generator=one_generator())
     mean, covariance, trace = spread_errors(draws, prior.given(m))
     assert mean <= 0.4
     assert 0.7 * covariance_error <= covariance <= 1.3 * covariance_error

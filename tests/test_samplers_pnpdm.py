@@ -113,6 +113,6 @@ def test_slower_annealing_moves_mode_weights_towards_the_exact_ones():
 
 def test_levels_and_budget():
     method = PnPDM()
-    assert method.levels[0] == 10.0 and method.levels[-1] == 0.1 and len(method.levels) == 100
+    assert method.levels[0] == 10.0 and method.levels[-1] == 0.05 and len(method.levels) == 100
     assert method.levels[1] == pytest.approx(9.0)
     assert PnPDM.quick().nfe <= 95

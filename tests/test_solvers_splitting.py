@@ -62,6 +62,14 @@ def test_admm_with_a_dense_prior_per_item_noise_and_missing_pixels():
     assert distance(found, prior.given(m).mean) < 1e-6
 
 
+def test_admm_keeps_its_dual_when_the_level_changes():
+    """Annealing does not disturb convergence: carried over unscaled, z would lag behind (1e-4)."""
+    m, prior = problem()
+    levels = Annealed(high=0.3 / 2, low=1.0, floor=0.0)
+    found = ADMM(steps=200, weight=1.0, levels=levels)(m, prior)
+    assert distance(found, prior.given(m).mean) < 1e-9
+
+
 def test_hqs_at_a_fixed_level_is_biased_and_annealing_removes_the_bias():
     m, prior = problem(sigma=0.02)
     exact = prior.given(m).mean

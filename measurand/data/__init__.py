@@ -1,5 +1,5 @@
 """Data: reading real formats, and simulating what cannot be had."""
 
-from . import photos
+from . import files, photos
 
-__all__ = ["photos"]
+__all__ = ["files", "photos"]

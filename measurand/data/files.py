@@ -20,6 +20,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,7 +152,8 @@ def _read_picture(path: Path, suffix: str) -> tuple[np.ndarray, bytes | None, tu
         except (ValueError, ImportError):  # a compression that needs a codec: pillow has most
             pass
     content = path.read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content)) as opened:
+        image: Image.Image = opened
         orientation = image.getexif().get(274, 1)
         profile = image.info.get("icc_profile")
         if is_png16(content[:32]):
@@ -289,9 +291,8 @@ def _encode(samples: np.ndarray, form: Form) -> bytes:
     if form.suffix == ".npy":
         np.save(out, samples, allow_pickle=False)
     elif form.suffix == ".npz":
-        np.savez_compressed(
-            out, **{form.key or "x": samples}, range=np.array([form.low, form.high])
-        )
+        arrays: dict[str, Any] = {form.key or "x": samples}
+        np.savez_compressed(out, **arrays, range=np.array([form.low, form.high]))
     elif form.suffix in (".h5", ".hdf5"):
         import h5py
 

@@ -26,6 +26,7 @@ from .denoiser import (
 from .diffusers import from_diffusers
 from .edm import EDMDenoiser
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
+from .grey import Grey
 from .mixture import GaussianMixture
 from .variation import (
     ANISOTROPIC,
@@ -56,6 +57,7 @@ __all__ = [
     "FromVelocity",
     "Gaussian",
     "GaussianMixture",
+    "Grey",
     "ISOTROPIC",
     "Latent",
     "LinearVP",

@@ -102,7 +102,9 @@ def require(
     name = type(by).__name__
     if not any(isinstance(prior, capability) for capability in capabilities):
         wanted = " or ".join(_MEANING[capability] for capability in capabilities)
-        known = [c.__name__ for c in (Denoiser, Proximable, Density, Latent) if isinstance(prior, c)]
+        known = [
+            c.__name__ for c in (Denoiser, Proximable, Density, Latent) if isinstance(prior, c)
+        ]
         what = f", which is a {' and a '.join(known)}" if known else ""
         raise TypeError(f"{name}: got a {type(prior).__name__}{what}; wanted {wanted}")
     if images is not None and isinstance(prior, Denoiser):

@@ -59,7 +59,7 @@ class PnPDM:
     sweeps: int = 100
     rho_max: float = 10.0
     decay: float = 0.9
-    rho_min: float = 0.1
+    rho_min: float = 0.05
     reverse: Reverse = field(default_factory=lambda: ReverseSDE(steps=20, sigma_max=10.0))
 
     @classmethod

@@ -7,7 +7,7 @@ Both minimise `nll(x) + weight g(x)` for the g whose proximal map is the denoise
     prior    x = D(v, sigma)
 
 HQS (half-quadratic splitting, DPIR) alternates them and lets sigma fall: at a fixed level it
-converges to a biased point, whose bias goes with the level. ADMM carries a scaled dual z,
+converges to a biased point, whose bias goes with the level. ADMM carries a dual z, scaled by r^2,
 
     u = prox(x - z, r),   x = D(u + z, sigma),   z <- z + u - x,
 
@@ -16,7 +16,8 @@ exact posterior mean). Learned denoisers are not proximal maps; with them both a
 iterations that work well when the level anneals.
 
 Deviations. The weight of the data follows from `Measurement.sigma`; the paper's
-`tau = sigma^2 / (lambda s^2)` on `1/2||Ax - y||^2` is the same as r above, with lambda = weight.
+`tau = sigma^2 / (lambda s^2)` on `1/2||Ax - y||^2` is the same as r above, with lambda = weight. z
+is scaled by the square of the ratio of radii when the level changes (paper's code: carried over).
 
 References:
     | Plug-and-Play Image Restoration with Deep Denoiser Prior (Zhang et al., 2021)
@@ -128,8 +129,10 @@ class ADMM:
         require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
         levels = self.levels(measurement, prior, self.steps, self.weight)
         x = first_guess(measurement) if x0 is None else x0
-        z = torch.zeros_like(x)
+        z, last = torch.zeros_like(x), levels[0].r
         for k, (sigma, r) in enumerate(levels):
+            if r != last:  # z is the dual times r^2, and the dual stays
+                z, last = z * (r / last) ** 2, r
             u = measurement.prox(x - z, r)
             z = z + u
             x = prior.denoise(z, sigma)

@@ -1,85 +1,40 @@
-"""The commands: each a frozen dataclass whose fields are its options, called to run it.
-
-Importing this file imports torch; `cli` does so only when a command is asked for.
-"""
+"""Commands on measured files: reconstruct, simulate, check."""
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-import torch
+import numpy as np
 import tyro
 from torch import Tensor
 from tyro.conf import Positional
 
-from . import recipes
-from .arguments import build, fitted, is_sampler, methods, twins, union
-from .checkpoints import known_priors, load_prior, load_tensors
-from .data import photos
-from .data.files import Form, read_image, write_image
-from .demo import demo
-from .files import write_atomic
-from .fit import check_fit, fits
-from .measurement import Measurement
-from .metrics import coverage, crps, nmse, psnr, ssim
-from .noises import ComplexGaussian, Gaussian, estimate_sigma
-from .operators import LinearOperator, Mask
-from .report import comparison
-from .restore import bar, facts, prior_for, resolved, restore, staged, steps_of
-from .schedules import Step
-from .solvers import HQS
-from .tensors import generators
+from ..arguments import build, fitted, is_sampler, methods, twins, union
+from ..data.files import Form, read_image, write_image
+from ..files import write_atomic
+from ..fit import check_fit, fits
+from ..measurement import Measurement
+from ..metrics import coverage, crps, nmse, psnr, ssim
+from ..noises import ComplexGaussian, Gaussian, estimate_sigma
+from ..operators import LinearOperator, Mask
+from ..report import comparison
+from ..restore import bar, facts, prior_for, resolved, restore, staged, steps_of
+from ..schedules import Step
+from ..solvers import HQS
+from ..tensors import generators
+from .devices import device_named
 
-__all__ = ["run"]
+__all__ = ["Check", "Reconstruct", "Simulate"]
 
 if TYPE_CHECKING:
-    Operator = Method = Recipe = Any
+    Operator: TypeAlias = Any
+    Method: TypeAlias = Any
 else:
     Operator, Method = union(twins()), union(methods())
-    Recipe = tyro.extras.subcommand_type_from_defaults(
-        {
-            value.name: value
-            for value in vars(recipes).values()
-            if isinstance(value, recipes.Recipe)
-        },
-        prefix_names=False,
-    )
 
 File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
-
-
-def run(name: str, words: list[str], command: list[str]) -> int:
-    """Parse the options of a command and run it.
-
-    Args:
-        name: The command.
-        words: Its options.
-        command: The whole line, for `run.json`.
-    Returns:
-        The exit code.
-    """
-    parsed: Callable[[list[str]], int] = tyro.cli(
-        COMMANDS[name],
-        prog=f"measurand {name}",
-        args=words,
-        config=(tyro.conf.CascadeSubcommandArgs,),
-    )
-    return parsed(command)
-
-
-def _device(name: str) -> torch.device:
-    """The device of a name; `auto` is the accelerator where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _measured(
@@ -112,9 +67,9 @@ def _measured(
                 f"--sigma: the noise of {operator} cannot be seen in the data; say it"
             )
         sigma = float(estimate_sigma(y))
-        steps = 255 if "1" in picture.form.dtype else 65535
-        if picture.form.dtype.strip("<>|=") in ("u1", "uint8", "u2", "uint16"):
-            sigma = max(sigma, 2.0 / steps / math.sqrt(12.0))  # rounding to whole samples
+        stored = np.dtype(picture.form.dtype)
+        if stored.kind == "u":  # rounding to whole samples is noise too
+            sigma = max(sigma, 2.0 / np.iinfo(stored).max / math.sqrt(12.0))
         notes.append(f"noise estimated: sigma {sigma:.4g} ({127.5 * sigma:.2g} of 255)")
     return operator, y, sigma, picture.form, notes
 
@@ -163,7 +118,7 @@ class Reconstruct:
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
-        device = _device(self.device)
+        device = device_named(self.device)
         operator, y, sigma, form, notes = _measured(
             self.file, self.operator, self.sigma, self.shape, self.value_range
         )
@@ -353,7 +308,7 @@ class Check:
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
-        device = _device(self.device)
+        device = device_named(self.device)
         operator, y, sigma, _, notes = _measured(
             self.file, self.operator, self.sigma, self.shape, self.value_range
         )
@@ -372,173 +327,3 @@ class Check:
                 print(f"{'':<12}  {'':<{width}}  -> {v.advice}")
         print("everything fits" if good else "something does not fit")
         return 0 if good else 1
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Denoising quality of a prior on a set of pictures.
-
-    Centre crops of 256 x 256 pixels, noise of picture k (sorted by name) from seed k, mean PSNR in
-    dB over the pictures.
-
-    Args:
-        prior: A prior that ships, or a weight file.
-        data: A folder or a zip of pictures.
-        under: Only the pictures in this folder of it, such as test.
-        levels: Noise levels, as standard deviations on the scale of 255.
-        limit: Use the first pictures only.
-        device: cpu, cuda, or auto.
-        json: Print JSON.
-    """
-
-    prior: Positional[str]
-    data: Path
-    under: str = ""
-    levels: tuple[float, ...] = (15.0, 25.0, 50.0)
-    limit: int | None = None
-    device: str = "auto"
-    json: bool = False
-
-    def __call__(self, command: list[str]) -> int:
-        prior = load_prior(self.prior, device=_device(self.device))
-        images = photos.pictures(self.data, under=self.under)[: self.limit]
-        found = recipes.held_out_psnr(prior, images, levels=self.levels)
-        if self.json:
-            record = {"prior": self.prior, "pictures": len(images), "psnr": found}
-            print(json.dumps(record))
-        else:
-            print(f"{self.prior} on {len(images)} pictures of {self.data}")
-            for level, value in found.items():
-                print(f"  noise {level:>4} of 255: {value:.2f} dB")
-        return 0
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a prior by a named recipe.
-
-    Args:
-        recipe: What to train; its fields can be changed.
-        data: Folders or zips of pictures.
-        out: Folder of the run; runs/NAME when absent.
-        time_budget: How long to train: 90s, 20m, 2h.
-        steps: Number of steps instead.
-        init: A prior to start from.
-        resume: Go on with the run in the folder.
-        workers: Threads on a CPU, one part of each batch each.
-        device: cpu, cuda, or auto.
-        quiet: Print nothing but errors.
-    """
-
-    recipe: Recipe
-    data: tuple[Path, ...]
-    out: Path | None = None
-    time_budget: str | None = None
-    steps: int | None = None
-    init: str | None = None
-    resume: bool = False
-    workers: int = 1
-    device: str = "auto"
-    quiet: bool = False
-
-    def __call__(self, command: list[str]) -> int:
-        if (self.time_budget is None) == (self.steps is None):
-            raise ValueError("train: say how long, by --time-budget 20m or by --steps 10000")
-        files = recipes.train_recipe(
-            self.recipe,
-            self.data,
-            self.out or Path("runs") / self.recipe.name,
-            steps=self.steps,
-            time_budget=None if self.time_budget is None else seconds(self.time_budget),
-            device=_device(self.device),
-            resume=self.resume,
-            init=self.init,
-            workers=self.workers,
-            quiet=self.quiet,
-        )
-        if not self.quiet:
-            print("\n".join(str(path) for path in files.values()))
-        return 0
-
-
-def seconds(text: str) -> float:
-    """A duration in seconds: 90, 90s, 20m, 2h."""
-    unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
-    try:
-        value = float(text[:-1]) * unit if unit else float(text)
-    except ValueError:
-        value = math.nan
-    if not value > 0:
-        raise ValueError(f"--time-budget: got '{text}', wanted a duration like 90s, 20m or 2h")
-    return value
-
-
-@dataclass(frozen=True)
-class Priors:
-    """The priors that ship, with their data and licence.
-
-    Args:
-        json: Print the whole cards, as JSON.
-    """
-
-    json: bool = False
-
-    def __call__(self, command: list[str]) -> int:
-        cards = {name: load_tensors(path)[1] for name, path in known_priors().items()}
-        if self.json:
-            print(json.dumps({k: {**c, "tensors": len(c["tensors"])} for k, c in cards.items()}))
-            return 0
-        for name, card in cards.items():
-            low, high = card["range"]
-            print(f"{name}: {card['channels']} channels in [{low:g}, {high:g}]")
-            for label in ("licence", "data", "quality", "held_out_psnr"):
-                if card.get(label):
-                    print(f"    {label.replace('_', ' ')}: {_words(card[label])}")
-        if not cards:
-            print("no prior ships with this package")
-        return 0
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_words(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_words, value))
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Restore four photographs with four methods; write a page, a picture and a table.
-
-    Args:
-        out: Folder for the results.
-        prior: A prior that ships, or a weight file.
-        seed: Seed of the noise and of the draws.
-        device: cpu, cuda, or auto.
-        quiet: Print nothing but errors.
-    """
-
-    out: Path = Path("demo-output")
-    prior: str = "natural-color"
-    seed: int = 0
-    device: str = "auto"
-    quiet: bool = False
-
-    def __call__(self, command: list[str]) -> int:
-        found = demo(
-            self.out,
-            prior=self.prior,
-            seed=self.seed,
-            device=_device(self.device),
-            quiet=self.quiet,
-        )
-        if not self.quiet:
-            print(found)
-        return 0
-
-
-COMMANDS: dict[str, Any] = {
-    cls.__name__.lower(): cls
-    for cls in (Demo, Reconstruct, Simulate, Check, Evaluate, Train, Priors)
-}

@@ -1,0 +1,112 @@
+"""Operators from words: every class has its place, every shape is found, mistakes are named."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from measurand import operators, samplers, solvers
+from measurand.arguments import build, fitted, is_sampler, kebab, methods, read_tensor, twins
+from measurand.operators import LinearOperator
+from measurand.solvers import HQS
+
+OF_OTHERS = {
+    "Adjoint", "AutogradOperator", "Composed", "FunctionOperator", "Scaled", "ScipyOperator",
+    "Stacked",
+}  # fmt: skip
+
+
+def test_every_operator_has_a_twin_or_is_made_of_others():
+    classes = {
+        name
+        for name in operators.__all__
+        if inspect.isclass(cls := getattr(operators, name))
+        and issubclass(cls, LinearOperator)
+        and not inspect.isabstract(cls)
+    }
+    assert {kebab(name) for name in classes - OF_OTHERS} == set(twins())
+
+
+def test_every_method_is_a_choice():
+    wanted = {"HQS", "ADMM", "RED", "PGM", "FISTA", "DPS", "PiGDM", "DiffPIR", "DAPS", "PnPDM"}
+    assert {name.lower() for name in wanted} <= set(methods())
+    assert not is_sampler(HQS()) and is_sampler(samplers.DiffPIR())
+    listed = set(solvers.__all__) | set(samplers.__all__)
+    assert {cls.__name__ for cls in methods().values()} <= listed
+
+
+CASES = {
+    "identity": {},
+    "gaussian-blur": {"sigma": 1.0},
+    "motion-blur": {"length": 4.0},
+    "blur": {"kernel": "disk_kernel:2"},
+    "valid-blur": {"kernel": "gaussian_kernel:1.0:5"},
+    "reflective-blur": {"kernel": "motion_kernel:5:0.3"},
+    "mask": {"mask": "random_mask:0.5"},
+    "block-average": {"factor": 2},
+    "bicubic-downsample": {"factor": 3},
+    "gaussian-downsample": {"factor": 2, "sigma": 1.0},
+    "downsample": {"kernel": "gaussian_kernel:1.0", "factor": 2},
+    "cartesian-mri": {"mask": "random_lines:2"},
+    "fourier-mask": {"mask": "variable_density_mask:3"},
+    "sense": {"maps": "birdcage_maps:3", "mask": "equispaced_lines:2"},
+    "parallel-ct": {"angles": "even_angles:7"},
+}
+
+
+def test_there_is_a_case_for_every_twin():
+    assert set(CASES) == set(twins())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_shape_of_the_image_follows_from_the_measurement(name):
+    twin = twins()[name](**CASES[name])
+    side = 18
+    shape = (1 if name in ("cartesian-mri", "sense", "parallel-ct") else 3, side, side)
+    operator = build(twin, shape)
+    found = fitted(twin, operator.out_shape)
+    assert type(found) is type(operator) and found.in_shape == shape
+    x = torch.ones(1, *shape, dtype=found.in_dtype)
+    assert found(x).shape[1:] == operator.out_shape
+
+
+def test_what_does_not_follow_is_asked_for():
+    with pytest.raises(ValueError, match="--shape C H W"):
+        fitted(twins()["sense"](**CASES["sense"]), (5, 18, 18))
+    with pytest.raises(ValueError, match="--shape C H W"):
+        fitted(twins()["parallel-ct"](angles="even_angles:5", detectors=9), (1, 5, 9))
+
+
+def test_tensors_from_files_and_functions(tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", k=np.eye(3), m=np.ones((2, 2)) + 1j)
+    assert read_tensor("a.npz:k", "kernel", (1, 9, 9)).equal(torch.eye(3))
+    assert read_tensor("a.npz:m", "maps", (1, 9, 9)).is_complex()
+    grey = np.array([[0, 51, 255]], np.uint8)
+    Image.fromarray(grey).save("p.png")
+    kernel = read_tensor("p.png", "kernel", (1, 9, 9))
+    torch.testing.assert_close(kernel, torch.tensor([[0.0, 51.0, 255.0]]) / 306)
+    assert read_tensor("p.png", "mask", (1, 9, 9)).tolist() == [[0.0, 0.0, 1.0]]
+    assert read_tensor("random_mask:0.5", "mask", (2, 9, 8)).shape[-2:] == (9, 8)
+    assert len(read_tensor("even_angles:5", "angles", (1, 9, 9))) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("disk_kernel", "wanted disk_kernel:RADIUS"),
+        ("disk_kernel:big", "wanted disk_kernel:RADIUS"),
+        ("even_angles:2.5", "wanted even_angles:COUNT"),
+        ("random_mask:1.5", "missing = 1.5"),
+        ("fft2c:1", "wanted fft2c|makes no tensor"),
+        ("nan.npy", "NaN or infinite"),
+    ],
+)
+def test_words_that_name_no_tensor(tmp_path, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
+    np.save("nan.npy", np.array([[1.0, np.nan]]))
+    with pytest.raises((ValueError, AttributeError), match=words):
+        read_tensor(text, "kernel", (1, 9, 9))
