@@ -203,8 +203,8 @@ def estimate_sigma(y: Tensor) -> Tensor:
 def prewhiten(y: Tensor, samples: Tensor) -> Tensor:
     """Multi-channel data with channel-correlated noise, made white: `L^-1 y` with `L L^H = Psi`.
 
-    Psi is the covariance of the noise between channels (per real component), estimated from samples of pure noise. The
-    same map belongs on the coil sensitivities (pass them as `y`).
+    Psi is the covariance of the noise between channels (per real component), estimated from
+    samples of pure noise. The same map belongs on the coil sensitivities (pass them as `y`).
 
     Args:
         y: Data, with shape (B, C, ...).

@@ -256,6 +256,7 @@ td.best{color:var(--good);font-weight:700}
 figure{margin:0} figcaption{display:flex;justify-content:space-between;gap:8px;font-size:13.5px;
 padding:5px 1px 3px;white-space:nowrap} figcaption span{color:var(--soft)}
 .best figcaption,.best figcaption span{color:var(--good);font-weight:700}
+.view,.zoom{background-image:var(--i)}
 .view{position:relative;width:100%;aspect-ratio:1;background-size:100% 100%;cursor:crosshair;
 border-radius:3px;overflow:hidden}
 .view i{position:absolute;border:1.5px solid #fff;box-shadow:0 0 0 1px #0007;pointer-events:none}
@@ -346,7 +347,6 @@ def _section(row: Row) -> str:
 def _figure(panel: Panel, scale: float) -> str:
     """The HTML of one image: itself, its enlarged detail, its error map."""
     shown = heat(panel.x, scale) if panel.map else pixels(panel.x)
-    uri = f"url({_data(shown)})"
     below = ""
     if panel.error is not None:
         below = f'<img class=error alt="error" src="{_data(heat(panel.error, scale))}">'
@@ -358,10 +358,9 @@ def _figure(panel: Panel, scale: float) -> str:
         )
     kind = " class=best" if panel.best else ""
     return (
-        f"<figure{kind}><figcaption>{html.escape(panel.title)}"
-        f"<span>{html.escape(panel.caption)}</span></figcaption>"
-        f'<div class=view style="background-image:{uri}"><i></i></div>'
-        f'<div class=zoom style="background-image:{uri}"></div>{below}</figure>'
+        f'<figure{kind} style="--i:url({_data(shown)})">'
+        f"<figcaption>{html.escape(panel.title)}<span>{html.escape(panel.caption)}</span>"
+        f"</figcaption><div class=view><i></i></div><div class=zoom></div>{below}</figure>"
     )
 
 

@@ -556,3 +556,25 @@ def test_follows_the_device(device):
         torch.testing.assert_close(x.cpu(), tv_prox(v, 0.1, kind))
         exact, _ = tv_prox_exact(v.to(device), 0.1, kind)
         torch.testing.assert_close(exact.cpu(), tv_prox_exact(v, 0.1, kind)[0], atol=1e-3, rtol=0)
+
+
+def test_page_shows_the_results_on_file():
+    import importlib.util
+    import json
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[1]
+    script = root / "docs" / "scripts" / "total_variation.py"
+    spec = importlib.util.spec_from_file_location("total_variation_page", script)
+    assert spec is not None and spec.loader is not None
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    text = page.PAGE.read_text()
+    for name, tables in (
+        ("tv_error_vs_step", (page.step_table, page.shot_table)),
+        ("tv_sparse_view", (page.view_table,)),
+        ("tv", (page.speed_table,)),
+    ):
+        found = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())
+        for table in tables:
+            assert table(found) in text
