@@ -40,8 +40,12 @@ class Measurement:
                 f"Measurement: got y with shape {tuple(y.shape)} from {operator}, wanted (B, "
                 f"{', '.join(map(str, operator.out_shape))})"
             )
-        if y.is_complex() != operator.out_dtype.is_complex:
-            raise ValueError(f"Measurement: got y of {y.dtype}, wanted a {kind} one ({operator})")
+        wanted = torch.complex64 if operator.out_dtype.is_complex else torch.float32
+        if y.dtype not in (wanted, torch.promote_types(wanted, torch.float64)):
+            raise ValueError(
+                f"Measurement: got y of {y.dtype}, wanted a {kind} one in single or double "
+                f"precision ({operator})"
+            )
         if not bool(torch.isfinite(y).all()):
             bad = int((~torch.isfinite(y)).sum())
             raise ValueError(f"Measurement: {bad} of {y.numel()} values of y are not finite")
