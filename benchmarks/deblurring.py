@@ -54,7 +54,7 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "HQS 8": {"weight": WEIGHTS, "low": LOWS, "high": HIGHS},
     "ADMM": {"weight": WEIGHTS, "low": LOWS, "high": HIGHS, "steps": (16, 24, 40)},
     "RED": {"weight": WEIGHTS, "level": (0.5, 1.0, 1.5, 2.0), "steps": (30, 60, 100)},
-    "TV": {"weight": (3.0, 6.0, 10.0, 16.0, 25.0, 40.0)},
+    "TV": {"weight": (1.5, 2.5, 4.0, 6.0, 10.0, 16.0)},
 }
 
 
@@ -100,7 +100,7 @@ def quality(restore: Any, x: Tensor, kernel: Tensor, batch: int) -> list[float]:
 
 
 def total_variation(weight: float) -> Any:
-    return partial(FISTA(steps=100), prior=TotalVariation(weight=weight, tol=1e-3))
+    return partial(FISTA(steps=100), prior=TotalVariation(weight=weight, joint=True, tol=1e-3))
 
 
 def with_settings(method: Method, settings: dict[str, Any]) -> Method:
