@@ -8,15 +8,18 @@ the same noisy pictures; it is no part of this package.
 """
 
 import argparse
+import io
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import machine
+import numpy as np
 import torch
+from PIL import Image
 
 from measurand.checkpoints import load_prior
-from measurand.data import photos
 from measurand.metrics import psnr
 
 LEVELS = (15, 25, 50)
@@ -31,13 +34,16 @@ SETS = {  # name: (zip, folder in it, pictures, FFDNet at the three levels)
 
 
 def pictures(folder: Path, archive: str, under: str) -> list[torch.Tensor]:
-    """Centre crops (1, 3, 256, 256) in [-1, 1] of the colour pictures that are large enough."""
+    """Centre crops (1, 3, 256, 256) in [-1, 1] of the large enough pictures stored in colour."""
     crops = []
-    for image in photos.pictures(folder / archive, under=under):
-        h, w, _ = image.shape
-        grey = (image[..., :1] == image).all()
-        if min(h, w) >= 256 and not grey:
-            top, left = (h - 256) // 2, (w - 256) // 2
+    with zipfile.ZipFile(folder / archive) as found:
+        names = sorted(n for n in found.namelist() if n.startswith(f"{under}/") and n[-1] != "/")
+        for name in names:
+            picture = Image.open(io.BytesIO(found.read(name)))
+            if min(picture.size) < 256 or picture.mode == "L":
+                continue
+            image = np.asarray(picture.convert("RGB"))
+            top, left = (image.shape[0] - 256) // 2, (image.shape[1] - 256) // 2
             x = torch.from_numpy(image[top : top + 256, left : left + 256].copy())
             crops.append(x.permute(2, 0, 1)[None].float() / 127.5 - 1)
     return crops
