@@ -32,7 +32,7 @@ def test_the_ten_lines(tmp_path, monkeypatch, capsys):
     imwrite("kingfisher.png", np.ascontiguousarray(astronaut()[60:124, 190:254]))
     names: dict = {}
     exec(code, names)
-    numbers = [float(t) for t in re.findall(r"tensor\(\[([\d.]+)\]\)", capsys.readouterr().out)]
+    numbers = [float(t) for t in re.findall(r"tensor\(\[([\d.]+)\]", capsys.readouterr().out)]
     blurred = float(ms.psnr(names["y"], names["x"], data_range=2.0))
     assert len(numbers) == 2 and min(numbers) > blurred
     assert names["draws"].shape == (2, 3, 64, 64) and bool(torch.isfinite(names["draws"]).all())

@@ -42,11 +42,11 @@ def test_without_data_the_mean_is_that_of_the_prior_and_the_spread_too_large():
 def test_a_narrower_draw_is_closer_to_the_posterior():
     prior, m = gaussian_problem()
     exact = prior.given(m)
-    wide, default = (
-        spread_errors(method(m.repeat(N), prior, generator=one_generator()), exact)
-        for method in (DAPS(width=1.0), DAPS())
+    wide, narrow = (
+        spread_errors(DAPS(width=w)(m.repeat(N), prior, generator=one_generator()), exact)
+        for w in (1.0, 0.6)
     )
-    assert default[1] < 0.7 * wide[1] and 1 < default[2] < wide[2]
+    assert narrow[1] < 0.7 * wide[1] and 1.1 < narrow[2] < wide[2]
 
 
 def test_exact_data_are_met():

@@ -16,7 +16,9 @@ def one_generator(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("method", [PiGDM(steps=400), PiGDM()], ids=["400", "default"])
+@pytest.mark.parametrize(
+    "method", [PiGDM(steps=400, sigma_max=100.0), PiGDM()], ids=["400", "default"]
+)
 def test_posterior_of_the_gaussian_problem(method):
     prior, m = gaussian_problem()
     draws = method(m.repeat(N), prior, generator=one_generator())
@@ -32,7 +34,7 @@ def test_exact_for_white_images_of_its_spread(spread):
         torch.zeros(1, 6, dtype=torch.float64), spread**2 * torch.eye(6, dtype=torch.float64)
     )
     exact = prior.given(m)
-    method = PiGDM(steps=60, spread=spread)
+    method = PiGDM(steps=60, sigma_max=100.0, spread=spread)
     estimates = []
     draws = method(m.repeat(N), prior, generator=one_generator(), callback=estimates.append)
     mean, covariance, _ = spread_errors(draws, exact)
@@ -45,7 +47,7 @@ def test_exact_for_white_images_of_its_spread(spread):
 
 def test_no_measurement_leaves_the_prior():
     prior, m = gaussian_problem(torch.zeros(1, 6, dtype=torch.float64))
-    draws = PiGDM()(m.repeat(N), prior, generator=one_generator())
+    draws = PiGDM(steps=100, sigma_max=100.0)(m.repeat(N), prior, generator=one_generator())
     mean, covariance, _ = spread_errors(draws, prior)
     assert mean <= 3 / math.sqrt(N) and covariance <= 0.05
 

@@ -21,7 +21,11 @@ def one_generator(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("method", [PnPDM(), PnPDM.quick()], ids=["default", "quick"])
+@pytest.mark.parametrize(
+    "method",
+    [PnPDM(), PnPDM.quick(), PnPDM(rho_min=0.1, reverse=ReverseSDE(12, 3.0))],
+    ids=["default", "quick", "matched"],
+)
 def test_posterior_of_the_gaussian_problem(method):
     prior, m = gaussian_problem()
     draws = method(m.repeat(N), prior, generator=one_generator())
@@ -113,6 +117,6 @@ def test_slower_annealing_moves_mode_weights_towards_the_exact_ones():
 
 def test_levels_and_budget():
     method = PnPDM()
-    assert method.levels[0] == 10.0 and method.levels[-1] == 0.05 and len(method.levels) == 100
-    assert method.levels[1] == pytest.approx(9.0)
-    assert PnPDM.quick().nfe <= 95
+    assert method.levels[0] == 3.0 and method.levels[-1] == 0.05 and len(method.levels) == 60
+    assert method.levels[1] == pytest.approx(2.7)
+    assert PnPDM.quick().nfe == 90

@@ -11,7 +11,7 @@ the flow is already a draw where the data say nothing, and there a draw around i
 variance: the *spread is too large*, the mean fair.
 
 Deviations. Paper: r = t, drawn by a few Langevin steps that hardly move at large t; here: the
-exact Gaussian draw, with r = t / 2 unless told otherwise (drawn exactly, r = t leaves the next
+exact Gaussian draw, with r = 0.3 t unless told otherwise (drawn exactly, r = t leaves the next
 flow with 1.4 times the noise that it expects, which ruins photographs). Paper's code: the data are
 trusted to `tau = 0.01` whatever their noise, which overfits noisy data; here: tau is the noise of
 the measurement, unless it is given.
@@ -54,10 +54,10 @@ class DAPS:
 
     steps: int = 50
     flow_steps: int = 5
-    sigma_max: float = 10.0
+    sigma_max: float = 3.0
     sigma_min: float = 0.02
     flow_min: float = 0.01
-    width: float = 0.5
+    width: float = 0.3
     tau: float | None = None
 
     @property

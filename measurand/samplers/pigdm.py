@@ -13,7 +13,8 @@ measurement is all it needs, whatever the operator. The reverse SDE runs on D_y.
 Within a mode, mean and spread of the draws are usable.
 
 Deviations. Paper: a DDIM step with eta = 1; here: the `transition` of the reverse SDE. Paper:
-s = 1; here s is the field `spread`.
+s = 1; here s is the field `spread`. Paper: from the highest level of the network; here from 3, see
+`sigma_max`.
 """
 
 from dataclasses import dataclass
@@ -39,15 +40,17 @@ class PiGDM:
 
     Args:
         steps: Number of levels.
-        sigma_max: First level, in image units.
+        sigma_max: First level, in image units. The factor `t^2 / r^2` multiplies what the
+            Jacobian of a trained network has wrong, and grows with the level: from 10 upwards the
+            draws may diverge.
         sigma_min: Last level, in image units.
         spread: Standard deviation s of the images, in image units.
     References:
         | Pseudoinverse-Guided Diffusion Models for Inverse Problems (Song et al., 2023)
     """
 
-    steps: int = 100
-    sigma_max: float = 100.0
+    steps: int = 50
+    sigma_max: float = 3.0
     sigma_min: float = 0.01
     spread: float = 1.0
 
