@@ -13,6 +13,7 @@ over images. Results are on the first 20 images of `test`, everything that was c
 
 import argparse
 import io
+import statistics
 import time
 import zipfile
 from collections.abc import Iterator
@@ -193,7 +194,7 @@ def evaluate(prior: Denoiser | None, x: Tensor, args: argparse.Namespace) -> Non
             }
             write(args.output, content)
     means = {
-        name: round(sum(r["psnr"] for r in rows if r["method"] == name) / 4, 2)
+        name: round(statistics.mean(r["psnr"] for r in rows if r["method"] == name), 2)
         for name in ["blurred", *args.methods]
     }
     print("mean over kernels:", means)

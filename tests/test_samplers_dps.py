@@ -10,7 +10,7 @@ from measurand.measurement import Measurement
 from measurand.noises import Gaussian as GaussianNoise
 from measurand.samplers import DPS
 
-N = 3000
+N = 2000
 
 
 def one_generator(seed: int = 1) -> torch.Generator:
@@ -30,9 +30,9 @@ def test_levels_are_those_of_the_variance_preserving_schedule():
 
 def test_no_measurement_leaves_the_prior():
     prior, m = gaussian_problem(torch.zeros(1, 6, dtype=torch.float64))
-    draws = DPS()(m.repeat(8000), prior, generator=one_generator())
+    draws = DPS()(m.repeat(5000), prior, generator=one_generator())
     mean, covariance, _ = spread_errors(draws, prior)
-    assert mean <= 3 / math.sqrt(8000) and covariance <= 0.05
+    assert mean <= 3 / math.sqrt(5000) and covariance <= 0.05
 
 
 def test_order_of_the_table():

@@ -22,7 +22,9 @@ item itself)
 
 For a Gaussian image this mean is exact at any step size, and so is the total variance:
 `ReverseSDE` needs a few steps where the Euler scheme (`EulerSDE`, the one of PnP-DM) needs tens.
-`HeunSDE` and `HeunFlow` evaluate D at both ends of a step.
+But the same noise for every pixel is too little where x is uncertain (texture, edges) and too much
+elsewhere, and a chain that makes this step again and again slowly loses its texture. `HeunSDE`
+calls D at both ends of a step and gives every part of the image its own variance.
 
 A denoiser may be a prior, or a *posterior*: an exact Gaussian one, or the unfolded network of a
 measurement. All of them run under `torch.no_grad`.
