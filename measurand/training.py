@@ -288,7 +288,10 @@ class Gradients:
     def part(self, batch: Batch, n: int) -> tuple[Tensor, list[Tensor]]:
         """Returns the losses of a part of a batch of n, and its share of the gradient."""
         precision = self.autocast or torch.bfloat16
-        with torch.autocast(self.device.type, precision, enabled=self.autocast is not None):
+        # torch keeps cast weights in one cache for all threads, which its first leaver empties
+        with torch.autocast(
+            self.device.type, precision, enabled=self.autocast is not None, cache_enabled=False
+        ):
             losses = self.loss(self.model, batch)
         gradients = torch.autograd.grad(
             losses.sum() / n, self.parameters, allow_unused=True, materialize_grads=True

@@ -265,7 +265,7 @@ recipe = replace(
     recipes.natural_color, widths=(8, 8), batch=4, crop=16, blocks=1, warmup=3, name="t"
 )
 print("ready", flush=True)
-recipes.train_recipe(recipe, ["x"], sys.argv[1], steps=40, workers=2, save_every=0.0,
+recipes.train_recipe(recipe, ["x"], sys.argv[1], steps=40, workers=1, save_every=0.0,
                      resume=True, quiet=True)
 """
 
