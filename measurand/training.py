@@ -282,7 +282,7 @@ class Gradients:
             if i:
                 torch._foreach_add_(total, gradients)
         for p, gradient in zip(self.parameters, total, strict=True):
-            p.grad = gradient
+            p.grad = laid_out_as(p, gradient)
         return losses
 
     def part(self, batch: Batch, n: int) -> tuple[Tensor, list[Tensor]]:
@@ -349,10 +349,11 @@ class Run:
         for average in self.ema:
             for k, v in under(state.tensors, f"ema{average.width:g}.").items():
                 average.values[k].copy_(v)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, v in under(state.tensors, "optimizer.").items():
             i, _, k = name.partition(".")
-            moments.setdefault(int(i), {})[k] = v
+            moments.setdefault(int(i), {})[k] = laid_out_as(parameters[int(i)], v)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.step, self.seconds = state.step, state.facts["seconds"]
         self.halvings, self.plan = state.facts["halvings"], Plan(**state.facts["plan"])
@@ -439,3 +440,14 @@ class Signals:
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Returns the tensors whose name starts with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def laid_out_as(p: Tensor, value: Tensor) -> Tensor:
+    """Returns the tensor in the memory layout of a parameter of its shape.
+
+    Fused optimisers walk parameter, gradient and moments as flat memory, without a look at their
+    strides; a file holds the contiguous layout, a parameter may be channels-last.
+    """
+    if value.shape != p.shape or value.stride() == p.stride():
+        return value
+    return torch.empty_like(p, dtype=value.dtype).copy_(value)
