@@ -16,6 +16,7 @@ extensions = [
 ]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
+default_role = "code"
 autosummary_generate = True
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
@@ -25,3 +26,21 @@ templates_path = ["_templates"]
 
 html_theme = "furo"
 html_title = "measurand"
+
+
+def keep_indented_blocks(app, what, name, obj, options, lines):
+    """Equations and tables, indented after a blank line, are shown as they stand; so are |x|."""
+    shown, above = [], ""
+    for i, line in enumerate(lines):
+        if line.startswith("  ") and i and not lines[i - 1] and above and above[0] != " ":
+            shown += ["::", ""]
+        words = line.split("`")  # every other part is code
+        plain = [part.replace("|", r"\|") for part in words[::2]]
+        words[::2] = words[::2] if line.startswith("  ") else plain
+        shown.append("`".join(words))
+        above = line or above
+    lines[:] = shown
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", keep_indented_blocks, priority=100)

@@ -52,13 +52,13 @@ class Law(NamedTuple):
 
 
 def random_input(operator: LinearOperator, n: int, seed: int = 0) -> Tensor:
-    """White noise in the operator's domain, with shape (n, *in_shape)."""
+    """White noise in the operator's domain, with shape `(n, *in_shape)`."""
     blank = operator.blank_input(n)
     return randn_like(blank, generators(seed, n, blank.device))
 
 
 def random_output(operator: LinearOperator, n: int, seed: int = 1) -> Tensor:
-    """White noise in the operator's range, with shape (n, *out_shape)."""
+    """White noise in the operator's range, with shape `(n, *out_shape)`."""
     blank = operator.H.blank_input(n)
     return randn_like(blank, generators(seed, n, blank.device))
 

@@ -105,7 +105,7 @@ class ValidBlur(Convolution):
 
 
 class ReflectiveBlur(Convolution):
-    """Blur of an image that is mirrored at its edges, `... b a | a b c | c b ...`.
+    """Blur of an image that is mirrored at its edges: `b a | a b c | c b`.
 
     Args:
         shape: Shape (C, H, W) of one image.
