@@ -28,11 +28,12 @@ from torch import Tensor
 
 from .checkpoints import load_prior, save_prior
 from .data import photos
+from .ema import EMA
 from .files import sha256, write_atomic
 from .metrics import psnr
 from .nets import ConvUNet
 from .priors.edm import EDMDenoiser, edm_loss, fast_dtype, lognormal_sigma
-from .training import EMA, Progress, adamw, train
+from .training import Progress, adamw, train
 
 __all__ = ["Recipe", "held_out_psnr", "natural_color", "train_recipe"]
 

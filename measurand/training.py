@@ -7,46 +7,36 @@ loss of each item. The rest is the same for all:
                small crops first (stage 0), large ones at the end (stage 1)
     budget     a time budget becomes a number of steps once, from the throughput of the first
                minute; it is stored with the state, so that a resumed run follows it exactly
-    average    power-function EMA, w_t = beta_t w_{t-1} + (1 - beta_t) theta_t with
-               beta_t = (1 - 1/t)^(gamma + 1): a window that grows with the run and is r wide
-               relative to it, r^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))
+    average    power-function averages of the weights, see `ema`
+    gradient   in parts, on threads or on several processes, see `gradients` and `ranks`
     guards     a step with a non-finite gradient is skipped; ten in a row reload the last state at
                half the learning rate; when that was done three times, training ends with an error
     resume     a batch is a pure function of its step, so that step, weights, averages and moments
                are the whole state: a killed and resumed run ends with the same bits
     signals    SIGTERM and Ctrl-C save and exit with code 128 + signal; SIGUSR1 starts the decay
                now, to end within what is left of the time budget
-
-On a CPU the batch is cut into `workers` parts, each differentiated on a thread of its own: cores
-meet once per step and not in every convolution, which on a machine that has other work, too, is
-several times faster. The parts' gradients are added in a fixed order.
-
-References:
-    | Analyzing and improving the training dynamics of diffusion models (Karras et al., 2024)
-    | arXiv:2312.02696, equations 122-127 (power-function EMA)
+    ranks      every process of `torchrun` takes the same steps; rank 0 keeps the time and the
+               states, and a signal to any of them is one to all
 """
 
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .checkpoints import State, load_state, save_state
+from .ema import EMA
+from .gradients import Batch, Gradients, Loss, laid_out_as
+from .ranks import largest, meet, rank
 
-__all__ = ["EMA", "Plan", "Progress", "adamw", "train"]
-
-Batch = Mapping[str, Tensor]
-Loss = Callable[[Any, Batch], Tensor]
+__all__ = ["Plan", "Progress", "adamw", "train"]
 
 
 @dataclass(frozen=True)
@@ -90,49 +80,6 @@ class Plan:
     def stage(self, step: int) -> int:
         """Returns 0 for small and 1 for large crops."""
         return int(self.steps > 0 and step >= self.large_from)
-
-
-class EMA:
-    """Power-function average of a model's parameters.
-
-    Args:
-        model: Whose parameters to follow.
-        width: Standard deviation of the averaging window, relative to the steps done so far.
-        every: Steps between updates.
-    """
-
-    def __init__(self, model: nn.Module, width: float = 0.05, every: int = 4) -> None:
-        # (gamma + 1) / width^2 = (gamma + 2)^2 (gamma + 3), in powers of gamma
-        t = width**-2
-        roots = np.roots([1, 7, 16 - t, 12 - t])
-        self.gamma = float(roots.real[np.abs(roots.imag) < 1e-9].max())
-        self.width, self.every = width, every
-        self.source = dict(model.named_parameters())
-        self.values = {k: p.detach().clone() for k, p in self.source.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Takes in the weights after `step` steps, 1 being the first."""
-        if step % self.every == 0:
-            # paper: beta = (1 - 1/t)^(gamma + 1) at each t; here: a step of length `every`
-            weight = 1 - (1 - self.every / step) ** (self.gamma + 1)
-            torch._foreach_lerp_(list(self.values.values()), list(self.source.values()), weight)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model has the averaged weights inside the block, and its own after it."""
-        own = {k: p.detach().clone() for k, p in self.source.items()}
-        try:
-            self.copy(self.values)
-            yield
-        finally:
-            self.copy(own)
-
-    @torch.no_grad()
-    def copy(self, values: Mapping[str, Tensor]) -> None:
-        """Writes `values` into the model's parameters."""
-        for k, p in self.source.items():
-            p.copy_(values[k])
 
 
 @dataclass(frozen=True)
@@ -185,6 +132,7 @@ def train(
     config: str = "",
     autocast: torch.dtype | None = None,
     workers: int = 1,
+    micro: int | None = None,
     clip: float = 1.0,
 ) -> Plan:
     """Trains a model in place.
@@ -205,6 +153,7 @@ def train(
         config: Digest of the configuration; the state of another one is refused.
         autocast: Precision of the network's arithmetic; None for that of its weights.
         workers: Parts of the batch, each on a thread of its own.
+        micro: Most items differentiated at once; None for as many as fit into the memory.
         clip: Largest norm of the gradient.
     Returns:
         The plan that was followed.
@@ -217,9 +166,11 @@ def train(
         raise ValueError("train: got neither steps nor a time budget, wants one of them")
     plan = Plan(warmup=warmup).lasting(steps) if steps else Plan(warmup=warmup)
     run = Run(model, optimizer or adamw(model), ema, plan, folder, config)
-    if not (resume and run.restore()):
+    known = resume and run.restore()
+    meet()  # no rank may find the first state of another one
+    if not known:
         run.save()
-    gradients = Gradients(model, loss, autocast, workers)
+    gradients = Gradients(model, loss, autocast=autocast, workers=workers, micro=micro)
     clock = Clock(run, time_budget, save_every)
     with Signals() as signals:
         while not run.plan.steps or run.step < run.plan.steps:
@@ -241,62 +192,18 @@ def train(
                 on_step(Progress(run.step, run.plan, run.seconds, losses, batch, norm, rate))
             if run.bad == 10:
                 run.retreat()
-            if not run.plan.steps and clock.settled:
-                run.plan, clock.due = run.plan.lasting(run.step + clock.remaining), True
-            if signals.finish:
-                run.plan = run.plan.finishing(run.step, clock.remaining)
-                signals.finish, clock.due = False, True
-            if signals.stop or clock.due:
+            stop, finish, due, settled, remaining = clock.orders(signals)
+            if settled:
+                run.plan = run.plan.lasting(run.step + remaining)
+            if finish:
+                run.plan = run.plan.finishing(run.step, remaining)
+            if stop or due or settled or finish:
                 run.save()
                 clock.mark()
-            if signals.stop:
-                raise SystemExit(128 + signals.stop)
+            if stop:
+                raise SystemExit(128 + stop)
     run.save()
     return run.plan
-
-
-class Gradients:
-    """Writes the gradient of the mean loss to the parameters, and returns the losses."""
-
-    def __init__(
-        self, model: nn.Module, loss: Loss, autocast: torch.dtype | None, workers: int
-    ) -> None:
-        self.model, self.loss, self.autocast = model, loss, autocast
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.device = self.parameters[0].device
-        self.workers = workers
-        self.pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-
-    def __call__(self, batch: Batch) -> Tensor:
-        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-        n = len(next(iter(batch.values())))
-        rows = [slice(i, None, self.workers) for i in range(min(self.workers, n))]
-        jobs = [({k: v[row] for k, v in batch.items()}, n) for row in rows]
-        # one worker stays on this thread, with as many threads inside as torch has
-        run = self.pool.map if self.workers > 1 else map
-        results = list(run(lambda job: self.part(*job), jobs))
-        losses = torch.empty(n, device=self.device)
-        total = results[0][1]
-        for i, (row, (values, gradients)) in enumerate(zip(rows, results, strict=True)):
-            losses[row] = values
-            if i:
-                torch._foreach_add_(total, gradients)
-        for p, gradient in zip(self.parameters, total, strict=True):
-            p.grad = laid_out_as(p, gradient)
-        return losses
-
-    def part(self, batch: Batch, n: int) -> tuple[Tensor, list[Tensor]]:
-        """Returns the losses of a part of a batch of n, and its share of the gradient."""
-        precision = self.autocast or torch.bfloat16
-        # torch keeps cast weights in one cache for all threads, which its first leaver empties
-        with torch.autocast(
-            self.device.type, precision, enabled=self.autocast is not None, cache_enabled=False
-        ):
-            losses = self.loss(self.model, batch)
-        gradients = torch.autograd.grad(
-            losses.sum() / n, self.parameters, allow_unused=True, materialize_grads=True
-        )
-        return losses.detach().float(), list(gradients)
 
 
 class Run:
@@ -320,7 +227,7 @@ class Run:
 
     def save(self) -> None:
         """Writes the state, where there is a folder and the last step was sound."""
-        if self.folder is None or self.bad:
+        if self.folder is None or self.bad or rank():
             return
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for average in self.ema:
@@ -395,6 +302,18 @@ class Clock:
         """Notes that the state is saved; the throughput is that since the save before."""
         self.marks = [self.marks[-1], (self.run.step, self.run.seconds)]
 
+    def orders(self, signals: "Signals") -> list[int]:
+        """Returns what all ranks do now: stop, finish, due, settled, and the steps that remain.
+
+        Signals count from any rank, the time is that of rank 0.
+        """
+        mine = [0, 0, 0]
+        if rank() == 0:
+            settled = not self.run.plan.steps and self.settled
+            mine = [int(self.due), int(settled), self.remaining]
+        finish, signals.finish = signals.finish, False
+        return largest(signals.stop, int(finish), *mine)
+
     @property
     def settled(self) -> bool:
         """Whether the throughput is known: after a minute, or 5 % of a shorter budget."""
@@ -440,14 +359,3 @@ class Signals:
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Returns the tensors whose name starts with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def laid_out_as(p: Tensor, value: Tensor) -> Tensor:
-    """Returns the tensor in the memory layout of a parameter of its shape.
-
-    Fused optimisers walk parameter, gradient and moments as flat memory, without a look at their
-    strides; a file holds the contiguous layout, a parameter may be channels-last.
-    """
-    if value.shape != p.shape or value.stride() == p.stride():
-        return value
-    return torch.empty_like(p, dtype=value.dtype).copy_(value)

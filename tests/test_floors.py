@@ -7,13 +7,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "measurand"
 FLOORS = [
-    {"tensors", "linalg", "files"},
+    {"tensors", "linalg", "files", "ranks"},
     {"operators", "nets", "noises", "schedules", "metrics"},
     {"measurement", "priors"},
     {"solvers"},
     {"samplers", "unfolded", "bridges"},
     {"checkpoints", "data"},
-    {"training"},
+    {"training", "ema", "gradients"},
     {"recipes", "shift", "batch", "export", "viewer", "check", "fit", "report", "demo"}
     | {"arguments", "restore"},
     {"commands"},

@@ -1,0 +1,137 @@
+"""The gradient of a batch, whole or in parts, on one thread, several, or several processes.
+
+The mean loss of a batch of n items is a sum over its items divided by n, so the batch may be cut
+anywhere and the parts' gradients added, always in the same order:
+
+    ranks      each process takes its rows of the batch, and gradients are summed over them
+    workers    on a CPU each part has a thread of its own: cores meet once per step and not in
+               every convolution, which on a machine that has other work is several times faster
+    micro      at most so many items are differentiated at once, one portion after the other;
+               where memory runs out, the number is halved and the step goes on
+
+Nothing else changes with them but rounding.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .ranks import add_up, rank, ranks
+
+__all__ = ["Batch", "Gradients", "Loss", "laid_out_as"]
+
+Batch = Mapping[str, Tensor]
+Loss = Callable[[Any, Batch], Tensor]
+
+
+class Gradients:
+    """Writes the gradient of the mean loss to the parameters, and returns the losses.
+
+    Args:
+        model: Any module.
+        loss: (model, batch) -> the loss of each item, (B,).
+        autocast: Precision of the network's arithmetic; None for that of its weights.
+        workers: Parts of the batch, each on a thread of its own.
+        micro: Most items differentiated at once; None for all of a part.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        *,
+        autocast: torch.dtype | None = None,
+        workers: int = 1,
+        micro: int | None = None,
+    ) -> None:
+        self.model, self.loss, self.autocast = model, loss, autocast
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.workers, self.micro = workers, micro
+        self.pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Returns the loss of each item, (B,); the gradient stands in `grad` of each parameter.
+
+        Args:
+            batch: Tensors by name, all with one leading size; every rank gives the same batch.
+        Raises:
+            MemoryError: Not even one item fits into the memory.
+        """
+        n = size_of(batch)
+        stride = ranks() * self.workers
+        parts = [slice(rank() + i * ranks(), None, stride) for i in range(self.workers)]
+        parts = [part for part in parts if part.start < n]
+        jobs = [({k: v[part] for k, v in batch.items()}, n) for part in parts]
+        # one worker stays on this thread, with as many threads inside as torch has
+        run = self.pool.map if self.workers > 1 else map
+        results = list(run(lambda job: self.part(*job), jobs))
+        losses = torch.zeros(n, device=self.device)
+        total = [torch.zeros_like(p) for p in self.parameters] if not results else results[0][1]
+        for i, (part, (values, gradients)) in enumerate(zip(parts, results, strict=True)):
+            losses[part] = values
+            if i:
+                torch._foreach_add_(total, gradients)
+        add_up([losses, *total])
+        for p, gradient in zip(self.parameters, total, strict=True):
+            p.grad = laid_out_as(p, gradient)
+        return losses
+
+    def part(self, batch: Batch, n: int) -> tuple[Tensor, list[Tensor]]:
+        """Returns the losses of a part of a batch of n, and its share of the gradient."""
+        most = self.micro or size_of(batch)
+        try:
+            losses, total = self.portion({k: v[:most] for k, v in batch.items()}, n)
+            for start in range(most, size_of(batch), most):
+                portion = {k: v[start : start + most] for k, v in batch.items()}
+                more, gradients = self.portion(portion, n)
+                losses = torch.cat((losses, more))
+                torch._foreach_add_(total, gradients)
+            return losses, total
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if most == 1:
+                raise MemoryError(f"one item of the batch does not fit: {error}") from error
+        # outside the handler: what the failed attempt held is free by now
+        self.micro = most // 2
+        return self.part(batch, n)
+
+    def portion(self, batch: Batch, n: int) -> tuple[Tensor, list[Tensor]]:
+        """Returns the losses of what is differentiated at once, and its share of the gradient."""
+        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        precision = self.autocast or torch.bfloat16
+        # the cache of cast weights is one for all threads, and no weight is used twice here
+        with torch.autocast(
+            self.device.type, precision, enabled=self.autocast is not None, cache_enabled=False
+        ):
+            losses = self.loss(self.model, batch)
+        gradients = torch.autograd.grad(
+            losses.sum() / n, self.parameters, allow_unused=True, materialize_grads=True
+        )
+        return losses.detach().to(torch.get_default_dtype()), list(gradients)
+
+
+def size_of(batch: Batch) -> int:
+    """Returns the leading size of a batch."""
+    return len(next(iter(batch.values())))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory ran out, on any device."""
+    typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return typed or "allocate memory" in str(error)  # the CPU allocator has no type of its own
+
+
+def laid_out_as(p: Tensor, value: Tensor) -> Tensor:
+    """Returns the tensor in the memory layout of a parameter of its shape.
+
+    Fused optimisers walk parameter, gradient and moments as flat memory, without a look at their
+    strides; a file holds the contiguous layout, a parameter may be channels-last.
+    """
+    if value.shape != p.shape or value.stride() == p.stride():
+        return value
+    return torch.empty_like(p, dtype=value.dtype).copy_(value)
