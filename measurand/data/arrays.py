@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .sources import File, UnreadableFile, file_at, reading, sized
+from .sources import File, UnreadableFile, file_at, reading, sized, split_key
 
 __all__ = [
     "ARRAYS",
@@ -35,16 +35,6 @@ __all__ = [
 ]
 
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
-
-
-def split_key(path: str | Path) -> tuple[Path, str | None]:
-    """`file.npz:key` as the file and the key; a name without a key gives None."""
-    text = str(path)
-    for suffix in (".npz:", ".h5:", ".hdf5:"):
-        at = text.lower().rfind(suffix)
-        if at >= 0:
-            return Path(text[: at + len(suffix) - 1]), text[at + len(suffix) :]
-    return Path(text), None
 
 
 def load(

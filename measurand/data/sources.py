@@ -20,7 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-__all__ = ["File", "Skips", "UnreadableFile", "file_at", "listing", "reading", "sized"]
+__all__ = [
+    "File",
+    "Skips",
+    "UnreadableFile",
+    "file_at",
+    "listing",
+    "reading",
+    "sized",
+    "split_key",
+]
 
 _LARGEST = 4 * 2**30  # bytes that something compressed may unpack to,
 _RATIO = 200  # and how many times its own size, where that is more than
@@ -39,11 +48,13 @@ class File:
         name: What messages call it.
         path: Where it is; None inside a zip.
         member: Returns its bytes inside a zip, all of them or the first few.
+        key: Which array of it is meant; None where that is not said.
     """
 
     name: str
     path: Path | None = None
     member: Callable[[int], bytes] | None = None
+    key: str | None = None
 
     @property
     def suffix(self) -> str:
@@ -64,8 +75,21 @@ class File:
 
 
 def file_at(path: str | os.PathLike[str] | File) -> File:
-    """Returns a path as a `File`; a `File` as it is."""
-    return path if isinstance(path, File) else File(str(path), Path(path))
+    """Returns a path as a `File`, with its key where it has one; a `File` as it is."""
+    if isinstance(path, File):
+        return path
+    alone, key = (Path(path), None) if Path(path).exists() else split_key(Path(path))
+    return File(str(alone), alone, key=key)
+
+
+def split_key(path: str | Path) -> tuple[Path, str | None]:
+    """`file.npz:key` as the file and the key; a name without a key gives None."""
+    text = str(path)
+    for suffix in (".npz:", ".h5:", ".hdf5:"):
+        at = text.lower().rfind(suffix)
+        if at >= 0:
+            return Path(text[: at + len(suffix) - 1]), text[at + len(suffix) :]
+    return Path(text), None
 
 
 @contextmanager
