@@ -1,5 +1,5 @@
 """Data: reading real formats, and simulating what cannot be had."""
 
-from . import files, photos
+from . import collection, dicom, fastmri, files, nifti, photos, stacks
 
-__all__ = ["files", "photos"]
+__all__ = ["collection", "dicom", "fastmri", "files", "nifti", "photos", "stacks"]

@@ -6,123 +6,186 @@ file holds one array. A value range stored beside the array (`range` in an archi
 
 A file that cannot be understood raises `UnreadableFile`, whatever is wrong with it. Nothing is
 unpickled, links out of an HDF5 file are not followed, and a member may not unpack to more than
-4 GiB.
+`sources.sized` allows.
 """
 
 from __future__ import annotations
 
 import io
-import warnings
+import math
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["ARRAYS", "UnreadableFile", "all_finite", "load", "reading", "split_key"]
+from .sources import File, UnreadableFile, file_at, reading, sized, split_key
+
+__all__ = [
+    "ARRAYS",
+    "UnreadableFile",
+    "all_finite",
+    "checked",
+    "compact",
+    "load",
+    "opened_hdf5",
+    "reading",
+    "shapes",
+    "split_key",
+]
 
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
-_LARGEST = 4 * 2**30  # bytes that a member of a file may unpack to
 
 
-class UnreadableFile(ValueError):
-    """A file that is not what its name says, or is damaged, or holds no image."""
-
-
-def split_key(path: str | Path) -> tuple[Path, str | None]:
-    """`file.npz:key` as the file and the key; a name without a key gives None."""
-    text = str(path)
-    for suffix in (".npz:", ".h5:", ".hdf5:"):
-        at = text.lower().rfind(suffix)
-        if at >= 0:
-            return Path(text[: at + len(suffix) - 1]), text[at + len(suffix) :]
-    return Path(text), None
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turns whatever a parser of a damaged file raises into `UnreadableFile`."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if not path.is_file():
-        raise UnreadableFile(f"{path}: not a file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except UnreadableFile:
-        raise
-    except PermissionError as error:
-        raise PermissionError(f"{path}: no permission to read it") from error
-    except Exception as error:  # parsers of damaged files raise anything at all
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise UnreadableFile(f"{path}: cannot be read as {path.suffix}: {reason}") from error
-
-
-def load(path: Path, key: str | None) -> tuple[np.ndarray, str | None, tuple[float, float] | None]:
+def load(
+    path: Path | File, key: str | None
+) -> tuple[np.ndarray, str | None, tuple[float, float] | None]:
     """The array, the key it was found under, and the value range stored beside it."""
-    stored_range = None
-    with reading(path):
-        if path.suffix.lower() == ".npy":
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # checks the size first
-            array = np.array(mapped)
-        elif path.suffix.lower() == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                names = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
-                key = _choose(path, key, [n for n in names if n != "range"])
-                info = archive.getinfo(key + ".npy")
-                if info.file_size > _LARGEST:
-                    raise UnreadableFile(f"{path}:{key} unpacks to {info.file_size} bytes")
-                array = np.load(io.BytesIO(archive.read(info)), allow_pickle=False)
+    stored_range, source = None, file_at(path)
+    with reading(source):
+        if source.suffix == ".npy":
+            if source.path:
+                mapped = np.load(source.path, mmap_mode="r", allow_pickle=False)
+                array = np.array(mapped)  # mapping has checked the size
+            else:
+                content = source.read()
+                array = _array(io.BytesIO(content), len(content))
+        elif source.suffix == ".npz":
+            with source.open() as opened, zipfile.ZipFile(opened) as archive:
+                names = _members(archive)
+                key = _choose(source.name, key, [n for n in names if n != "range"])
+                array = _member(source.name, archive, key)
                 if "range" in names and archive.getinfo("range.npy").file_size < 1000:
                     ends = np.load(io.BytesIO(archive.read("range.npy")), allow_pickle=False)
                     stored_range = (float(ends[0]), float(ends[1]))
         else:
-            import h5py
-
-            with h5py.File(path, "r") as h5:
-                key = _choose(path, key, _datasets(h5))
-                dataset = h5[key]
-                if dataset.is_virtual or dataset.external:
-                    raise UnreadableFile(f"{path}:{key} keeps its data in other files")
-                if dataset.nbytes > _LARGEST:
-                    raise UnreadableFile(f"{path}:{key} unpacks to {dataset.nbytes} bytes")
+            with opened_hdf5(source) as h5:
+                key = _choose(source.name, key, _datasets(h5))
+                dataset = checked(h5[key], source)
                 array = dataset[()]
                 if "range" in dataset.attrs:
                     ends = dataset.attrs["range"]
                     stored_range = (float(ends[0]), float(ends[1]))
         if array.dtype.kind not in "buifc":
-            raise UnreadableFile(f"{path}: got an array of {array.dtype}, wanted numbers")
+            raise UnreadableFile(f"{source.name}: got an array of {array.dtype}, wanted numbers")
     return array, key, stored_range
 
 
-def _datasets(group: object, prefix: str = "") -> list[str]:
+def shapes(path: Path | File) -> dict[str, tuple[int, ...]]:
+    """The shapes of the numeric arrays of an .npz or HDF5 file, by name; no data are read."""
+    source = file_at(path)
+    with reading(source):
+        if source.suffix == ".npz":
+            with source.open() as opened, zipfile.ZipFile(opened) as archive:
+                found = {}
+                for name in _members(archive):
+                    with archive.open(name + ".npy") as member:
+                        shape, dtype = _header(member)
+                    if dtype.kind in "buifc":
+                        found[name] = shape
+                return found
+        with opened_hdf5(source) as h5:
+            return {name: tuple(h5[name].shape or ()) for name in _datasets(h5)}
+
+
+def opened_hdf5(source: File) -> Any:
+    """The HDF5 file, open for reading: a context."""
+    import h5py
+
+    return h5py.File(source.path or source.open(), "r")
+
+
+def checked(dataset: Any, source: File) -> Any:
+    """An HDF5 dataset that keeps its data in its own file and is as large as can be believed."""
+    name = f"{source.name}:{dataset.name.lstrip('/')}"
+    if dataset.is_virtual or dataset.external:
+        raise UnreadableFile(f"{name} keeps its data in other files")
+    stored = dataset.file.id.get_filesize()
+    sized(name, dataset.nbytes, stored)
+    sized(name, math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize, stored)
+    return dataset
+
+
+def compact(samples: np.ndarray) -> np.ndarray:
+    """The same numbers as uint8, float16, float32 or complex64, C-contiguous.
+
+    Bytes and half precision are kept as they are; truth values and all other integers and real
+    numbers become float32 (integers beyond 2^24 are rounded), complex ones complex64.
+    """
+    if samples.dtype.kind == "c":
+        return np.ascontiguousarray(samples, dtype=np.complex64)
+    keep = samples.dtype.kind in "uf" and samples.dtype.name in ("uint8", "float16")
+    kind = samples.dtype.newbyteorder("=") if keep else np.dtype(np.float32)
+    return np.ascontiguousarray(samples, dtype=kind)
+
+
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    return [n[:-4] for n in dict.fromkeys(archive.namelist()) if n.endswith(".npy")]
+
+
+def _member(name: str, archive: zipfile.ZipFile, key: str) -> np.ndarray:
+    info = archive.getinfo(key + ".npy")
+    sized(f"{name}:{key}", info.file_size, archive.fp.seek(0, io.SEEK_END))  # type: ignore[union-attr]
+    with archive.open(info) as member:
+        array = _array(member, info.file_size)
+        member.read()  # the check sum is compared at the end
+    return array
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array in an .npy stream, which is left at its data."""
+    versions = {(1, 0): np.lib.format.read_array_header_1_0}
+    versions[2, 0] = np.lib.format.read_array_header_2_0
+    version = np.lib.format.read_magic(file)
+    if version not in versions:
+        raise ValueError(f"version {version} of the .npy format is for tables, not for arrays")
+    shape, _, dtype = versions[version](file)
+    return shape, dtype
+
+
+def _array(file: BinaryIO | Any, size: int) -> np.ndarray:
+    """The array of an .npy stream of `size` bytes; what the header claims must be there."""
+    shape, dtype = _header(file)
+    if dtype.hasobject:
+        raise ValueError("holds pickled objects, which are never read")
+    if math.prod(shape) * dtype.itemsize != size - file.tell():
+        raise ValueError(
+            f"the header says {dtype} of shape {shape}, the data are {size - file.tell()} bytes"
+        )
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _datasets(group: Any, prefix: str = "") -> list[str]:
     """Names of the numeric datasets of an HDF5 file; links to other files are not followed."""
     import h5py
 
     names: list[str] = []
-    for name in group.keys():  # type: ignore[attr-defined]  # noqa: SIM118
-        if isinstance(group.get(name, getlink=True), h5py.HardLink):  # type: ignore[attr-defined]
-            item = group[name]  # type: ignore[index]
+    for name in group.keys():  # noqa: SIM118
+        if isinstance(group.get(name, getlink=True), h5py.HardLink):
+            item = group[name]
             if isinstance(item, h5py.Dataset):
                 names += [prefix + name] if item.dtype.kind in "buifc" else []
-            elif prefix.count("/") < 8:
+            elif isinstance(item, h5py.Group) and prefix.count("/") < 8:
                 names += _datasets(item, f"{prefix}{name}/")
+        if len(names) > 10_000:  # groups that contain each other
+            raise ValueError("has more than 10000 arrays")
     return names
 
 
-def _choose(path: Path, key: str | None, names: list[str]) -> str:
+def _choose(name: str, key: str | None, names: list[str]) -> str:
     if key is None and len(names) == 1:
         return names[0]
     if key is None or key not in names:
         shown = " ".join(names[:12]) or "none"
         asked = f"no array '{key}'" if key else "which array?"
-        raise UnreadableFile(f"{path}: {asked} (write {path.name}:NAME, NAME one of: {shown})")
+        raise UnreadableFile(
+            f"{name}: {asked} (write {Path(name).name}:NAME, NAME one of: {shown})"
+        )
     return key
 
 
-def all_finite(path: Path, samples: np.ndarray) -> None:
+def all_finite(path: Path | str, samples: np.ndarray) -> None:
     bad = np.size(samples) - int(np.isfinite(samples).sum())
     if bad:
         raise UnreadableFile(f"{path}: {bad} of {np.size(samples)} samples are NaN or infinite")

@@ -28,10 +28,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..files import write_atomic
-from .arrays import ARRAYS, UnreadableFile, all_finite, load, reading, split_key
+from .arrays import ARRAYS, all_finite, load, split_key
 from .png import decode_png16, encode_png16, is_png16
+from .sources import File, UnreadableFile, file_at, reading, sized
 
-__all__ = ["Form", "Picture", "UnreadableFile", "read_array", "read_image", "write_image"]
+__all__ = [
+    "Form",
+    "Picture",
+    "UnreadableFile",
+    "read_array",
+    "read_image",
+    "read_samples",
+    "write_image",
+]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _UPRIGHT = {  # EXIF orientation -> (transpose, flip rows, flip columns)
@@ -109,7 +118,7 @@ def read_image(path: str | Path, *, value_range: tuple[float, float] | None = No
         notes: tuple[str, ...] = ()
     else:
         with reading(file):
-            samples, profile, notes = _read_picture(file, suffix)
+            samples, profile, notes = read_samples(file)
         form = Form(suffix, samples.dtype.str, profile=profile)
     if np.iscomplexobj(samples):
         x = torch.from_numpy(samples.astype(np.complex64))
@@ -128,18 +137,23 @@ def read_image(path: str | Path, *, value_range: tuple[float, float] | None = No
     return Picture(x, form, notes + ((note,) if note else ()))
 
 
-def _read_picture(path: Path, suffix: str) -> tuple[np.ndarray, bytes | None, tuple[str, ...]]:
-    """Samples (H, W[, C]) of a PNG, JPEG or TIFF, upright."""
-    from PIL import Image
+def read_samples(path: Path | File) -> tuple[np.ndarray, bytes | None, tuple[str, ...]]:
+    """Samples (H, W[, C]) of a picture file, upright, with its colour profile and notes.
 
-    notes: list[str] = []
-    if suffix.startswith(".tif"):
+    C is 1 or 3, and one more for opacity; integers and floats as the file has them.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    source, notes = file_at(path), []
+    if source.suffix in (".tif", ".tiff"):
         import tifffile
 
         try:
-            with tifffile.TiffFile(path) as tiff:
+            with source.open() as opened, tifffile.TiffFile(opened) as tiff:
                 page = tiff.pages[0]
-                if page.photometric in (0, 1, 2) and page.planarconfig == 1:  # type: ignore[union-attr]
+                plain = page.photometric in (0, 1, 2) and page.planarconfig == 1  # type: ignore[union-attr]
+                if plain and page.dtype is not None:
+                    sized(source.name, page.nbytes, opened.seek(0, io.SEEK_END))
                     samples = page.asarray()
                     if page.photometric == 0 and samples.dtype.kind == "u":  # type: ignore[union-attr]
                         samples = np.iinfo(samples.dtype).max - samples  # white is zero
@@ -149,24 +163,33 @@ def _read_picture(path: Path, suffix: str) -> tuple[np.ndarray, bytes | None, tu
                         notes.append(f"first of {len(tiff.pages)} pages")
                     samples = _upright(samples, orientation.value if orientation else 1)
                     return samples, profile.value if profile else None, tuple(notes)
+        except UnreadableFile:
+            raise
         except (ValueError, ImportError):  # a compression that needs a codec: pillow has most
             pass
-    content = path.read_bytes()
-    with Image.open(io.BytesIO(content)) as opened:
-        image: Image.Image = opened
+    content = source.read()
+    try:
+        picture = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:  # its own words are the address of a buffer
+        raise ValueError("it is in no picture format that is known, or damaged") from error
+    with picture:
+        image: Image.Image = picture
         orientation = image.getexif().get(274, 1)
         profile = image.info.get("icc_profile")
-        if is_png16(content[:32]):
+        deep = is_png16(content[:32])
+        if deep and content[25] != 0:  # pillow keeps 16 bits of grey, of nothing else
             return _upright(decode_png16(content), orientation), profile, ()
         if image.mode in ("P", "PA"):
             notes.append("palette read as colours")
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         elif image.mode == "1":
             image = image.convert("L")
-        elif image.mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "F"):
+        elif image.mode in ("L", "RGB") and "transparency" in image.info:
+            image = image.convert(image.mode + "A")
+        elif image.mode not in ("L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "F"):
             notes.append(f"{image.mode} read as RGB")
             image, profile = image.convert("RGB"), None
-        samples = np.array(image)
+        samples = np.array(image, dtype=np.uint16 if deep else None)
     if orientation != 1:
         notes.append("turned upright (EXIF orientation)")
     return _upright(samples, orientation), profile, tuple(notes)

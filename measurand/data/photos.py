@@ -3,25 +3,28 @@
 `load(path)` is one picture as (1, 3, H, W) in [-1, 1]: upright by its EXIF orientation, palettes
 looked up, grey as three equal channels, 16 bit at its full depth, transparency over white.
 
-`pictures(path)` reads a whole folder or zip once, at 8 bit; `Crops` keeps the pixels in one flat
-array and cuts random crops from it, so that nothing is decoded while training. The crops of a step
-are a pure function of (seed, step): a run that is resumed sees what it would have seen.
+`pixels(path)` is the same picture as an array at its full depth, grey or colour.
+
+`pictures(path)` reads a whole folder or zip once, in colour at 8 bit; `Crops` keeps the pixels in
+one flat array and cuts random crops from it, so that nothing is decoded while training. The crops
+of a step are a pure function of (seed, step): a run that is resumed sees what it would have seen.
 """
 
-import io
 import os
-import zipfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .files import UnreadableFile, read_image
+from .arrays import all_finite
+from .files import read_image, read_samples
+from .sources import File, Skips, UnreadableFile, file_at, listing, reading
 
-__all__ = ["Crops", "load", "pictures"]
+__all__ = ["Crops", "color", "load", "pictures", "pixels"]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -46,58 +49,83 @@ def load(path: str | os.PathLike[str]) -> Tensor:
     return x.expand(1, 3, -1, -1).contiguous()
 
 
-def pictures(path: str | os.PathLike[str], *, under: str = "") -> list[NDArray[np.uint8]]:
+def pictures(
+    path: str | os.PathLike[str], *, under: str = "", skip_bad: bool = False
+) -> list[NDArray[np.uint8]]:
     """Returns all pictures of a folder or a zip, sorted by name, each (H, W, 3) uint8.
 
     Args:
         path: A folder (searched in depth) or a zip file.
         under: Only the pictures in this folder of it, such as "train"; all when empty.
+        skip_bad: Leave out what cannot be read, and say in one warning what that was.
     Returns:
         The pictures; none where there are none.
     Raises:
         FileNotFoundError: There is no such folder or file.
         UnreadableFile: The zip or one of the pictures cannot be read; the message names it.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such folder or zip of pictures")
-    found = contents(path, PurePosixPath(under))
-    return [decode(content, f"{path}: {name}") for name, content in found]
+    found, skips = [], Skips(skip_bad)
+    with listing(path, under) as files:
+        for _, file in files:
+            if file.suffix in SUFFIXES:
+                with skips.over(file.name):
+                    found.append(color(file))
+    if skips.found:
+        warnings.warn(skips.summary(), stacklevel=2)
+    return found
 
 
-def contents(path: Path, under: PurePosixPath) -> Iterator[tuple[str, bytes]]:
-    """Yields name and bytes of every picture file of a folder or zip, sorted by name."""
-    if path.is_dir():
-        for file in sorted((path / under).rglob("*")):
-            if file.suffix.lower() in SUFFIXES and file.is_file():
-                yield file.relative_to(path).as_posix(), file.read_bytes()
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(archive.namelist()):
-                inside = PurePosixPath(name)
-                if inside.suffix.lower() in SUFFIXES and inside.is_relative_to(under):
-                    yield name, archive.read(name)
-    except (zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
-        raise UnreadableFile(f"{path}: not a readable zip of pictures ({error})") from error
+def color(path: str | os.PathLike[str] | File) -> NDArray[np.uint8]:
+    """Returns the upright 8-bit colour pixels of a picture file, with shape (H, W, 3).
+
+    Grey becomes three equal channels, transparency goes over white, of 16 bits the upper 8 stay.
+    """
+    file = file_at(path)
+    samples = opaque(file)
+    if samples.dtype == np.uint16:
+        samples = (samples >> 8).astype(np.uint8)
+    if samples.dtype != np.uint8:
+        raise UnreadableFile(
+            f"{file.name}: got samples of {samples.dtype}, wanted a picture of 8 or 16 bits"
+        )
+    return samples if samples.ndim == 3 else np.repeat(samples[:, :, None], 3, axis=2)
 
 
-def decode(content: bytes, name: str) -> NDArray[np.uint8]:
-    """Returns the upright 8-bit colour pixels of a picture file's bytes, (H, W, 3)."""
-    from PIL import Image, ImageOps
+def pixels(path: str | os.PathLike[str] | File) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Returns the upright pixels of a picture file at their full depth, (H, W) or (H, W, 3).
 
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16"):
-                grey = (np.asarray(image) >> 8).astype(np.uint8)
-                return np.repeat(grey[:, :, None], 3, axis=2)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableFile(f"{name}: not a readable picture ({error})") from error
+    One scale for 8 and 16 bits, so that they mix: black is 0 and white is 255. Eight bits stay
+    uint8; sixteen become float32, in steps of 1/257. Other samples keep their values, as float32.
+    Transparency goes over white.
+    """
+    samples = opaque(file_at(path))
+    if samples.dtype == np.uint16:
+        return samples.astype(np.float32) / np.float32(257)
+    return samples if samples.dtype == np.uint8 else samples.astype(np.float32)
+
+
+def opaque(file: File) -> np.ndarray:
+    """Returns the samples of a picture file over white, with shape (H, W) or (H, W, 3)."""
+    with reading(file, "a picture"):
+        samples, _, _ = read_samples(file)
+        if samples.dtype == bool:
+            samples = samples.astype(np.uint8) * np.uint8(255)
+        samples = samples.astype(samples.dtype.newbyteorder("="))
+        if samples.ndim == 3 and samples.shape[2] in (2, 4):
+            if samples.dtype.kind != "u":
+                raise ValueError(f"opacity of {samples.dtype} is not understood")
+            white = int(np.iinfo(samples.dtype).max)
+            wide = samples.astype(np.uint64)
+            over = wide[..., :-1] * wide[..., -1:] + white * (white - wide[..., -1:])
+            samples = ((over + white // 2) // white).astype(samples.dtype)
+        if samples.ndim == 3 and samples.shape[2] == 1:
+            samples = samples[..., 0]
+        if samples.shape[2:] not in ((), (3,)) or 0 in samples.shape:
+            raise ValueError(f"shape {samples.shape} is no grey or colour picture")
+        if samples.dtype.kind not in "uif":
+            raise ValueError(f"{samples.dtype} is no type of a picture")
+        all_finite(file.name, samples)
+        return np.ascontiguousarray(samples)
 
 
 class Crops:

@@ -1,0 +1,127 @@
+"""The front door: all images of a folder, a zip or a file, whatever their formats.
+
+    pictures (`photos`)     .png .jpg .tif .bmp .ppm .webp      (H, W) or (H, W, 3), white is 255
+    NIfTI (`nifti`)         .nii .nii.gz                        (H, W), axial unless acquired else
+    DICOM (`dicom`)         by content, or .dcm .ima            (H, W) or (H, W, 3), CT in HU
+    fastMRI (`fastmri`)     .h5 with kspace                     (H, W) complex, coils combined
+    stacks (`stacks`)       .npy .npz .h5                       (H, W) or (H, W, C), as they are
+
+Images are numpy arrays, uint8, float16, float32 or complex64, in physical units; nothing is scaled
+to [-1, 1] here, because only the recipe knows what means black and white. Images come in the order
+of the names of their files, DICOM series after all others, slices in anatomical order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from . import dicom, fastmri, nifti, photos, stacks
+from .sources import File, Skips, UnreadableFile, file_at, listing
+
+__all__ = ["Collection", "images"]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images, and what could not be read.
+
+    Args:
+        images: Each (H, W) or (H, W, C), uint8, float16, float32 or complex64.
+        origins: Name of the file of each image, of the first file for a DICOM series: what images
+            share that must not be divided between training and test.
+        skipped: Name and reason of every file that was left out.
+    """
+
+    images: list[np.ndarray]
+    origins: list[str]
+    skipped: list[tuple[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def summary(self) -> str:
+        """One line: how many images from how many files, how many were skipped and why."""
+        files = len(set(self.origins))
+        said = f"{len(self)} images from {files} {'file' if files == 1 else 'files or series'}"
+        skips = Skips(True, self.skipped).summary()
+        return f"{said}; {skips}" if skips else said
+
+
+def images(path: str | os.PathLike[str], *, under: str = "", skip_bad: bool = False) -> Collection:
+    """Returns all images of a folder (in depth), a zip or a file.
+
+    Files of other kinds, and hidden ones, are passed over.
+
+    Args:
+        path: A folder, a zip, or one file; `file.npz:key` and `file.h5:dataset` name an array.
+        under: Only what is in this folder of it, such as "train"; all when empty.
+        skip_bad: Go on after a file that cannot be read, and list it.
+    Returns:
+        The images; none where there are none.
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+        ImportError: A format needs a package that is not installed.
+        UnreadableFile: A file cannot be read; the message names it.
+    """
+    found = Collection([], [], [])
+    skips = Skips(skip_bad, found.skipped)
+    if Path(path).is_dir() or Path(path).suffix.lower() == ".zip":
+        with listing(path, under) as files:
+            _collect([file for _, file in files], found, skips)
+        return found
+    file = file_at(path)
+    if not Path(file.name).exists():
+        raise FileNotFoundError(f"{path}: no such folder, zip or file")
+    if _reader(file) is None and not dicom.is_dicom(file):
+        raise UnreadableFile(
+            f"{path}: got a file of unknown kind, wanted a folder, a zip, a picture, .npy, .npz, "
+            ".h5, .nii, .nii.gz or DICOM"
+        )
+    _collect([file], found, skips)
+    return found
+
+
+def _collect(files: list[File], found: Collection, skips: Skips) -> None:
+    scans = []
+    for file in files:
+        read = _reader(file)
+        if read is not None:
+            with skips.over(file.name):
+                new = read(file)
+                found.images.extend(new)
+                found.origins.extend([file.name] * len(new))
+        elif dicom.is_dicom(file):
+            scans.append(file)
+    for series in dicom.read(scans, skips):
+        found.images.extend(series.images)
+        found.origins.extend([series.files[0]] * len(series.images))
+
+
+def _reader(file: File) -> Callable[[File], list[np.ndarray]] | None:
+    """What reads a file of this name; None for DICOM, whose files belong together, and others."""
+    if file.suffix in photos.SUFFIXES:
+        return _picture
+    if file.suffix in (".nii", ".nii.gz"):
+        return nifti.slices
+    if file.suffix in (".npy", ".npz"):
+        return stacks.slices
+    return _hdf5 if file.suffix in (".h5", ".hdf5") else None
+
+
+def _picture(file: File) -> list[np.ndarray]:
+    return [photos.pixels(file)]
+
+
+def _hdf5(file: File) -> list[np.ndarray]:
+    if file.path is None:  # unpacked once, not for every slice
+        content = file.read()
+        file = replace(file, member=lambda most: content if most < 0 else content[:most])
+    if file.key is None and fastmri.is_fastmri(file):
+        return fastmri.combined(file)
+    return stacks.slices(file)

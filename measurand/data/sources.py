@@ -1,0 +1,226 @@
+"""Where data come from: files on the disk, folders of them, members of a zip.
+
+A `File` has a name for messages and can be opened, wherever it lies; a reader of a format takes a
+`File` (or a path) and never asks. Members of a zip are read in memory: nothing is unpacked to the
+disk, so no member can be written anywhere, and none may unpack to more than `sized` allows.
+
+A file that cannot be understood raises `UnreadableFile`, whatever is wrong with it. `Skips` either
+lets that error pass, or keeps the name and the reason and goes on with the next file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+__all__ = [
+    "File",
+    "Skips",
+    "UnreadableFile",
+    "file_at",
+    "listing",
+    "reading",
+    "sized",
+    "split_key",
+]
+
+_LARGEST = 4 * 2**30  # bytes that something compressed may unpack to,
+_RATIO = 200  # and how many times its own size, where that is more than
+_SMALL = 2**28  # what is always allowed: an empty label volume packs a thousandfold
+
+
+class UnreadableFile(ValueError):
+    """A file that is not what its name says, or is damaged, or holds no image."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file on the disk or a member of a zip.
+
+    Args:
+        name: What messages call it.
+        path: Where it is; None inside a zip.
+        member: Returns its bytes inside a zip, all of them or the first few.
+        key: Which array of it is meant; None where that is not said.
+    """
+
+    name: str
+    path: Path | None = None
+    member: Callable[[int], bytes] | None = None
+    key: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """The lower-case ending of the name; `.nii.gz` as a whole."""
+        name = PurePosixPath(self.name.lower())
+        return "".join(name.suffixes[-2:]) if name.name.endswith(".nii.gz") else name.suffix
+
+    def open(self) -> BinaryIO:
+        """Returns the file, opened for reading and seekable."""
+        return self.path.open("rb") if self.path else io.BytesIO(self.read())
+
+    def read(self, most: int = -1) -> bytes:
+        """Returns its bytes, or the first `most` of them."""
+        if self.path is None:
+            return self.member(most) if self.member else b""
+        with self.path.open("rb") as file:
+            return file.read(most)
+
+
+def file_at(path: str | os.PathLike[str] | File) -> File:
+    """Returns a path as a `File`, with its key where it has one; a `File` as it is."""
+    if isinstance(path, File):
+        return path
+    alone, key = (Path(path), None) if Path(path).exists() else split_key(Path(path))
+    return File(str(alone), alone, key=key)
+
+
+def split_key(path: str | Path) -> tuple[Path, str | None]:
+    """`file.npz:key` as the file and the key; a name without a key gives None."""
+    text = str(path)
+    for suffix in (".npz:", ".h5:", ".hdf5:"):
+        at = text.lower().rfind(suffix)
+        if at >= 0:
+            return Path(text[: at + len(suffix) - 1]), text[at + len(suffix) :]
+    return Path(text), None
+
+
+@contextmanager
+def reading(source: str | os.PathLike[str] | File, what: str = "") -> Iterator[None]:
+    """Turns whatever a parser of a damaged file raises into `UnreadableFile`.
+
+    Args:
+        source: The file that is read.
+        what: What it was taken for; the ending of its name when empty.
+    Raises:
+        FileNotFoundError: There is no such file.
+        UnreadableFile: The block failed.
+    """
+    file = file_at(source)
+    if file.path is not None:
+        if not file.path.exists():
+            raise FileNotFoundError(f"{file.name}: no such file")
+        if not file.path.is_file():
+            raise UnreadableFile(f"{file.name}: not a file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UnreadableFile:
+        raise
+    except PermissionError as error:
+        raise PermissionError(f"{file.name}: no permission to read it") from error
+    except Exception as error:  # parsers of damaged files raise anything at all
+        reason = str(error).split("\n")[0] or type(error).__name__
+        kind = what or file.suffix
+        raise UnreadableFile(f"{file.name}: cannot be read as {kind}: {reason}") from error
+
+
+def sized(name: str, unpacked: int, stored: int) -> int:
+    """Returns the size of something compressed, if that is a size to be believed.
+
+    Args:
+        name: What is unpacked.
+        unpacked: Bytes that it says it unpacks to.
+        stored: Bytes of the file that holds it.
+    Raises:
+        UnreadableFile: More than 4 GiB, or more than 200 times the file and 256 MiB.
+    """
+    if unpacked > max(stored, min(_LARGEST, max(_SMALL, _RATIO * stored))):
+        raise UnreadableFile(
+            f"{name} unpacks to {unpacked} bytes from {stored}, wanted at most 4 GiB and "
+            f"{_RATIO} times what is stored"
+        )
+    return unpacked
+
+
+@contextmanager
+def listing(path: str | os.PathLike[str], under: str = "") -> Iterator[list[tuple[str, File]]]:
+    """The files of a folder, in depth, or of a zip, sorted by name; open while the block lasts.
+
+    Hidden files and folders, and the leavings of macOS in a zip, are passed over.
+
+    Args:
+        path: A folder or a zip.
+        under: Only what is in this folder of it; all when empty.
+    Yields:
+        Pairs of the name within the folder or zip, and the file.
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+        UnreadableFile: The zip cannot be read.
+    """
+    path, inside = Path(path), PurePosixPath(under)
+    if path.is_dir():
+        found = sorted(f for f in (path / inside).rglob("*") if f.is_file())
+        names = [file.relative_to(path).as_posix() for file in found]
+        yield [
+            (name, File(f"{path}: {name}", file))
+            for name, file in zip(names, found, strict=True)
+            if not _hidden(name)
+        ]
+        return
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder or zip")
+    with reading(path, "a zip"):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        yield [
+            (name, File(f"{path}: {name}", None, _member(archive, members[name])))
+            for name in sorted(members)
+            if PurePosixPath(name).is_relative_to(inside) and not _hidden(name)
+        ]
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[int], bytes]:
+    def read(most: int) -> bytes:
+        stored = os.fstat(archive.fp.fileno()).st_size  # type: ignore[union-attr]
+        sized(f"{archive.filename}: {info.filename}", info.file_size, stored)
+        with archive.open(info) as file:  # checks the CRC where it is read to the end
+            return file.read(most)
+
+    return read
+
+
+def _hidden(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return any((p.startswith(".") and p != "..") or p == "__MACOSX" for p in parts)
+
+
+@dataclass
+class Skips:
+    """What to do about a file that cannot be read: stop, or remember it and go on.
+
+    Args:
+        carry_on: Go on.
+        found: Name and reason of every file that was left out.
+    """
+
+    carry_on: bool
+    found: list[tuple[str, str]] = field(default_factory=list)
+
+    @contextmanager
+    def over(self, name: str) -> Iterator[None]:
+        """The block reads the file `name`; where it fails, it ends early."""
+        try:
+            yield
+        except (UnreadableFile, OSError) as error:
+            if not self.carry_on:
+                raise
+            self.found.append((name, str(error).removeprefix(name).lstrip(": ")))
+
+    def summary(self) -> str:
+        """One sentence: how many were left out and why; empty where none was."""
+        if not self.found:
+            return ""
+        shown = "; ".join(f"{name} ({reason})" for name, reason in self.found[:3])
+        more = f" and {len(self.found) - 3} more" if len(self.found) > 3 else ""
+        files = "1 file" if len(self.found) == 1 else f"{len(self.found)} files"
+        return f"{files} skipped: {shown}{more}"
