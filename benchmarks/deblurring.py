@@ -44,7 +44,7 @@ NOISE = 0.02 * 2  # of images in [-1, 1]
 Method = Any
 
 # the weights of TV, in nll units, by kernel: chosen on val
-TV_WEIGHTS = {"levin09_0": 10.0, "levin09_3": 10.0, "gaussian_1.6": 10.0, "gaussian_3.0": 10.0}
+TV_WEIGHTS = {"levin09_0": 4.0, "levin09_3": 4.0, "gaussian_1.6": 2.5, "gaussian_3.0": 1.5}
 LEARNED: dict[str, Method] = {"HQS": HQS(), "HQS 8": HQS(steps=8), "ADMM": ADMM(), "RED": RED()}
 
 HIGHS = (20 / 255, 49 / 255, 100 / 255)
@@ -146,7 +146,7 @@ def search(name: str, prior: Denoiser | None, x: Tensor, args: argparse.Namespac
         write(f"deblurring_search_{name.replace(' ', '_')}", {"images": len(x), "trials": trials})
         return mean
 
-    best = {"weight": 10.0} if name == "TV" else knobs(LEARNED[name])
+    best = {"weight": 4.0} if name == "TV" else knobs(LEARNED[name])
     for _ in range(args.rounds):
         for knob, values in GRIDS[name].items():
             best = max(({**best, knob: value} for value in (best[knob], *values)), key=score)

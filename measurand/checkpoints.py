@@ -43,6 +43,7 @@ __all__ = [
 
 WEIGHTS = Path(__file__).parent / "weights"
 FORMAT = "measurand-1"
+KINDS = {"float32": torch.float32, "complex64": torch.complex64}  # of images
 
 
 class DamagedFile(ValueError):
@@ -127,6 +128,7 @@ def save_prior(
         "kind": "edm",
         "net": prior.net.config,
         "channels": prior.channels,
+        "dtype": str(prior.dtype).removeprefix("torch."),
         "sigma_data": prior.sigma_data,
         "range": list(prior.range),
         "sigma_range": list(prior.sigma_range),
@@ -184,6 +186,7 @@ def load_prior(
     prior = EDMDenoiser(
         net,
         channels=card["channels"],
+        dtype=KINDS[card.get("dtype", "float32")],
         sigma_data=card["sigma_data"],
         range=tuple(card["range"]),
         sigma_range=tuple(card["sigma_range"]),

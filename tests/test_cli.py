@@ -241,7 +241,7 @@ def test_evaluate_measures_denoising(here, capsys):
     assert run("evaluate", prior, "--data", "set", "--under", "test", "--levels", 25, "--limit", 2,
                "--json") == 0  # fmt: skip
     record = json.loads(capsys.readouterr().out)
-    assert record["pictures"] == 2 and 5 < record["psnr"]["25"] < 60
+    assert record["images"] == 2 and 5 < record["psnr"]["25"] < 60
 
 
 def test_priors_lists_what_ships(capsys):
@@ -257,7 +257,7 @@ def test_train_makes_a_prior_that_reconstruct_takes(here, capsys):
     for i in range(2):
         picture(here / "set" / f"{i}.png", 40, 40, 3)
     assert run("train", "natural-color", "--recipe.widths", 4, 8, "--recipe.blocks", 1,
-               "--recipe.crop", 16, "--recipe.batch", 2, "--data", "set", "--steps", 3,
+               "--recipe.crops", 16, 32, "--recipe.batch", 2, "--data", "set", "--steps", 3,
                "--device", "cpu", "--out", "t", "--quiet") == 0  # fmt: skip
     weights = next((here / "t").glob("*.safetensors"))
     y = picture(here / "y.png", 16, 16, 3)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from measurand.data.files import UnreadableFile
-from measurand.data.photos import Crops, load, pictures
+from measurand.data.photos import load, pictures
 
 RANDOM = np.random.default_rng(0)
 COLOR = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -146,53 +146,6 @@ def test_a_bad_zip_is_named(tmp_path):
             pictures(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="gone: no such folder or zip"):
         pictures(tmp_path / "gone")
-
-
-def test_crops_are_a_pure_function_of_seed_and_step():
-    images = [RANDOM.integers(0, 256, (20 + k, 30, 3), dtype=np.uint8) for k in range(4)]
-    a = Crops(images, seed=1)(7, 5, 16)
-    assert a.shape == (5, 3, 16, 16) and a.min() >= -1 and a.max() <= 1
-    crops = Crops(images, seed=1)
-    crops(3, 2, 8)
-    assert torch.equal(crops(7, 5, 16), a)
-    assert not torch.equal(crops(8, 5, 16), a)
-    assert not torch.equal(Crops(images, seed=2)(7, 5, 16), a)
-
-
-def test_crops_come_from_everywhere_in_all_symmetries():
-    """Every pixel has its own value: each crop must be one of the 8 symmetries of a true crop."""
-    picture = np.arange(36, dtype=np.uint8).reshape(6, 6, 1)
-    places, turns = set(), set()
-    for x in Crops([picture])(0, 600, 3):
-        values = np.round((x[0].numpy() + 1) * 127.5).astype(int)
-        top, left = values.min() // 6, values.min() % 6
-        true = picture[top : top + 3, left : left + 3, 0].astype(int)
-        symmetries = [np.rot90(f, r) for f in (true, true[::-1]) for r in range(4)]
-        (turn,) = [i for i, s in enumerate(symmetries) if np.array_equal(s, values)]
-        places.add((top, left))
-        turns.add(turn)
-    assert places == {(i, j) for i in range(4) for j in range(4)} and turns == set(range(8))
-    plain = Crops([picture], dihedral=False)(0, 50, 3)
-    assert (plain[:, 0, 0, 0] < plain[:, 0, 2, 2]).all()
-    assert (plain[:, 0, 0, 0] < plain[:, 0, 0, 2]).all()
-
-
-def test_pictures_are_chosen_by_the_number_of_their_crops():
-    small, large = np.zeros((9, 8, 3), np.uint8), np.full((16, 13, 3), 255, np.uint8)
-    tiny = np.full((7, 99, 3), 128, np.uint8)
-    x = Crops([small, large, tiny])(0, 3000, 8)
-    share = (x.mean((1, 2, 3)) > 0.5).float().mean()
-    assert share == pytest.approx(54 / 56, abs=0.02)  # 2 and 9 * 6 crops
-    assert ((x == -1) | (x == 1)).all()
-
-
-def test_crops_that_cannot_be():
-    with pytest.raises(ValueError, match="no picture has 32 x 32"):
-        Crops([COLOR])(0, 1, 32)
-    with pytest.raises(ValueError, match="0 pictures"):
-        Crops([])
-    with pytest.raises(ValueError, match=r"\[1, 3\] channels"):
-        Crops([COLOR, COLOR[..., :1]])
 
 
 def test_real_photographs(shared_data):

@@ -13,8 +13,8 @@ FLOORS = [
     {"solvers"},
     {"samplers", "unfolded", "bridges"},
     {"checkpoints", "data"},
-    {"training", "ema", "gradients"},
-    {"recipes", "shift", "batch", "export", "viewer", "check", "fit", "report", "demo"}
+    {"training", "ema", "gradients", "domains", "quality"},
+    {"recipes", "journal", "shift", "batch", "export", "viewer", "check", "fit", "report", "demo"}
     | {"arguments", "restore"},
     {"commands"},
     {"cli"},

@@ -6,11 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from measurand import recipes
 from measurand.checkpoints import load_prior, load_tensors
-from measurand.priors.edm import EDMDenoiser
-from measurand.recipes import held_out_psnr, natural_color, train_recipe
+from measurand.recipes import natural_color, train_recipe
 
-TINY = replace(natural_color, name="tiny", widths=(8, 8), blocks=1, batch=4, crop=16, warmup=2)
+TINY = replace(
+    natural_color, name="tiny", widths=(8, 8), blocks=1, batch=4, crops=(16, 32), warmup=2
+)
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def test_a_run_leaves_weights_and_a_record(data, tmp_path, capfd):
     files = train_recipe(TINY, [data], out, steps=12)
     assert set(files) == {"tiny-0.05", "tiny-0.1"}
     asked = json.loads((out / "run.json").read_text())
-    assert asked["pictures"] == 5 and asked["recipe"]["batch"] == 4
+    assert asked["images"] == 5 and asked["recipe"]["batch"] == 4
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == last["steps"] == 12 and last["patches"] == 48
     assert last["images_per_second"] > 0 and last["tflops"] > 0 and len(last["loss"]) == 4
@@ -59,17 +61,36 @@ def test_no_licence_no_training(data, tmp_path):
 
 def test_no_pictures_no_training(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty: got no picture to train on"):
+    with pytest.raises(ValueError, match="empty: got no image to train on"):
         train_recipe(TINY, [tmp_path / "empty"], tmp_path / "out", steps=1)
 
 
-def test_psnr_of_a_denoiser_that_does_nothing():
-    """D(v) = v has the error of the noise: 20 log10(255 / level) dB."""
-
-    class Identity(EDMDenoiser):
-        def forward(self, v, sigma, condition=None):
-            return v
-
-    images = [np.full((300, 310, 3), 128, np.uint8)] * 2
-    found = held_out_psnr(Identity(torch.nn.Conv2d(3, 3, 1)), images, levels=(15, 50))
-    assert found == pytest.approx({"15": 24.61, "50": 14.15}, abs=0.05)
+def test_every_recipe_has_a_small_run(tmp_path):
+    """All domains, tiny networks: batches, loss, quality, card and file fit together."""
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "train.npz", images=random.uniform(0, 1, (2, 40, 40)).astype(np.float32))
+    (tmp_path / "pictures").mkdir()
+    for k in range(2):
+        picture = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{k}.png")
+    named = [r for r in vars(recipes).values() if isinstance(r, recipes.Recipe)]
+    assert len({r.name for r in named}) == len(named) == 8
+    for recipe in named:
+        kind = type(recipe.domain).__name__
+        data = {"Kernels": [], "Brain": ["train.npz"], "Body": ["train.npz"]}.get(
+            kind, ["pictures"]
+        )
+        whole = kind in ("Faces", "Kernels")
+        domain = replace(recipe.domain, side=32) if whole else recipe.domain
+        small = replace(
+            recipe, widths=(8, 8, 8), blocks=1, batch=2, crops=(32, 32), warmup=2, domain=domain
+        )
+        paths = [tmp_path / name for name in data]
+        out = tmp_path / recipe.name
+        files = train_recipe(small, paths, out, held_out=paths, steps=2, quiet=True)
+        prior = load_prior(files[f"{recipe.name}-0.05"])
+        assert prior.channels == domain.channels and prior.dtype == domain.dtype
+        assert prior.card["units"] == domain.facts["units"]
+        x = torch.zeros(1, prior.channels, 9, 11, dtype=prior.dtype)
+        assert prior.denoise(x, 0.1).shape == x.shape
+        assert prior.card["held_out_psnr"]["25"] > 0

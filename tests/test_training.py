@@ -198,13 +198,13 @@ import sys, torch
 from dataclasses import replace
 import numpy as np
 from measurand import recipes
-from measurand.data import photos
+from measurand.domains import photographs
 torch.set_num_threads(1)
 random = np.random.default_rng(0)
 images = [random.integers(0, 256, (40, 48, 3), dtype=np.uint8) for _ in range(3)]
-photos.pictures = lambda path, under="": [] if under else images
+photographs.pictures = lambda path, under="", skip_bad=False: [] if under else images
 recipe = replace(
-    recipes.natural_color, widths=(8, 8), batch=4, crop=16, blocks=1, warmup=3, name="t"
+    recipes.natural_color, widths=(8, 8), batch=4, crops=(16, 32), blocks=1, warmup=3, name="t"
 )
 recipes.train_recipe(recipe, ["x"], sys.argv[1], steps=40, workers=2, save_every=0.0,
                      resume=True, quiet=True)

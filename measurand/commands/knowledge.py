@@ -7,41 +7,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import tyro
+from torch import Tensor
 from tyro.conf import Positional
 
 from .. import recipes
 from ..checkpoints import known_priors, load_prior, load_tensors
-from ..data import photos
+from ..domains import Photographs
+from ..priors.edm import EDMDenoiser
+from ..quality import calibration, denoising_psnr
 from .devices import device_named
 
 __all__ = ["Evaluate", "Priors", "Train", "seconds"]
+
+RECIPES = [value for value in vars(recipes).values() if isinstance(value, recipes.Recipe)]
 
 if TYPE_CHECKING:
     Recipe: TypeAlias = Any
 else:
     Recipe = tyro.extras.subcommand_type_from_defaults(
-        {
-            value.name: value
-            for value in vars(recipes).values()
-            if isinstance(value, recipes.Recipe)
-        },
+        {recipe.name: recipe for recipe in RECIPES},
         prefix_names=False,
     )
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Denoising quality of a prior on a set of pictures.
+    """Denoising quality of a prior on a set of images.
 
-    Centre crops of 256 x 256 pixels, noise of picture k (sorted by name) from seed k, mean PSNR in
-    dB over the pictures.
+    Centre crops of 256 x 256 pixels, noise of image k (sorted by name) from seed k, mean PSNR in
+    dB over the images.
 
     Args:
         prior: A prior that ships, or a weight file.
-        data: A folder or a zip of pictures.
-        under: Only the pictures in this folder of it, such as test.
-        levels: Noise levels, as standard deviations on the scale of 255.
-        limit: Use the first pictures only.
+        data: A folder, a zip or a file of images of the prior's domain.
+        under: Only what is in this folder of it, such as test.
+        levels: Noise levels, as standard deviations in 255ths of the range of the images.
+        limit: Use the first images only.
+        calibration: Also compare the error that the prior expects with its true error.
         device: cpu, cuda, or auto.
         json: Print JSON.
     """
@@ -51,21 +53,34 @@ class Evaluate:
     under: str = ""
     levels: tuple[float, ...] = (15.0, 25.0, 50.0)
     limit: int | None = None
+    calibration: bool = False
     device: str = "auto"
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
         prior = load_prior(self.prior, device=device_named(self.device))
-        images = photos.pictures(self.data, under=self.under)[: self.limit]
-        found = recipes.held_out_psnr(prior, images, levels=self.levels)
+        images = self.images(prior)
+        found = denoising_psnr(prior, images, levels=self.levels)
+        known = calibration(prior, images) if self.calibration else {}
         if self.json:
-            record = {"prior": self.prior, "pictures": len(images), "psnr": found}
-            print(json.dumps(record))
+            record = {"prior": self.prior, "images": len(images), "psnr": found}
+            print(json.dumps({**record, "calibration": known} if known else record))
         else:
-            print(f"{self.prior} on {len(images)} pictures of {self.data}")
+            print(f"{self.prior} on {len(images)} images of {self.data}")
             for level, value in found.items():
                 print(f"  noise {level:>4} of 255: {value:.2f} dB")
+            for level, value in known.items():
+                print(f"  sigma {level:>4}: predicted over measured error {value:.3f}")
         return 0
+
+    def images(self, prior: EDMDenoiser) -> list[Tensor]:
+        """The images that the prior's domain finds in the data, centre crops of 256 pixels."""
+        named = prior.card.get("recipe", {}).get("domain")
+        known = (recipe.domain for recipe in RECIPES if repr(recipe.domain) == named)
+        images = next(known, Photographs()).look(self.data, self.under)[: self.limit]
+        if not images:
+            raise ValueError(f"{self.data}: got no image to measure the prior on")
+        return images
 
 
 @dataclass(frozen=True)
@@ -74,27 +89,35 @@ class Train:
 
     Args:
         recipe: What to train; its fields can be changed.
-        data: Folders or zips of pictures.
+        data: Folders, zips or files of images; none for kernels, which are made.
+        held_out: More files, to measure the quality on.
         out: Folder of the run; runs/NAME when absent.
         time_budget: How long to train: 90s, 20m, 2h.
         steps: Number of steps instead.
         init: A prior to start from.
         resume: Go on with the run in the folder.
         workers: Threads on a CPU, one part of each batch each.
+        micro: Most images differentiated at once, where memory is short.
         device: cpu, cuda, or auto.
+        skip_bad: Leave out files that cannot be read, and say so.
         quiet: Print nothing but errors.
+        tensorboard: Also write events for TensorBoard.
     """
 
     recipe: Recipe
-    data: tuple[Path, ...]
+    data: tuple[Path, ...] = ()
+    held_out: tuple[Path, ...] = ()
     out: Path | None = None
     time_budget: str | None = None
     steps: int | None = None
     init: str | None = None
     resume: bool = False
     workers: int = 1
+    micro: int | None = None
     device: str = "auto"
+    skip_bad: bool = False
     quiet: bool = False
+    tensorboard: bool = False
 
     def __call__(self, command: list[str]) -> int:
         if (self.time_budget is None) == (self.steps is None):
@@ -103,13 +126,17 @@ class Train:
             self.recipe,
             self.data,
             self.out or Path("runs") / self.recipe.name,
+            held_out=self.held_out,
             steps=self.steps,
             time_budget=None if self.time_budget is None else seconds(self.time_budget),
             device=device_named(self.device),
             resume=self.resume,
             init=self.init,
             workers=self.workers,
+            micro=self.micro,
+            skip_bad=self.skip_bad,
             quiet=self.quiet,
+            tensorboard=self.tensorboard,
         )
         if not self.quiet:
             print("\n".join(str(path) for path in files.values()))

@@ -5,14 +5,11 @@ looked up, grey as three equal channels, 16 bit at its full depth, transparency 
 
 `pixels(path)` is the same picture as an array at its full depth, grey or colour.
 
-`pictures(path)` reads a whole folder or zip once, in colour at 8 bit; `Crops` keeps the pixels in
-one flat array and cuts random crops from it, so that nothing is decoded while training. The crops
-of a step are a pure function of (seed, step): a run that is resumed sees what it would have seen.
+`pictures(path)` reads a whole folder or zip once, in colour at 8 bit.
 """
 
 import os
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +21,7 @@ from .arrays import all_finite
 from .files import read_image, read_samples
 from .sources import File, Skips, UnreadableFile, file_at, listing, reading
 
-__all__ = ["Crops", "color", "load", "pictures", "pixels"]
+__all__ = ["color", "load", "pictures", "pixels"]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -126,59 +123,3 @@ def opaque(file: File) -> np.ndarray:
             raise ValueError(f"{samples.dtype} is no type of a picture")
         all_finite(file.name, samples)
         return np.ascontiguousarray(samples)
-
-
-class Crops:
-    """Random square crops of many pictures, a pure function of (seed, step).
-
-    Args:
-        images: Pictures, each (H, W, C) uint8.
-        seed: Chooses the whole sequence.
-        dihedral: Also turn and mirror: the eight symmetries of the square.
-    Raises:
-        ValueError: There is no picture, or they differ in their channels.
-    """
-
-    def __init__(
-        self, images: Sequence[NDArray[np.uint8]], *, seed: int = 0, dihedral: bool = True
-    ) -> None:
-        channels = {image.shape[2] for image in images}
-        if len(channels) != 1:
-            raise ValueError(
-                f"Crops: got {len(images)} pictures with {sorted(channels)} channels, wants at "
-                "least one picture and one number of channels"
-            )
-        self.seed, self.dihedral = seed, dihedral
-        self.shapes = np.array([image.shape for image in images])
-        self.starts = np.concatenate(([0], self.shapes.prod(1).cumsum()))
-        self.flat = np.concatenate([image.ravel() for image in images])
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def __call__(self, step: int, n: int, size: int) -> Tensor:
-        """Returns the crops of one step, with shape (n, C, size, size) in [-1, 1].
-
-        Every crop of every picture is equally likely.
-
-        Args:
-            step: Number of the batch.
-            n: Number of crops.
-            size: Height and width, in pixels.
-        Raises:
-            ValueError: Every picture is smaller than the crop.
-        """
-        rooms = (self.shapes[:, :2] - size + 1).clip(0).prod(1)
-        if not rooms.any():
-            raise ValueError(f"Crops: no picture has {size} x {size} pixels or more")
-        random = np.random.default_rng((self.seed, step))
-        crops = np.empty((n, size, size, self.shapes[0, 2]), np.uint8)
-        for i, k in enumerate(random.choice(len(rooms), n, p=rooms / rooms.sum())):
-            image = self.flat[self.starts[k] : self.starts[k + 1]].reshape(self.shapes[k])
-            top, left = (int(random.integers(room + 1)) for room in self.shapes[k, :2] - size)
-            crop = image[top : top + size, left : left + size]
-            if self.dihedral:
-                turn = int(random.integers(8))
-                crop = np.rot90(crop[::-1] if turn & 4 else crop, turn & 3)
-            crops[i] = crop
-        return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1

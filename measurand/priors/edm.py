@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..tensors import per_item
+from ..tensors import from_channels, per_item, to_channels
 
 __all__ = ["EDMDenoiser", "edm_loss", "fast_dtype", "lognormal_sigma"]
 
@@ -43,19 +43,20 @@ class EDMDenoiser(nn.Module):
     Args:
         net: Network (x, c) or (x, c, condition) -> output, of x's shape.
         channels: Channels of the image.
+        dtype: Kind of the images; a complex channel is two real ones to the network, and sigma is
+            the level of each of these.
         sigma_data: Standard deviation of the images, in image units.
         range: Lowest and highest value of the images the network was trained on.
         sigma_range: Lowest and highest noise level it was trained on, in image units.
         card: What is known of the weights: data, licence, training, results.
     """
 
-    dtype = torch.float32
-
     def __init__(
         self,
         net: nn.Module,
         *,
         channels: int = 3,
+        dtype: torch.dtype = torch.float32,
         sigma_data: float = 0.5,
         range: tuple[float, float] = (-1.0, 1.0),
         sigma_range: tuple[float, float] = (0.002, 80.0),
@@ -64,12 +65,13 @@ class EDMDenoiser(nn.Module):
         super().__init__()
         self.net = net
         self.channels = channels
+        self.dtype = dtype
         self.sigma_data = sigma_data
         self.range = range
         self.sigma_range = sigma_range
         self.card = dict(card or {})
 
-    def forward(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
         """Returns D(v, sigma) = E[x given v = x + sigma n].
 
         Args:
@@ -79,13 +81,25 @@ class EDMDenoiser(nn.Module):
         Returns:
             The denoised image, of v's shape and dtype.
         Raises:
-            ValueError: v is complex or has other channels than the prior.
+            ValueError: v is of another kind, or has other channels than the prior.
         """
-        if v.is_complex() or v.ndim != 4 or v.shape[1] != self.channels:
+        complex_ = self.dtype.is_complex
+        if v.is_complex() != complex_ or v.ndim != 4 or v.shape[1] != self.channels:
+            kind = "complex" if complex_ else "real"
             raise ValueError(
-                f"EDMDenoiser: got an image of shape {tuple(v.shape)} and {v.dtype}, wants real "
+                f"EDMDenoiser: got an image of shape {tuple(v.shape)} and {v.dtype}, wants {kind} "
                 f"(B, {self.channels}, H, W)"
             )
+        if not complex_:
+            return self.preconditioned(v, sigma, condition)
+        return from_channels(self.preconditioned(to_channels(v), sigma, condition))
+
+    forward = denoise
+
+    def preconditioned(
+        self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None
+    ) -> Tensor:
+        """Returns D(v, sigma) of the real channels that the network sees."""
         x = v.float()
         level = per_item(sigma, x)
         s = self.sigma_data
@@ -101,12 +115,10 @@ class EDMDenoiser(nn.Module):
         output = output.to(x.dtype, memory_format=torch.contiguous_format)
         return torch.addcmul(x * (s**2 / total), output, level * s * total.rsqrt()).to(v.dtype)
 
-    denoise = forward
-
     def extra_repr(self) -> str:
         return (
-            f"channels={self.channels}, sigma_data={self.sigma_data}, range={self.range}, "
-            f"sigma_range={self.sigma_range}"
+            f"channels={self.channels}, dtype={self.dtype}, sigma_data={self.sigma_data}, "
+            f"range={self.range}, sigma_range={self.sigma_range}"
         )
 
 
@@ -118,11 +130,11 @@ def edm_loss(prior: EDMDenoiser, batch: Mapping[str, Tensor]) -> Tensor:
     Args:
         prior: The denoiser.
         batch: "x" images (B, C, H, W), "sigma" levels (B,), "noise" of x's shape, standard
-            normal, and "condition" where the network sees one.
+            normal in each real channel, and "condition" where the network sees one.
     """
     x, sigma, s = batch["x"], batch["sigma"], prior.sigma_data
     level = per_item(sigma, x)
-    error = prior(x + level * batch["noise"], sigma, batch.get("condition")) - x
+    error = to_channels(prior(x + level * batch["noise"], sigma, batch.get("condition")) - x)
     weight = (sigma**2 + s**2) / (sigma * s) ** 2
     return weight * error.square().flatten(1).mean(1)
 
@@ -152,9 +164,10 @@ def lognormal_sigma(
     """
     # paper: lognormal only; here: a normal of this width visits neither end of [low, high] in a
     # short run, and samplers start at the high end
-    usual = mean + std * torch.randn(n, generator=generator)
-    spread = torch.empty(n).uniform_(math.log(low), math.log(high), generator=generator)
-    chosen = torch.rand(n, generator=generator) < uniform
+    usual = mean + std * torch.randn(n, generator=generator, device=generator.device)
+    spread = torch.empty(n, device=generator.device)
+    spread.uniform_(math.log(low), math.log(high), generator=generator)
+    chosen = torch.rand(n, generator=generator, device=generator.device) < uniform
     return torch.where(chosen, spread, usual).exp().clamp(low, high)
 
 

@@ -1,0 +1,10 @@
+"""What the images of a prior are: where they come from, and what they become for a network."""
+
+from .body import Body
+from .brain import Brain
+from .faces import Faces
+from .kernels import Kernels
+from .material import Domain, Material
+from .photographs import Photographs
+
+__all__ = ["Body", "Brain", "Domain", "Faces", "Kernels", "Material", "Photographs"]

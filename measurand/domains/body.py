@@ -1,0 +1,59 @@
+"""Computed tomography of the body: axial slices in Hounsfield units."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.collection import images
+from .material import Material, Paths, central, from_files
+
+__all__ = ["Body"]
+
+
+@dataclass(frozen=True)
+class Body:
+    """Slices x = 2 (HU - low) / (high - low) - 1, clipped to [-1, 1].
+
+    The map is affine inside the window, so that attenuation `mu = mu_water (1 + HU / 1000)` is
+    affine in x and a projection stays a linear measurement. While training, contrast and level
+    vary by `scale`: scanners and energies differ.
+
+    Args:
+        window: Lowest and highest value, in Hounsfield units.
+        scale: Largest relative change of (HU + 1000).
+    """
+
+    window: tuple[float, float] = (-1000.0, 2000.0)
+    scale: float = 0.05
+    channels = 1
+    dtype = torch.float32
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"units": "HU, [low, high] to [-1, 1]", "window": list(self.window)}
+
+    def open(
+        self, data: Paths, held_out: Paths, *, seed: int, device: torch.device, skip_bad: bool
+    ) -> Material:
+        return from_files(self, data, held_out, seed=seed, device=device, skip_bad=skip_bad)
+
+    def look(self, path: Path, under: str = "") -> list[Tensor]:
+        return central(self, self.read(path, under))
+
+    def read(self, path: Path, under: str, skip_bad: bool = False) -> list[NDArray[Any]]:
+        found = images(path, under=under, skip_bad=skip_bad).images
+        return [np.clip(x, -1024, 3071).astype(np.int16) for x in found]
+
+    def image(self, stored: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Returns stored Hounsfield units as images, with a random gain where training."""
+        hu = stored.float()
+        if generator is not None:
+            u = torch.rand((len(hu), 1, 1, 1), generator=generator, device=hu.device)
+            hu = (hu + 1000) * (1 + self.scale * (2 * u - 1)) - 1000
+        low, high = self.window
+        return (2 * (hu - low) / (high - low) - 1).clamp(-1, 1)

@@ -1,0 +1,154 @@
+"""What a domain gives to a training run: batches without end, and images held out.
+
+A new domain is one file here: a frozen dataclass that says what its images are (`channels`,
+`dtype`, `range`), and opens a user's files, or makes images itself.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.crops import Crops
+
+__all__ = ["Domain", "Material", "OfFiles", "central", "from_files", "generator_of"]
+
+Paths = Sequence[str | os.PathLike[str]]
+Images = list[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Material:
+    """The images of one training run.
+
+    Args:
+        batch: (step, n, size) -> n images (n, C, size, size), a pure function.
+        held_out: Images that are not trained on, each (1, C, H, W).
+        images: How many there are to train on; 0 where they are made without end.
+    """
+
+    batch: Callable[[int, int, int], Tensor]
+    held_out: tuple[Tensor, ...]
+    images: int
+
+
+class Domain(Protocol):
+    """What the images of a prior are."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image; of a complex image 1, which a network sees as two."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32 or complex64."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the card says of values and units."""
+        ...
+
+    def look(self, path: Path, under: str = "") -> list[Tensor]:
+        """Returns the images of some files as a network sees them, centres of 256 pixels.
+
+        Args:
+            path: A folder, a zip or a file.
+            under: Only what is in this folder of it; all when empty.
+        Returns:
+            Images, each (1, C, H, W).
+        """
+        ...
+
+    def open(
+        self, data: Paths, held_out: Paths, *, seed: int, device: torch.device, skip_bad: bool
+    ) -> Material:
+        """Returns the images of some files to train on.
+
+        Args:
+            data: Folders, zips and files. Where one has folders `train` and `val`, these are used,
+                the first for training, the second held out.
+            held_out: Further files to hold out.
+            seed: Chooses crops and everything random.
+            device: Where the batches are made.
+            skip_bad: Leave out files that cannot be read, with a warning.
+        Raises:
+            ValueError: There is no image in the data.
+        """
+        ...
+
+
+class OfFiles(Protocol):
+    """The part of a domain of files that `from_files` and `central` need."""
+
+    def read(self, path: Path, under: str, skip_bad: bool) -> Images:
+        """Returns the images of some files as they are stored, each (H, W) or (H, W, C)."""
+        ...
+
+    def image(self, stored: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Returns stored crops (n, C, h, w) as images, augmented where there is a generator."""
+        ...
+
+
+def from_files(
+    domain: OfFiles,
+    data: Paths,
+    held_out: Paths,
+    *,
+    seed: int,
+    device: torch.device,
+    skip_bad: bool,
+    turn: bool = True,
+) -> Material:
+    """Returns random crops of files, and up to 16 held-out images, spread over all there are.
+
+    Args:
+        domain: Reads files, and makes images of what they store.
+        data: See `Domain.open`; so for the others.
+        held_out: Further files to hold out.
+        seed: Chooses the crops and augmentations.
+        device: Where the pixels lie.
+        skip_bad: Leave out files that cannot be read.
+        turn: Crops are turned by quarters, too, and not only mirrored.
+    Raises:
+        ValueError: The data hold no image.
+    """
+    training: Images = []
+    kept: Images = [x for path in held_out for x in domain.read(Path(path), "", skip_bad)]
+    for path in map(Path, data):
+        parted = path.is_dir() or path.suffix.lower() == ".zip"
+        found = domain.read(path, "train", skip_bad) if parted else []
+        training += found or domain.read(path, "", skip_bad)
+        kept += domain.read(path, "val", skip_bad) if found else []
+    if not training:
+        raise ValueError(f"{', '.join(str(path) for path in data)}: got no image to train on")
+    crops = Crops(training, seed=seed, turn=turn, device=device)
+
+    def batch(step: int, n: int, size: int) -> Tensor:
+        return domain.image(crops(step, n, size), generator_of(seed, step, device))
+
+    spread = kept[:: max(1, len(kept) // 16)][:16]
+    shown = (x.to(device) for x in central(domain, spread))
+    return Material(batch, tuple(shown), len(training))
+
+
+def central(domain: OfFiles, stored: Images, size: int = 256) -> list[Tensor]:
+    """Returns the central parts of stored images as images, each (1, C, h, w)."""
+    shown = []
+    for x in stored:
+        top, left = (max(0, (n - size) // 2) for n in x.shape[:2])
+        part = torch.tensor(x[top : top + size, left : left + size].copy())
+        part = part if part.ndim == 3 else part[..., None]
+        shown.append(domain.image(part.movedim(-1, 0)[None], None))
+    return shown
+
+
+def generator_of(seed: int, step: int, device: torch.device | str) -> torch.Generator:
+    """Returns the generator of everything random in one step."""
+    return torch.Generator(device).manual_seed((seed << 40) + step)

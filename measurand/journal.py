@@ -1,0 +1,139 @@
+"""How a training run goes: `metrics.jsonl`, a line on the screen, and TensorBoard where wanted."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .priors.edm import EDMDenoiser
+from .training import Progress
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """Records how a run goes, called after each step.
+
+    A line says step and steps, patches (of the small crops' size), seconds, images per second,
+    achieved TFLOP/s (three times the forward pass), mean loss in the bands of sigma that `edges`
+    parts, norm of the gradient, relative learning rate, steps skipped so far, seconds to go, and
+    now and then the quality of an average of the weights.
+
+    Args:
+        path: The file that lines are appended to.
+        prior: The denoiser in training.
+        quality: Measures an average of its weights: PSNR in dB by noise level.
+        batch: Patches per step.
+        crop: Height and width of a patch, in pixels.
+        evaluate_every: Seconds between measurements of the quality.
+        quiet: Print nothing.
+        tensorboard: Also write events for TensorBoard, beside the file.
+        every: Seconds between lines.
+    """
+
+    edges = (0.05, 0.2, 0.8)
+
+    def __init__(
+        self,
+        path: Path,
+        prior: EDMDenoiser,
+        quality: Callable[[], Mapping[str, float]],
+        *,
+        batch: int,
+        crop: int,
+        evaluate_every: float,
+        quiet: bool = False,
+        tensorboard: bool = False,
+        every: float = 30.0,
+    ) -> None:
+        self.path, self.quality, self.batch, self.quiet = path, quality, batch, quiet
+        self.every, self.evaluate_every = every, evaluate_every
+        self.work = 3 * flops(prior, crop)
+        self.skipped = 0
+        self.evaluated: float | None = None
+        self.last = (0, 0.0)
+        self.bands: list[list[float]] = [[] for _ in range(len(self.edges) + 1)]
+        self.events = events_at(path.parent) if tensorboard else None
+
+    def __call__(self, progress: Progress) -> None:
+        self.skipped += not math.isfinite(progress.gradient)
+        sigma = progress.batch["sigma"].cpu()
+        bands = torch.bucketize(sigma, torch.tensor(self.edges))
+        for band, loss in zip(bands.tolist(), progress.losses.tolist(), strict=True):
+            self.bands[band].append(loss)
+        if self.evaluated is None:
+            self.evaluated, self.last = progress.seconds, (progress.step, progress.seconds)
+        end = progress.step == progress.plan.steps
+        seconds = progress.seconds - self.last[1]
+        if seconds < self.every and not end:
+            return
+        speed = (progress.step - self.last[0]) / max(seconds, 1e-9)
+        line: dict[str, Any] = {
+            "step": progress.step,
+            "steps": progress.plan.steps,
+            "patches": progress.step * self.batch,
+            "seconds": round(progress.seconds, 1),
+            "images_per_second": round(speed * self.batch, 1),
+            "tflops": round(speed * self.batch * self.work / 1e12, 4),
+            "loss": [round(sum(x) / len(x), 4) if x else None for x in self.bands],
+            "gradient": round(progress.gradient, 3),
+            "rate": round(progress.rate, 4),
+            "skipped": self.skipped,
+        }
+        if progress.plan.steps:
+            line["eta"] = round((progress.plan.steps - progress.step) / max(speed, 1e-9))
+        if progress.seconds - self.evaluated >= self.evaluate_every or end:
+            line["psnr"] = dict(self.quality())
+            self.evaluated = progress.seconds
+        self.write(line)
+        self.last = (progress.step, progress.seconds)
+        self.bands = [[] for _ in self.bands]
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Writes one line to all that listen."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if not self.quiet:
+            stamp = time.strftime("%H:%M:%S ")
+            words = " ".join(f"{k}={v}" for k, v in line.items())
+            print(stamp + words, file=sys.stderr, flush=True)
+        if self.events is not None:
+            for name, value in line.items():
+                numbers = dict(enumerate(value)) if isinstance(value, list) else value
+                numbers = numbers if isinstance(numbers, dict) else {"": numbers}
+                for key, number in numbers.items():
+                    if number is not None:
+                        tag = f"{name}/{key}" if key != "" else name
+                        self.events.add_scalar(tag, number, line["step"])
+            self.events.flush()
+
+
+def events_at(folder: Path) -> Any:
+    """Returns a writer of TensorBoard events.
+
+    Raises:
+        ImportError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "--tensorboard needs TensorBoard: pip install 'measurand[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+
+def flops(prior: EDMDenoiser, size: int) -> int:
+    """Returns the floating-point operations of one forward pass on a square image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(prior.parameters()).device
+    x = torch.zeros(1, prior.channels, size, size, device=device, dtype=prior.dtype)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        prior(x, 1.0)
+    return counter.get_total_flops()

@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from measurand.domains import Body, Brain, Faces, Kernels, Photographs
+from measurand.domains.brain import smooth_phase
+from measurand.domains.photographs import luminance
+
+RANDOM = np.random.default_rng(0)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for k, name in enumerate(["train/a", "train/b", "val/c", "test/d"]):
+        path = folder / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(RANDOM.integers(0, 256, (40 + k, 36, 3), dtype=np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory):
+    """Magnitudes and Hounsfield units of a few slices."""
+    folder = tmp_path_factory.mktemp("slices")
+    y, x = np.mgrid[-1:1:48j, -1:1:40j]
+    disk = ((x**2 + y**2) < 0.5)[None] * RANDOM.uniform(0.5, 1, (3, 48, 40))
+    np.savez(folder / "magnitude.npz", images=(255 * disk).astype(np.uint8))
+    np.savez(folder / "hu.npz", images=(-1000 + 1040 * disk).astype(np.float32))
+    complex_ = disk * np.exp(1j * 2 * x)
+    np.savez(folder / "complex.npz", images=complex_.astype(np.complex64))
+    return folder
+
+
+def opened(domain, *data, held_out=()):
+    return domain.open(data, held_out, seed=0, device=CPU, skip_bad=False)
+
+
+FILES = [
+    (Photographs(), "pictures", ""),
+    (Photographs(grey=True), "pictures", ""),
+    (Faces(32), "pictures", ""),
+    (Brain(), "slices", "magnitude.npz"),
+    (Brain(), "slices", "complex.npz"),
+    (Body(), "slices", "hu.npz"),
+]
+
+
+@pytest.mark.parametrize(("domain", "folder", "name"), FILES, ids=str)
+def test_batches_are_pure_and_of_the_domains_kind(domain, folder, name, request):
+    path = request.getfixturevalue(folder) / name
+    material = opened(domain, path)
+    x = material.batch(3, 5, 32)
+    assert x.shape == (5, domain.channels, 32, 32) and x.dtype == domain.dtype
+    assert torch.equal(opened(domain, path).batch(3, 5, 32), x)
+    assert not torch.equal(material.batch(4, 5, 32), x)
+    assert x.abs().max() < 1.5 and x.isfinite().all()
+    (first, *_) = domain.look(path)
+    assert first.shape[:2] == (1, domain.channels) and first.dtype == domain.dtype
+    assert isinstance(domain.facts["units"], str)
+
+
+def test_training_and_held_out_images_are_parted(pictures, slices):
+    material = opened(Photographs(), pictures)
+    assert material.images == 2 and [x.shape for x in material.held_out] == [(1, 3, 42, 36)]
+    material = opened(Body(), slices / "hu.npz", held_out=[slices / "hu.npz"])
+    assert material.images == 3 and len(material.held_out) == 3
+    assert opened(Body(), slices / "hu.npz").held_out == ()
+    with pytest.raises(ValueError, match="empty: got no image to train on"):
+        (slices / "empty").mkdir()
+        opened(Body(), slices / "empty")
+
+
+def test_a_bad_file_is_an_error_or_left_out(pictures, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "good.png")
+    with pytest.raises(ValueError, match="bad.png"):
+        opened(Photographs(), tmp_path)
+    with pytest.warns(UserWarning, match="bad.png"):
+        material = Photographs().open([tmp_path], (), seed=0, device=CPU, skip_bad=True)
+    assert material.images == 1
+
+
+def test_luminance():
+    colors = np.array([[[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    assert luminance(colors).tolist() == [[255, 76, 150, 29]]
+
+
+def test_faces_are_whole_and_upright():
+    picture = np.zeros((100, 60, 3), np.uint8)
+    picture[20:50] = 255  # the upper half of the central square
+    face = Faces(20).whole(picture)
+    assert face.shape == (20, 20, 3) and face[:9].min() > 250 and face[11:].max() < 5
+
+
+def test_hounsfield_units_are_affine_in_the_image(slices):
+    hu = torch.tensor([-1000.0, 0.0, 500.0, 2000.0, 3000.0])[None, None, None]
+    assert Body().image(hu, None).flatten().tolist() == pytest.approx([-1, -1 / 3, 0, 1, 1])
+    varied = Body().image(hu.expand(500, 1, 1, 5), torch.Generator().manual_seed(0))
+    assert varied[..., 0].eq(-1).all()  # air stays air
+    water = 3000 * (varied[..., 1] + 1) / 2
+    assert 950 <= water.min() < 955 and 1045 < water.max() <= 1050
+
+
+def test_a_magnitude_keeps_its_size_and_gets_a_smooth_phase(slices):
+    (x, *_) = Brain().look(slices / "magnitude.npz")
+    assert torch.quantile(x.abs(), 0.995).item() == pytest.approx(1, abs=0.01)
+    inside = x.abs() > 0.3
+    unit = x / x.abs().clamp_min(1e-6)
+    step = (unit[..., 1:] * unit[..., :-1].conj()).angle()[inside[..., 1:] & inside[..., :-1]]
+    assert step.abs().max() < 0.3 and step.abs().max() > 1e-4
+
+
+def test_a_phase_of_its_own_is_kept_up_to_a_constant(slices):
+    y, x = np.mgrid[-1:1:48j, -1:1:40j]
+    (found, *_) = Brain().look(slices / "complex.npz")
+    rest = found[0, 0] * torch.from_numpy(np.exp(-2j * x)).to(found)
+    phase = rest[rest.abs() > 0.3].angle()
+    assert (phase - phase[0]).abs().max() < 5e-3
+
+
+def test_global_phase_is_uniform(slices):
+    x = opened(Brain(), slices / "magnitude.npz").batch(0, 2000, 32)
+    turn = (x.sum((1, 2, 3)) / x.sum((1, 2, 3)).abs()).mean()
+    assert turn.abs() < 0.06  # 1 / sqrt(2000) is one deviation
+
+
+def test_slope_of_the_phase_does_not_depend_on_the_size_of_the_crop():
+    spreads = []
+    for size in (64, 256):
+        phase = smooth_phase(200, (size, size), torch.Generator().manual_seed(0))
+        spreads.append(float(phase.diff(dim=3).std()))
+    assert spreads[0] == pytest.approx(spreads[1], rel=0.15)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_kernels_are_kernels(side):
+    domain = Kernels(side, alpha=0.2 if side == 32 else 0.1)
+    k = domain.draw(400, torch.Generator().manual_seed(0))
+    assert k.shape == (400, 1, side, side) and k.min() >= 0
+    assert torch.allclose(k.sum((1, 2, 3)), torch.ones(400))
+    t = torch.arange(side) - side // 2.0
+    assert (k.sum(2) @ t).abs().max() < 1.0 and (k.sum(3) @ t).abs().max() < 1.0
+    edge = k.clone()
+    edge[..., 2:-2, 2:-2] = 0
+    assert edge.sum((1, 2, 3)).max() < 0.1  # all of it is inside
+    assert (k.amax((1, 2, 3)) > domain.alpha).float().mean() < 0.2
+    assert torch.allclose(domain.kernel(domain.scaled(k)), k, atol=1e-7)
+
+
+def test_kernels_of_all_kinds_and_widths():
+    k = Kernels(32).draw(1000, torch.Generator().manual_seed(0))[:, 0]
+    t = torch.arange(32) - 16.0
+    spread = (k.sum(1) @ t**2).sqrt()
+    assert spread.min() < 1.2 and spread.max() > 5
+    material = opened(Kernels(32))
+    assert material.images == 0 and sum(len(x) for x in material.held_out) == 64
+    assert torch.equal(material.batch(5, 3, 32), opened(Kernels(32)).batch(5, 3, 32))
+    with pytest.raises(ValueError, match="made, not read"):
+        opened(Kernels(32), "folder")
