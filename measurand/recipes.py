@@ -69,6 +69,7 @@ class Recipe:
         sigma_std: Standard deviation of ln(sigma).
         sigma_uniform: Probability that a level is uniform in ln(sigma) over the range instead.
         sigma_range: Lowest and highest level.
+        mean: Mean of the images.
         sigma_data: Standard deviation of the images.
         warmup: Steps of the warm-up.
         widths_ema: Relative widths of the two averages.
@@ -89,6 +90,7 @@ class Recipe:
     sigma_std: float = 1.2
     sigma_uniform: float = 0.1
     sigma_range: tuple[float, float] = (0.002, 80.0)
+    mean: float = 0.0
     sigma_data: float = 0.5
     warmup: int = 200
     widths_ema: tuple[float, ...] = (0.05, 0.10)
@@ -118,14 +120,15 @@ mri_brain = Recipe(
     crops=(96, 192),
     batch=8,
     sigma_mean=-2.0,
-    sigma_data=0.25,
+    sigma_data=0.35,
 )
 ct_body = Recipe(
     name="ct-body",
     licence="CT of TCIA Lung-PET-CT-Dx (CC BY 4.0) and FNNDSC data (Apache-2.0)",
     domain=Body(),
     sigma_mean=-2.4,
-    sigma_data=0.6,
+    mean=-0.6,
+    sigma_data=0.35,
 )
 kernels_32 = Recipe(
     name="kernels-32",
@@ -136,8 +139,11 @@ kernels_32 = Recipe(
     attention=(2,),
     batch=32,
     crops=(32, 32),
-    sigma_mean=-1.8,
-    sigma_data=1.0,
+    sigma_mean=-3.3,
+    sigma_std=1.5,
+    sigma_range=(0.0005, 80.0),
+    mean=-1.0,
+    sigma_data=0.07,
 )
 kernels_64 = replace(
     kernels_32, name="kernels-64", domain=Kernels(64, alpha=0.1), stem=2, crops=(64, 64)
@@ -302,6 +308,7 @@ def new_prior(recipe: Recipe) -> EDMDenoiser:
         net,
         channels=domain.channels,
         dtype=domain.dtype,
+        mean=recipe.mean,
         sigma_data=recipe.sigma_data,
         sigma_range=recipe.sigma_range,
     )

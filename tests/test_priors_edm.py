@@ -141,3 +141,25 @@ def test_precision_is_float32_where_nothing_is_known(monkeypatch):
 
     monkeypatch.setattr("builtins.open", refuse)
     assert fast_dtype("cpu") == torch.float32
+
+
+def test_a_mean_moves_image_and_estimate():
+    """D with a mean is D of the centred image, moved back."""
+    prior, v = tiny(), torch.randn(2, 3, 8, 8)
+    moved = EDMDenoiser(prior.net, mean=-0.7)
+    assert torch.allclose(moved.denoise(v - 0.7, 0.3), prior.denoise(v, 0.3) - 0.7, atol=1e-6)
+
+
+def test_complex_images_are_two_channels_to_the_network():
+    net = ConvUNet(2, widths=(8, 8), blocks=1)
+    torch.nn.init.normal_(net.head.weight, std=0.1)
+    real = EDMDenoiser(net, channels=2)
+    prior = EDMDenoiser(net, channels=1, dtype=torch.complex64)
+    v = torch.randn(3, 1, 8, 12, dtype=torch.complex64)
+    found = prior.denoise(v, torch.tensor([0.1, 0.2, 0.3]))
+    wanted = real.denoise(torch.cat((v.real, v.imag), 1), torch.tensor([0.1, 0.2, 0.3]))
+    assert torch.equal(found, torch.complex(wanted[:, :1], wanted[:, 1:]))
+    with pytest.raises(ValueError, match=r"wants complex \(B, 1, H, W\)"):
+        prior.denoise(v.real, 0.1)
+    with pytest.raises(ValueError, match=r"wants real \(B, 2, H, W\)"):
+        real.denoise(v, 0.1)

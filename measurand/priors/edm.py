@@ -45,6 +45,7 @@ class EDMDenoiser(nn.Module):
         channels: Channels of the image.
         dtype: Kind of the images; a complex channel is two real ones to the network, and sigma is
             the level of each of these.
+        mean: Mean of the images, in image units; the formulas above are those of x - mean.
         sigma_data: Standard deviation of the images, in image units.
         range: Lowest and highest value of the images the network was trained on.
         sigma_range: Lowest and highest noise level it was trained on, in image units.
@@ -57,6 +58,7 @@ class EDMDenoiser(nn.Module):
         *,
         channels: int = 3,
         dtype: torch.dtype = torch.float32,
+        mean: float = 0.0,
         sigma_data: float = 0.5,
         range: tuple[float, float] = (-1.0, 1.0),
         sigma_range: tuple[float, float] = (0.002, 80.0),
@@ -66,6 +68,7 @@ class EDMDenoiser(nn.Module):
         self.net = net
         self.channels = channels
         self.dtype = dtype
+        self.mean = mean
         self.sigma_data = sigma_data
         self.range = range
         self.sigma_range = sigma_range
@@ -100,7 +103,7 @@ class EDMDenoiser(nn.Module):
         self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None
     ) -> Tensor:
         """Returns D(v, sigma) of the real channels that the network sees."""
-        x = v.float()
+        x = v.float() - self.mean
         level = per_item(sigma, x)
         s = self.sigma_data
         total = level.square() + s**2
@@ -113,12 +116,13 @@ class EDMDenoiser(nn.Module):
             output = self.net(inputs, c, condition.to(dtype, memory_format=torch.channels_last))
         # contiguous: physics and FFT want channels first
         output = output.to(x.dtype, memory_format=torch.contiguous_format)
-        return torch.addcmul(x * (s**2 / total), output, level * s * total.rsqrt()).to(v.dtype)
+        image = torch.addcmul(x * (s**2 / total), output, level * s * total.rsqrt())
+        return (image + self.mean).to(v.dtype)
 
     def extra_repr(self) -> str:
         return (
-            f"channels={self.channels}, dtype={self.dtype}, sigma_data={self.sigma_data}, "
-            f"range={self.range}, sigma_range={self.sigma_range}"
+            f"channels={self.channels}, dtype={self.dtype}, mean={self.mean}, "
+            f"sigma_data={self.sigma_data}, range={self.range}, sigma_range={self.sigma_range}"
         )
 
 
