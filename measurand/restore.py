@@ -157,14 +157,16 @@ def prior_for(
         "precision": str(next(network.parameters()).dtype).removeprefix("torch."),
     }
     prior: Any = network
-    if operator.in_dtype.is_complex:
+    if operator.in_dtype.is_complex != network.dtype.is_complex:
+        kinds = ("real", "complex")
         raise ValueError(
-            f"--prior {name} knows real images with {network.channels} channels, {operator} asks "
-            f"for complex ones; use --prior {TV} or a prior of complex images"
+            f"--prior {name} knows {kinds[network.dtype.is_complex]} images with "
+            f"{network.channels} channels, {operator} asks for "
+            f"{kinds[operator.in_dtype.is_complex]} ones; use --prior {TV} or a prior of these"
         )
     channels = operator.in_shape[0]
     if network.channels != channels:
-        if channels != 1:
+        if channels != 1 or network.dtype.is_complex:
             raise ValueError(
                 f"--prior {name} knows images with {network.channels} channels, {operator} asks "
                 f"for {channels}"

@@ -39,6 +39,7 @@ from .variation import (
     tv_prox,
     tv_prox_exact,
 )
+from .wavelets import Wavelets
 
 __all__ = [
     "ANISOTROPIC",
@@ -70,6 +71,7 @@ __all__ = [
     "VE",
     "Variation",
     "VariationInfo",
+    "Wavelets",
     "from_diffusers",
     "require",
     "score",
