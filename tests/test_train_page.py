@@ -1,0 +1,45 @@
+"""The commands of the page on training run as they stand, with a tiny budget."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from measurand.cli import main
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "train.md").read_text()
+TINY = "--recipe.name mine --recipe.widths 8 8 --recipe.blocks 1 --recipe.batch 2 "
+TINY += "--recipe.crops 16 16 --device cpu --quiet"
+
+
+def test_the_page_can_be_followed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for name in ("photos/train/a", "photos/train/b", "photos/val/c", "blurred"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(f"{name}.png")
+    for name in ("scans", "more"):
+        np.savez(f"{name}.npz", images=random.uniform(0, 1, (3, 32, 32)).astype(np.float32))
+    commands = [
+        line
+        for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+        for line in block.strip().splitlines()
+    ]
+    assert len(commands) == 4
+    for line in commands:
+        program, *words = shlex.split(line)
+        assert program == "measurand"
+        if words[0] == "train":
+            words = re.sub(r"--time-budget \w+", "--steps 2", " ".join(words)).split()
+            words += TINY.split()
+        assert main(words) == 0, capsys.readouterr().err
+    assert Path("runs/mine/mine-0.05.safetensors").is_file()
+    assert Path("recovered").is_dir() and Path("runs/mine/metrics.jsonl").is_file()
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code = code.replace("time_budget=7200", "steps=2, quiet=True")
+    code = code.replace("widths=(64, 96, 128)", "widths=(8, 8), crops=(16, 16), batch=2")
+    names: dict = {}
+    exec(code, names)
+    assert set(names["files"]) == {"mine-0.05", "mine-0.1"}
