@@ -68,7 +68,7 @@ def slices(
         turned = orientation[order, 1] * (-1, -1, 1) < 0
         voxels = voxels.transpose(*order, 3)
         voxels = voxels[tuple(slice(None, None, -1 if turn else 1) for turn in turned)]
-        cut = _coarsest(np.asarray(header.get_zooms()[:3])[order]) if across is None else across
+        cut = _coarsest(np.abs(header["pixdim"][1:4])[order]) if across is None else across
         scale = header.get_slope_inter()
         if volume is not None:
             if not -voxels.shape[3] <= volume < voxels.shape[3]:
