@@ -93,7 +93,7 @@ def brain(shape=(24, 20), coils=4, slices=2, seed=0):
     disc = ((i - shape[0] / 2) / shape[0]) ** 2 + ((j - shape[1] / 2) / shape[1]) ** 2 < 0.15
     phase = np.exp(1j * (0.05 * i + 0.02 * j))
     x = disc * phase * (0.5 + rng.random((slices, *shape)))
-    maps = birdcage_maps(coils, shape)
+    maps = birdcage_maps(shape, coils)
     maps = np.asarray(maps).reshape(coils, *shape)
     return x.astype(np.complex64), (maps * x[:, None]).astype(np.complex64)
 

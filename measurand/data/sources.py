@@ -180,7 +180,7 @@ def listing(path: str | os.PathLike[str], under: str = "") -> Iterator[list[tupl
         yield [
             (name, File(f"{path}: {name}", None, _member(archive, members[name])))
             for name in sorted(members)
-            if PurePosixPath(name).is_relative_to(inside) and not _hidden(name)
+            if (not under or PurePosixPath(name).is_relative_to(inside)) and not _hidden(name)
         ]
 
 
