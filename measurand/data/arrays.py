@@ -101,6 +101,8 @@ def checked(dataset: Any, source: File) -> Any:
     if dataset.is_virtual or dataset.external:
         raise UnreadableFile(f"{name} keeps its data in other files")
     stored = dataset.file.id.get_filesize()
+    if dataset.chunks is None and min(stored, dataset.id.get_storage_size()) < dataset.nbytes:
+        raise UnreadableFile(f"{name} says it has {dataset.nbytes} bytes, which are not there")
     sized(name, dataset.nbytes, stored)
     sized(name, math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize, stored)
     return dataset
