@@ -136,6 +136,8 @@ def test_what_cannot_be_read_is_named(tmp_path):
         header(put(kspace=y.real))
     with pytest.raises(UnreadableFile, match="mask has 5 columns"):
         header(put(kspace=y, mask=np.ones(5)))
+    with pytest.raises(UnreadableFile, match="mask is object, wanted numbers"):
+        header(put(kspace=y, mask="text"))
     with pytest.raises(UnreadableFile, match="no encoding/reconSpace"):
         header(put(kspace=y, ismrmrd_header="<a/>"))
     with pytest.raises(UnreadableFile, match="entities"):

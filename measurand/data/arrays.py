@@ -63,7 +63,8 @@ def load(
                 key = _choose(source.name, key, _datasets(h5))
                 dataset = checked(h5[key], source)
                 array = dataset[()]
-                if "range" in dataset.attrs:
+                # text is in a heap, from which the library may never return: do not read it
+                if "range" in dataset.attrs and dataset.attrs.get_id("range").dtype.kind in "iuf":
                     ends = dataset.attrs["range"]
                     stored_range = (float(ends[0]), float(ends[1]))
         if array.dtype.kind not in "buifc":

@@ -203,7 +203,9 @@ def _header(h5: Any, file: File) -> Header:
             image = h5[name].shape[-2:]
     mask = None
     if "mask" in h5:
-        sampled = np.asarray(checked(h5["mask"], file)[()]).reshape(-1) > 0
+        if checked(h5["mask"], file).dtype.kind not in "buif":
+            raise ValueError(f"its mask is {h5['mask'].dtype}, wanted numbers")
+        sampled = np.asarray(h5["mask"][()]).reshape(-1) > 0
         if len(sampled) != shape[3]:
             raise ValueError(f"its mask has {len(sampled)} columns, its kspace {shape[3]}")
         mask = None if sampled[slice(*columns)].all() else sampled
@@ -221,8 +223,8 @@ def _header(h5: Any, file: File) -> Header:
 def _text(dataset: Any, file: File) -> str:
     """The text of a scalar HDF5 string.
 
-    One of variable length is a length, the address of a heap and a number in it. The heap is walked
-    here and not by the library, which never returns from a damaged one.
+    One of variable length is a length, the address of a heap and a number in it. The heap is
+    walked here and not by the library, which never returns from a damaged one.
     """
     checked(dataset, file)
     if dataset.shape != ():
