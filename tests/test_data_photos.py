@@ -122,7 +122,7 @@ def test_a_bad_picture_is_named(tmp_path):
     whole = (folder / "val/c.PNG").read_bytes()
     for content in (b"", b"no picture", whole[:40], whole[: len(whole) * 2 // 3]):
         (folder / "val/c.PNG").write_bytes(content)
-        with pytest.raises(UnreadableFile, match="photos: val/c.PNG: cannot be read as a picture"):
+        with pytest.raises(UnreadableFile, match="photos/val/c.PNG: cannot be read as a picture"):
             pictures(folder)
         with zipfile.ZipFile(tmp_path / "bad.zip", "w") as z:
             z.writestr("x/bad.png", content)

@@ -63,7 +63,8 @@ def load(
                 key = _choose(source.name, key, _datasets(h5))
                 dataset = checked(h5[key], source)
                 array = dataset[()]
-                if "range" in dataset.attrs:
+                # text is in a heap, from which the library may never return: do not read it
+                if "range" in dataset.attrs and dataset.attrs.get_id("range").dtype.kind in "iuf":
                     ends = dataset.attrs["range"]
                     stored_range = (float(ends[0]), float(ends[1]))
         if array.dtype.kind not in "buifc":
@@ -101,6 +102,8 @@ def checked(dataset: Any, source: File) -> Any:
     if dataset.is_virtual or dataset.external:
         raise UnreadableFile(f"{name} keeps its data in other files")
     stored = dataset.file.id.get_filesize()
+    if dataset.chunks is None and min(stored, dataset.id.get_storage_size()) < dataset.nbytes:
+        raise UnreadableFile(f"{name} says it has {dataset.nbytes} bytes, which are not there")
     sized(name, dataset.nbytes, stored)
     sized(name, math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize, stored)
     return dataset

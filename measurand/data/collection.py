@@ -14,6 +14,7 @@ of the names of their files, DICOM series after all others, slices in anatomical
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,7 +62,8 @@ def images(path: str | os.PathLike[str], *, under: str = "", skip_bad: bool = Fa
     Args:
         path: A folder, a zip, or one file; `file.npz:key` and `file.h5:dataset` name an array.
         under: Only what is in this folder of it, such as "train"; all when empty.
-        skip_bad: Go on after a file that cannot be read, and list it.
+        skip_bad: Go on after a file that cannot be read, list it, and say in one warning how many
+            there were.
     Returns:
         The images; none where there are none.
     Raises:
@@ -74,16 +76,18 @@ def images(path: str | os.PathLike[str], *, under: str = "", skip_bad: bool = Fa
     if Path(path).is_dir() or Path(path).suffix.lower() == ".zip":
         with listing(path, under) as files:
             _collect([file for _, file in files], found, skips)
-        return found
-    file = file_at(path)
-    if not Path(file.name).exists():
-        raise FileNotFoundError(f"{path}: no such folder, zip or file")
-    if _reader(file) is None and not dicom.is_dicom(file):
-        raise UnreadableFile(
-            f"{path}: got a file of unknown kind, wanted a folder, a zip, a picture, .npy, .npz, "
-            ".h5, .nii, .nii.gz or DICOM"
-        )
-    _collect([file], found, skips)
+    else:
+        file = file_at(path)
+        if not Path(file.name).exists():
+            raise FileNotFoundError(f"{path}: no such folder, zip or file")
+        if _reader(file) is None and not dicom.is_dicom(file):
+            raise UnreadableFile(
+                f"{path}: got a file of unknown kind, wanted a folder, a zip, a picture, .npy, "
+                ".npz, .h5, .nii, .nii.gz or DICOM"
+            )
+        _collect([file], found, skips)
+    if found.skipped:
+        warnings.warn(found.summary, stacklevel=2)
     return found
 
 

@@ -104,7 +104,7 @@ def series(path: str | os.PathLike[str], *, skip_bad: bool = False) -> list[Seri
 
 def is_dicom(file: File) -> bool:
     """Whether a file says that it is a DICOM object, by its first bytes or by its name."""
-    if Path(file.name).name.upper() == "DICOMDIR":  # an index of other files
+    if file.base.upper() == "DICOMDIR":  # an index of other files
         return False
     if file.suffix in (".dcm", ".dicom", ".ima"):
         return True
@@ -154,6 +154,10 @@ def _frames(file: File) -> list[_Frame]:
     """What a file says about its images; none for an object without pixels."""
     with reading(file, "DICOM"):
         ds = _dataset(file, pixels=False)
+        if "Rows" not in ds:
+            kind = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
+            if kind is None or "Image" in kind.name:
+                raise ValueError("it ends before its image")
         if "Rows" not in ds or ds.get("Modality") in _DERIVED:
             return []
         count = int(ds.get("NumberOfFrames") or 1)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,7 @@ from .sources import File, UnreadableFile, file_at, reading
 
 __all__ = ["Header", "combined", "header", "is_fastmri", "kspace", "low_resolution_maps", "rss"]
 
+_HEAP = 2**24  # bytes in which an XML header must lie
 _CENTRE = 24  # lines that are sampled in every file, at any acceleration up to 8
 
 
@@ -51,14 +53,12 @@ class Header:
         shape: Shape of k-space, (slices, coils, H, W).
         image: Height and width of the image, (h, w): what is left after the crop.
         columns: First and last + 1 column that was measured; the scanner filled up the others.
-        acquisition: Name of the sequence, such as AXT2.
         mask: Which columns are sampled, with shape (W,); None where all are.
     """
 
     shape: tuple[int, int, int, int]
     image: tuple[int, int]
     columns: tuple[int, int]
-    acquisition: str
     mask: np.ndarray | None
 
 
@@ -94,7 +94,7 @@ def rss(path: str | os.PathLike[str] | File) -> list[np.ndarray]:
     Raises:
         UnreadableFile: It is damaged, no fastMRI file, or undersampled.
     """
-    return [np.sqrt((np.abs(x) ** 2).sum(0)) for _, x in _coil_images(path)]
+    return [np.sqrt((np.abs(x) ** 2).sum(0)) for _, x in _coil_images(file_at(path))]
 
 
 def combined(
@@ -114,7 +114,7 @@ def combined(
         UnreadableFile: It is damaged, no fastMRI file, or undersampled.
     """
     found = []
-    for y, x in _coil_images(path):
+    for y, x in _coil_images(file_at(path)):
         if len(x) > 1:
             c = _centre((maps or low_resolution_maps)(y), x.shape[1:])
             x = (c.conj() * x).sum(0, keepdims=True)
@@ -131,6 +131,7 @@ def low_resolution_maps(y: np.ndarray, width: int = _CENTRE) -> np.ndarray:
         y: k-space of one slice, with shape (coils, H, W), sampled at the centre.
         width: Size of the centre, in samples.
     """
+    y = y / (np.abs(y).max() or 1)  # far from overflow, whatever the unit
     window = [_hann(n, min(width, n)) for n in y.shape[1:]]
     s = _image(y * (window[0][:, None] * window[1]).astype(np.float32))
     flat = s.reshape(len(s), -1)
@@ -154,9 +155,8 @@ def _hann(n: int, width: int) -> np.ndarray:
     return np.where(distance < 1, np.cos(0.5 * math.pi * distance) ** 2, 0)
 
 
-def _coil_images(path: str | os.PathLike[str] | File) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _coil_images(file: File) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """k-space and cropped coil images of every slice of a fully sampled file."""
-    file = file_at(path)
     head = header(file)
     if head.mask is not None:
         raise UnreadableFile(
@@ -164,7 +164,10 @@ def _coil_images(path: str | os.PathLike[str] | File) -> Iterator[tuple[np.ndarr
             "all: an image of it is to be reconstructed first (fastmri.kspace yields the data)"
         )
     for y in kspace(file):
-        yield y, _centre(_image(y), head.image)
+        x = _centre(_image(y), head.image)
+        if not np.square(np.abs(x), dtype=np.float64).sum() < np.finfo(np.float32).max:
+            raise UnreadableFile(f"{file.name}: its k-space is too large for single precision")
+        yield y, x
 
 
 def _image(y: np.ndarray) -> np.ndarray:
@@ -194,13 +197,15 @@ def _header(h5: Any, file: File) -> Header:
         raise ValueError(f"its kspace is empty, of shape {shape}")
     image, columns = shape[2:], (0, shape[3])
     if "ismrmrd_header" in h5:
-        image, columns = _limits(h5["ismrmrd_header"][()], columns)
+        image, columns = _limits(_text(h5["ismrmrd_header"], file), columns)
     for name in ("reconstruction_rss", "reconstruction_esc"):
         if name in h5:
             image = h5[name].shape[-2:]
     mask = None
     if "mask" in h5:
-        sampled = np.asarray(checked(h5["mask"], file)[()]).reshape(-1) > 0
+        if checked(h5["mask"], file).dtype.kind not in "buif":
+            raise ValueError(f"its mask is {h5['mask'].dtype}, wanted numbers")
+        sampled = np.asarray(h5["mask"][()]).reshape(-1) > 0
         if len(sampled) != shape[3]:
             raise ValueError(f"its mask has {len(sampled)} columns, its kspace {shape[3]}")
         mask = None if sampled[slice(*columns)].all() else sampled
@@ -211,14 +216,40 @@ def _header(h5: Any, file: File) -> Header:
         shape=tuple(map(int, shape)),  # type: ignore[arg-type]
         image=(height, width),
         columns=columns,
-        acquisition=str(h5.attrs.get("acquisition", "")),
         mask=mask,
     )
 
 
-def _limits(text: bytes | str, whole: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+def _text(dataset: Any, file: File) -> str:
+    """The text of a scalar HDF5 string.
+
+    One of variable length is a length, the address of a heap and a number in it. The heap is
+    walked here and not by the library, which never returns from a damaged one.
+    """
+    checked(dataset, file)
+    if dataset.shape != ():
+        raise ValueError(f"its header has shape {dataset.shape}, wanted one text")
+    if dataset.dtype.kind == "S":
+        return bytes(dataset[()]).decode()
+    if dataset.dtype.kind != "O" or dataset.id.get_storage_size() != 16:
+        raise ValueError(f"its header is {dataset.dtype}, wanted text")
+    with file.open() as opened:
+        opened.seek(dataset.id.get_offset())
+        length, address, wanted = struct.unpack("<IQI", opened.read(16))
+        opened.seek(dataset.file.userblock_size + address)
+        signature, size = struct.unpack("<4s4xQ", opened.read(16))
+        heap = opened.read(min(size, _HEAP))
+    at, number = 0, -1
+    while signature == b"GCOL" and number and at + 16 <= len(heap):  # number 0 is what is free
+        number, size = struct.unpack_from("<H6xQ", heap, at)
+        if number == wanted and length <= size:
+            return heap[at + 16 : at + 16 + length].rstrip(b"\0").decode()
+        at += 16 + -(-size // 8) * 8
+    raise ValueError("its header is damaged")
+
+
+def _limits(text: str, whole: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Image size and measured columns of an ISMRMRD header."""
-    text = text.decode() if isinstance(text, bytes) else str(text)
     if "<!" in text.replace("<!--", ""):
         raise ValueError("its header declares XML entities, which are never followed")
     root = ElementTree.fromstring(text)

@@ -17,6 +17,7 @@ an uncompressed file is mapped and read slice by slice, the check sum of a .gz i
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import os
 from typing import Any
@@ -29,6 +30,7 @@ from .sources import File, UnreadableFile, file_at, reading, sized
 __all__ = ["slices"]
 
 _HEADER = 540  # bytes of the longer of the two headers
+_QUIET = logging.Logger("measurand.data.nifti", logging.CRITICAL)
 _THICK = 2.0  # an axis with voxels so much longer than the others is the one between slices
 
 
@@ -68,7 +70,7 @@ def slices(
         turned = orientation[order, 1] * (-1, -1, 1) < 0
         voxels = voxels.transpose(*order, 3)
         voxels = voxels[tuple(slice(None, None, -1 if turn else 1) for turn in turned)]
-        cut = _coarsest(np.asarray(header.get_zooms()[:3])[order]) if across is None else across
+        cut = _coarsest(np.abs(header["pixdim"][1:4])[order]) if across is None else across
         scale = header.get_slope_inter()
         if volume is not None:
             if not -voxels.shape[3] <= volume < voxels.shape[3]:
@@ -159,11 +161,17 @@ def _header(nibabel: Any, start: bytes) -> Any:
     if start[4:8] in (b"n+2\0", b"ni2\0"):
         if start[4:8] == b"ni2\0":
             raise ValueError("it is half of a pair (.hdr, .img), wanted a single .nii file")
-        return nibabel.Nifti2Header(start[:540])
+        return _checked(nibabel.Nifti2Header(start[:540], check=False))
     if start[344:348] != b"n+1\0":
         kind = "half of a pair (.hdr, .img)" if start[344:348] == b"ni1\0" else "no NIfTI file"
         raise ValueError(f"it is {kind}, wanted a single .nii file")
-    return nibabel.Nifti1Header(start[:348])
+    return _checked(nibabel.Nifti1Header(start[:348], check=False))
+
+
+def _checked(header: Any) -> Any:
+    """The header with its small errors mended without a word; for large ones there is an error."""
+    header.check_fix(logger=_QUIET)
+    return header
 
 
 def _nibabel() -> Any:

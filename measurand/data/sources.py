@@ -62,6 +62,11 @@ class File:
         name = PurePosixPath(self.name.lower())
         return "".join(name.suffixes[-2:]) if name.name.endswith(".nii.gz") else name.suffix
 
+    @property
+    def base(self) -> str:
+        """The name without folders and zip."""
+        return PurePosixPath(self.name.rsplit(": ", 1)[-1]).name
+
     def open(self) -> BinaryIO:
         """Returns the file, opened for reading and seekable."""
         return self.path.open("rb") if self.path else io.BytesIO(self.read())
@@ -161,7 +166,7 @@ def listing(path: str | os.PathLike[str], under: str = "") -> Iterator[list[tupl
         found = sorted(f for f in (path / inside).rglob("*") if f.is_file())
         names = [file.relative_to(path).as_posix() for file in found]
         yield [
-            (name, File(f"{path}: {name}", file))
+            (name, File(str(file), file))
             for name, file in zip(names, found, strict=True)
             if not _hidden(name)
         ]
@@ -175,7 +180,7 @@ def listing(path: str | os.PathLike[str], under: str = "") -> Iterator[list[tupl
         yield [
             (name, File(f"{path}: {name}", None, _member(archive, members[name])))
             for name in sorted(members)
-            if PurePosixPath(name).is_relative_to(inside) and not _hidden(name)
+            if (not under or PurePosixPath(name).is_relative_to(inside)) and not _hidden(name)
         ]
 
 

@@ -1,0 +1,150 @@
+"""fastMRI files: k-space as stored, images that agree with the stored ones."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from scans import HEADER, brain, fastmri
+
+from measurand.data.fastmri import combined, header, kspace, low_resolution_maps, rss
+from measurand.data.sources import UnreadableFile
+from measurand.operators.kspace import fft2c
+
+IMAGES, COILS = brain()
+
+
+def test_kspace_is_the_centred_orthonormal_transform_of_the_coil_images(tmp_path):
+    path = fastmri(tmp_path / "a.h5", COILS)
+    found = list(kspace(path))
+    assert len(found) == 2 and found[0].shape == (4, 24, 20) and found[0].dtype == np.complex64
+    for y, x in zip(found, COILS, strict=True):
+        again = np.fft.fftshift(
+            np.fft.ifft2(np.fft.ifftshift(y, (-2, -1)), norm="ortho"), (-2, -1)
+        )
+        np.testing.assert_allclose(again, x, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_header", [True, False])
+@pytest.mark.parametrize("crop", [None, (12, 16), (13, 19)])
+def test_root_sum_of_squares_is_what_files_store(tmp_path, crop, with_header):
+    path = fastmri(tmp_path / "a.h5", COILS, crop=crop, header=with_header)
+    assert header(path).image == (crop or (24, 20))
+    with h5py.File(path) as h5:
+        stored = h5["reconstruction_rss"][()]
+    for image, target in zip(rss(path), stored, strict=True):
+        assert image.dtype == np.float32
+        np.testing.assert_allclose(image, target, atol=1e-5)
+
+
+def test_the_crop_of_a_file_without_target_is_in_its_header(tmp_path):
+    path = fastmri(tmp_path / "a.h5", COILS, crop=(12, 16))
+    with h5py.File(path, "a") as h5:
+        del h5["reconstruction_rss"]
+    assert header(path).image == (12, 16) and rss(path)[0].shape == (12, 16)
+
+
+def test_one_coil(tmp_path):
+    path = fastmri(tmp_path / "a.h5", IMAGES[:, None], crop=(12, 20), single=True)
+    assert header(path).shape == (2, 1, 24, 20)
+    assert next(kspace(path)).shape == (1, 24, 20)
+    np.testing.assert_allclose(np.array(combined(path)), IMAGES[:, 6:18], atol=1e-5)
+    np.testing.assert_allclose(np.array(rss(path)), abs(IMAGES[:, 6:18]), atol=1e-5)
+
+
+def test_combination_with_the_true_maps_is_the_image(tmp_path):
+    ones = brain()[1] / np.where(IMAGES == 0, 1, IMAGES)[:, None]
+    inside = (IMAGES[0] != 0)[None]
+    path = fastmri(tmp_path / "a.h5", COILS)
+    found = combined(path, maps=lambda y: (ones[0] * inside).astype(np.complex64))
+    np.testing.assert_allclose(np.array(found), IMAGES, atol=1e-5)
+
+
+def smooth_phantom(shape=(96, 80), coils=8):
+    """A disc of noisy texture with a smooth phase, seen by smooth coils."""
+    return brain(shape, coils, slices=1)
+
+
+def test_maps_of_the_centre_combine_coils_without_losing_signal():
+    """The magnitude is close to the root sum of squares, and the phase of x survives up to a
+    smooth one: against the true coils the maps differ by one phase for all coils."""
+    x, coil_images = smooth_phantom()
+    y = fft2c(torch.from_numpy(coil_images[0])).numpy()
+    maps = low_resolution_maps(y)
+    inside = abs(x[0]) > 0
+    np.testing.assert_allclose((abs(maps) ** 2).sum(0)[inside], 1, atol=1e-4)
+    true = coil_images[0] / np.where(inside, x[0], 1)
+    aligned = abs((maps.conj() * true).sum(0))[inside]
+    assert aligned.mean() > 0.995 and np.percentile(aligned, 5) > 0.98
+    found = (maps.conj() * coil_images[0]).sum(0)
+    loss = np.linalg.norm(abs(found) - abs(x[0])) / np.linalg.norm(x[0])
+    assert loss < 0.02
+    # the common phase is smooth: it nowhere turns by much from one pixel to the next
+    turn = np.where(inside, found / np.where(inside, x[0], 1), 0)
+    both = inside[1:] & inside[:-1]
+    step = np.angle(turn[1:] * turn[:-1].conj())[both]
+    assert np.percentile(abs(step), 99) < 0.3
+
+
+def test_columns_that_the_scanner_filled_up(tmp_path):
+    """The example of a knee: 368 columns, centre 162, last 325."""
+    path = fastmri(tmp_path / "a.h5", np.ones((1, 1, 4, 368), np.complex64))
+    with h5py.File(path, "a") as h5:
+        del h5["ismrmrd_header"]
+        h5["ismrmrd_header"] = HEADER.format(h=4, w=368, x=4, y=320, last=325, center=162)
+    head = header(path)
+    assert head.columns == (22, 348)
+    assert head.shape == (1, 1, 4, 368) and head.mask is None
+
+
+@pytest.mark.parametrize("userblock", [0, 512])
+def test_the_header_is_found_however_it_is_stored(tmp_path, userblock):
+    text = HEADER.format(h=6, w=8, x=4, y=5, last=7, center=4)
+    for value in (text, text.encode(), np.bytes_(text)):
+        with h5py.File(tmp_path / "a.h5", "w", userblock_size=userblock) as h5:
+            for k in range(40):  # others in the same heap
+                h5[f"note {k}"] = "n" * k
+            h5["ismrmrd_header"] = value
+            h5["kspace"] = np.ones((1, 2, 6, 8), np.complex64)
+        assert header(tmp_path / "a.h5").image == (4, 5)
+
+
+def test_an_undersampled_file_has_k_space_and_no_image(tmp_path):
+    mask = np.arange(20) % 4 == 0
+    path = fastmri(tmp_path / "a.h5", COILS, mask=mask)
+    np.testing.assert_array_equal(header(path).mask, mask)
+    assert len(list(kspace(path))) == 2
+    for function in (rss, combined):
+        with pytest.raises(UnreadableFile, match=r"a.h5: 5 of 20 columns"):
+            function(path)
+    full = fastmri(tmp_path / "b.h5", COILS, mask=np.ones(20))
+    assert header(full).mask is None and len(combined(full)) == 2
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "a.h5"
+
+    def put(**datasets):
+        with h5py.File(path, "w") as h5:
+            for name, value in datasets.items():
+                h5[name] = value
+        return path
+
+    y = np.ones((1, 2, 4, 6), np.complex64)
+    with pytest.raises(UnreadableFile, match="no dataset kspace"):
+        header(put(x=y))
+    with pytest.raises(UnreadableFile, match="float32, wanted complex"):
+        header(put(kspace=y.real))
+    with pytest.raises(UnreadableFile, match="mask has 5 columns"):
+        header(put(kspace=y, mask=np.ones(5)))
+    with pytest.raises(UnreadableFile, match="mask is object, wanted numbers"):
+        header(put(kspace=y, mask="text"))
+    with pytest.raises(UnreadableFile, match="no encoding/reconSpace"):
+        header(put(kspace=y, ismrmrd_header="<a/>"))
+    with pytest.raises(UnreadableFile, match="entities"):
+        header(put(kspace=y, ismrmrd_header='<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'))
+    y[0, 1, 2, 3] = np.nan
+    with pytest.raises(UnreadableFile, match="slice 0 of kspace: 1 of 48 samples are NaN"):
+        rss(put(kspace=y))
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(UnreadableFile, match="a.h5"):
+        list(kspace(path))
