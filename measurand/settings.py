@@ -99,6 +99,8 @@ def space(
     for name in (*fixed, *(only or ()), *bounds):
         if not any(_within(known, name) for known in names):
             raise ValueError(f"{title} has no setting '{name}'; it has: {', '.join(names)}")
+        if name in bounds and name not in names:
+            raise ValueError(f"bounds of {name}: got several settings, wanted the name of one")
     chosen = []
     for name, setting in every:
         asked = only is None or any(_within(name, one) for one in only)
@@ -262,11 +264,10 @@ def _known(record: Any, names: Collection[str] | None, where: str) -> None:
 def _built(record: Any, classes: Mapping[str, type], where: str) -> Any:
     """The dataclass that a record describes, one of some classes."""
     _known(record, None, where)
-    cls = classes.get(record.get("class", ""))
+    name = record.get("class")
+    cls = classes.get(name) if isinstance(name, str) else None
     if cls is None:
-        raise ValueError(
-            f"{where}.class: got {record.get('class')!r}, wanted one of: {', '.join(classes)}"
-        )
+        raise ValueError(f"{where}.class: got {name!r:.60}, wanted one of: {', '.join(classes)}")
     hints = get_type_hints(cls)
     _known(record, ("class", *(one.name for one in fields(cls))), where)
     values: dict[str, Any] = {}
