@@ -37,14 +37,7 @@ if TYPE_CHECKING:
     Objective: TypeAlias = Any
 else:
     Operator, Method = union(twins()), union(methods())
-    Objective = union(
-        {
-            kebab(name): getattr(objectives, name)
-            for name in objectives.__all__
-            if name != "Objective"
-            and issubclass(getattr(objectives, name, Case), objectives.Objective)
-        }
-    )
+    Objective = union({kebab(c.__name__): c for c in objectives.Objective.__subclasses__()})
 
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 
