@@ -78,7 +78,7 @@ def problems(data: Path) -> dict[str, Problem]:
             Blur(shape, kernel), 0.04, HQS(), network, photos, ((PSNR(), None), *blind)
         ),
         "missing pixels": Problem(
-            Mask(shape, random_mask(shape, 0.3)),
+            Mask(shape, random_mask(shape, 0.7)),
             0.04,
             HQS(),
             network,
