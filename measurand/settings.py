@@ -55,9 +55,9 @@ class Setting:
         """The value at a place of the scale; four digits, or the start itself."""
         if abs(u - self.where(self.start)) < 1e-9:
             return self.start
-        value = self.low * (self.high / self.low) ** u
-        value = round(value) if self.whole else float(f"{value:.4g}")
-        return min(max(value, self.reach[0]), self.reach[1])
+        value = float(f"{self.low * (self.high / self.low) ** u:.4g}")
+        value = min(max(value, self.reach[0]), self.reach[1])
+        return round(value) if self.whole else value
 
     def where(self, value: float | None) -> float:
         """The place of a value on the scale: 0 is `low`, 1 is `high`; the middle for None."""
@@ -135,24 +135,27 @@ def _numbers(
         whole = kinds == {int}
         limits = one.metadata.get("search", (0.0, math.inf))
         start = value if value is not None and value > 0 else None
+        least, most = limits or (0.0, math.inf)
         if name in bounds:
             low, high = bounds[name]
-            ok = (limits or (0.0, math.inf))[0] <= low <= high <= (limits or (0.0, math.inf))[1]
-            if not (ok and low > 0 and high < math.inf):
+            if not (least <= low <= high <= most and 0 < low and high < math.inf):
                 raise ValueError(
                     f"bounds of {name}: got {low:g} to {high:g}, wanted two positive numbers"
-                    + (f" between {limits[0]:g} and {limits[1]:g}" if limits else "")
+                    f" between {least:g} and {most:g}"
                 )
-            inside = start if start is None else min(max(start, low), high)
-            yield name, Setting(name, low, high, inside, whole, (low, high))
+            least, most = low, high
         elif limits is None or start is None:
             yield name, None
-        elif whole:
-            low, high = max(1, round(start / span**0.5)), round(start * span**0.5)
-            yield name, Setting(name, low, high, start, True, (low, high))
+            continue
         else:
-            low, high = max(start / span, limits[0]), min(start * span, limits[1])
-            yield name, Setting(name, low, high, start, False, limits)
+            ratio, start = span**0.5 if whole else span, min(max(start, least), most)
+            low, high = max(start / ratio, least), min(start * ratio, most)
+            if whole:  # its ends cost time: they hold
+                low, high = least, most = max(1, round(low)), round(high)
+        if start is not None:
+            start = min(max(start, low), high)
+            start = round(start) if whole else start
+        yield name, Setting(name, low, high, start, whole, (least, most))
 
 
 def changed(owner: Any, values: Mapping[str, float | None]) -> Any:

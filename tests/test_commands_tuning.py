@@ -124,7 +124,7 @@ def test_mistakes_are_said_in_one_line_and_nothing_is_written(here, capsys):
         (["--truth", y, "--simulate"], "no --truth: the files are the truth"),
         (["--truth", y, "--crop", 8], "--crop: only pictures"),
         (["--simulate", "--crop", 80], "--crop: got 80 for a picture of 16 x 16"),
-        (["--truth", y, "--only", "steps"], "the search would be over: none"),
+        (["--truth", y, "--fixed", "prior.weight"], "the search would be over: none"),
         (["--truth", y, "--time-budget", "soon"], "wanted a duration"),
     ):
         assert run(*common, *words) == 2
@@ -137,6 +137,25 @@ def test_mistakes_are_said_in_one_line_and_nothing_is_written(here, capsys):
     assert "leave --method out" in capsys.readouterr().err
     assert run(*words[:-1], "absent.json") == 2 and "absent.json" in capsys.readouterr().err
     assert not (here / "t").exists() and not (here / "runs").exists()
+
+
+def test_what_the_command_line_sets_stays_unless_it_is_asked_for(here, capsys):
+    truth = picture(here / "t.png", 16, 16, 3)
+    common = ["tune", truth, "--simulate", *BLUR, "--sigma", 0.1, "--prior",
+              tiny(here / "p.safetensors"), "--method", "hqs", "--method.steps", 2,
+              "--method.levels.high=0.1", "--trials", 2, "--json", "--out", "t"]  # fmt: skip
+    for words, wanted in (
+        ([], {"weight", "levels.low", "levels.floor"}),
+        (["--fixed", "levels"], {"weight"}),
+        (["--only", "steps"], {"steps"}),
+        (["--bounds", "levels.high=0.05:0.2", "--fixed", "weight"],
+         {"levels.high", "levels.low", "levels.floor"}),
+    ):  # fmt: skip
+        assert run(*common, *words) == 0
+        assert set(json.loads(capsys.readouterr().out)["best"]) == wanted
+        record = json.loads((here / "t" / "trials.json").read_text())
+        start = record["trials"][0]["values"]
+        assert start.get("steps", 2) == 2 and start.get("levels.high", 0.1) == 0.1
 
 
 def test_grey_pictures_and_masks(here):

@@ -99,6 +99,11 @@ def test_fixed_only_and_bounds():
     assert level.name == "levels.level" and level.reach == (0.01, 0.1)
     weight = space(HQS(), bounds={"weight": (0.5, 2.0)}, only=["weight"])[0]
     assert (weight.low, weight.high, weight.start, weight.at(9.0)) == (0.5, 2.0, 0.5, 2.0)
+    steps = space(HQS(), bounds={"steps": (2.0, 40.0)}, only=["steps"])[0]
+    assert [steps.at(u) for u in (-1.0, 0.5, 2.0)] == [2, 9, 40]
+    assert type(steps.at(-1.0)) is type(steps.start) is int
+    far = space(RED(step=5.0), only=["step"])[0]  # outside of its own limits
+    assert (far.low, far.high, far.start) == (0.25, 1.0, 1.0)
     assert space(HQS(), span=16.0)[1].high == pytest.approx(16 * 0.23)
 
 

@@ -47,7 +47,9 @@ class Tune:
     """Find the settings of a method for a problem, and write a settings file for `reconstruct`.
 
     Positive numbers among the fields of the method are searched around their values, and the
-    weight of total variation; what --method.NAME sets on the command line stays as it is said.
+    weight of total variation; what --method.NAME sets on the command line stays as it is said,
+    unless --only or --bounds names it too.
+
     Writes settings.json and trials.json.
 
     Args:
@@ -111,7 +113,8 @@ class Tune:
         if not (self.quiet or self.json):
             for note in notes + more:
                 print(f"note: {note}")
-        name = type(self.method).__name__
+        name, bounds = type(self.method).__name__, _bounds(self.bounds)
+        asked = {*bounds, *(self.only or ())}  # from the value that the command line gives
         cases = [
             Case(m.to(device), None if truth is None else truth.to(device)) for m, truth in cases
         ]
@@ -125,9 +128,9 @@ class Tune:
                     objective=self.objective,
                     trials=self.trials,
                     seconds=limit,
-                    fixed={*self.fixed, *_said(command)},
+                    fixed={*self.fixed, *(_said(command) - asked)},
                     only=self.only,
-                    bounds=_bounds(self.bounds),
+                    bounds=bounds,
                     draws=self.draws,
                     seed=self.seed,
                     on_trial=lambda k, _: update(k + 1),
