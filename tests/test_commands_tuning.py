@@ -130,6 +130,8 @@ def test_mistakes_are_said_in_one_line_and_nothing_is_written(here, capsys):
         assert run(*common, *words) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+    assert run("tune", "--operator", "identity") == 2
+    assert "tune: got no file" in capsys.readouterr().err
     (here / "s.json").write_text(json.dumps({"method": {"class": "HQS", "wait": 1}}))
     words = ["reconstruct", y, "--operator", "identity", "--sigma", 0.1, "--settings", "s.json"]
     assert run(*words) == 2 and "method: no entry 'wait'" in capsys.readouterr().err

@@ -105,6 +105,8 @@ class Tune:
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
+        if not self.files:
+            raise ValueError("tune: got no file, wanted measurements, or pictures with --simulate")
         device = device_named(self.device)
         limit = None if self.time_budget is None else seconds(self.time_budget)
         cases, sigma, notes = self._simulated() if self.simulate else self._seen()
@@ -206,7 +208,7 @@ class Tune:
                         f"{operator.in_shape}"
                     )
             cases.append(Case(Measurement(operator, _noise(sigma, operator), y), truth))
-        assert sigma is not None  # tyro asks for one file at least
+        assert sigma is not None  # of the first file at the latest
         return cases, sigma, notes
 
 
