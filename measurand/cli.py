@@ -24,6 +24,7 @@ commands:
   reconstruct  recover the image behind a measured file
   simulate     measure a picture: apply an operator, add noise
   check        do this operator, this prior and this measurement fit together?
+  tune         find the settings of a method for a problem; reconstruct takes them
   evaluate     denoising quality of a prior on a set of pictures
   train        train a prior by a named recipe
   priors       the priors that ship, with their data and licence
@@ -36,8 +37,8 @@ options:
   --version      the version
 """
 
-_COMMANDS = ("demo", "reconstruct", "simulate", "check", "evaluate", "train", "priors")
-_CHOICES = ("operator", "method", "recipe")
+_COMMANDS = ("demo", "reconstruct", "simulate", "check", "tune", "evaluate", "train", "priors")
+_CHOICES = ("operator", "method", "recipe", "objective")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

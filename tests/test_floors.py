@@ -15,7 +15,7 @@ FLOORS = [
     {"checkpoints", "data"},
     {"training", "ema", "gradients", "domains", "quality"},
     {"recipes", "journal", "shift", "batch", "export", "viewer", "check", "fit", "report", "demo"}
-    | {"arguments", "restore"},
+    | {"arguments", "restore", "settings", "search", "objectives", "tune"},
     {"commands"},
     {"cli"},
     {"__main__"},

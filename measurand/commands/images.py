@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -13,7 +13,7 @@ from tyro.conf import Positional
 
 from ..arguments import build, fitted, is_sampler, methods, twins, union
 from ..data.files import Form, read_image, write_image
-from ..files import write_atomic
+from ..files import sha256_file, write_atomic
 from ..fit import check_fit, fits
 from ..measurement import Measurement
 from ..metrics import coverage, crps, nmse, psnr, ssim
@@ -22,6 +22,7 @@ from ..operators import LinearOperator, Mask
 from ..report import comparison
 from ..restore import bar, facts, prior_for, resolved, restore, staged, steps_of
 from ..schedules import Step
+from ..settings import Settings, read_settings
 from ..solvers import HQS
 from ..tensors import generators
 from .devices import device_named
@@ -88,7 +89,9 @@ class Reconstruct:
         method: How the image is recovered.
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
             255 are 2 s / 255); estimated from the data when absent.
-        prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT].
+        prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT];
+            natural-color, or what the settings name, when absent.
+        settings: A settings file, as `tune` writes it: the method with its settings, and a prior.
         draws: Number of draws of a sampler.
         seed: Seed of everything random; the same seed gives the same bits.
         out: Folder for the results; runs/NAME-METHOD when absent.
@@ -105,7 +108,8 @@ class Reconstruct:
     operator: Operator
     method: Method = field(default_factory=HQS)
     sigma: float | None = None
-    prior: str = "natural-color"
+    prior: str | None = None
+    settings: Path | None = None
     draws: int = 4
     seed: int = 0
     out: Path | None = None
@@ -118,12 +122,22 @@ class Reconstruct:
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
+        if self.settings is None:
+            return self._run(command, [])
+        if any(word.startswith(("--method", "method:")) for word in command):
+            raise ValueError(f"--settings {self.settings} names the method: leave --method out")
+        found = read_settings(self.settings)
+        tuned = replace(self, method=found.method, prior=self.prior or found.prior_name)
+        return tuned._run(command, _doubts(found, self))
+
+    def _run(self, command: list[str], doubts: list[str]) -> int:
         device = device_named(self.device)
         operator, y, sigma, form, notes = _measured(
             self.file, self.operator, self.sigma, self.shape, self.value_range
         )
+        notes = doubts + notes
         prior, prior_record, more = prior_for(
-            self.prior, operator, sigma, device=device, tile=self.tile
+            self.prior or "natural-color", operator, sigma, device=device, tile=self.tile
         )
         notes += more
         truth = None
@@ -198,6 +212,23 @@ class Reconstruct:
             print(f"{name}: {result.seconds:.1f} s, {result.nfe} denoiser calls{numbers}")
             print(f"results in {out}")
         return 0
+
+
+def _doubts(settings: Settings, asked: Reconstruct) -> list[str]:
+    """In what the problem at hand differs from the one for which settings were found."""
+    found, tuned, prior = [], settings.tuned, settings.prior
+    operator = tuned.get("operator")
+    if isinstance(operator, dict) and operator != resolved(asked.operator):
+        found.append(f"the settings were found for {operator}")
+    sigma = tuned.get("sigma")
+    if asked.sigma is not None and isinstance(sigma, float) and sigma != asked.sigma:
+        found.append(f"the settings were found for noise of sigma {sigma:g}")
+    if asked.prior not in (None, settings.prior_name) and prior:
+        found.append(f"the settings were found for the prior {settings.prior_name}")
+    elif "sha256" in prior and Path(prior.get("name", "")).is_file():
+        if sha256_file(prior["name"]) != prior["sha256"]:
+            found.append(f"{prior['name']} is not the file for which the settings were found")
+    return found
 
 
 def _metrics(x: Tensor, truth: Tensor, draws: Tensor | None) -> dict[str, float]:

@@ -31,7 +31,7 @@ References:
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -186,8 +186,8 @@ class TotalVariation(Variation):
     """
 
     weight: float = 1.0
-    tol: float = 1e-4
-    max_iter: int = 20000
+    tol: float = field(default=1e-4, metadata={"search": None})  # accuracy, not taste
+    max_iter: int = field(default=20000, metadata={"search": None})
     box: Box | None = None
 
     def __post_init__(self) -> None:

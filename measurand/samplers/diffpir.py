@@ -15,7 +15,7 @@ here: an EDM grid between two levels.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -49,7 +49,7 @@ class DiffPIR:
 
     steps: int = 20
     lam: float = 1.0
-    zeta: float = 1.0
+    zeta: float = field(default=1.0, metadata={"search": (0.0, 1.0)})
     sigma_max: float = 3.0
     sigma_min: float = 0.01
 

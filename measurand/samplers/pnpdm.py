@@ -64,7 +64,7 @@ class PnPDM:
 
     sweeps: int = 60
     rho_max: float = 3.0
-    decay: float = 0.9
+    decay: float = field(default=0.9, metadata={"search": (0.0, 1.0)})
     rho_min: float = 0.05
     reverse: Reverse = field(default_factory=lambda: HeunSDE(steps=12, sigma_max=3.0))
 

@@ -159,7 +159,7 @@ class RED:
 
     steps: int = 100
     weight: float = 0.28
-    step: float = 1.0
+    step: float = field(default=1.0, metadata={"search": (0.0, 1.0)})
     levels: Levels = field(default_factory=Constant)
 
     @torch.no_grad()

@@ -1,0 +1,281 @@
+"""The command that finds settings: tune."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import tyro
+from torch import Tensor
+from tyro.conf import Positional
+
+from .. import objectives
+from ..arguments import build, kebab, methods, twins, union
+from ..data.files import read_image
+from ..files import write_atomic
+from ..measurement import Measurement
+from ..noises import ComplexGaussian, Gaussian
+from ..objectives import PSNR, Case
+from ..operators import LinearOperator, Mask
+from ..priors import TotalVariation
+from ..restore import bar, facts, prior_for, resolved, staged
+from ..settings import Settings, write_settings
+from ..solvers import HQS
+from ..tensors import generators
+from ..tune import Trial, Tuned, tune
+from .devices import device_named
+from .images import _measured
+from .knowledge import seconds
+
+__all__ = ["Tune"]
+
+if TYPE_CHECKING:
+    Operator: TypeAlias = Any
+    Method: TypeAlias = Any
+    Objective: TypeAlias = Any
+else:
+    Operator, Method = union(twins()), union(methods())
+    Objective = union({kebab(c.__name__): c for c in objectives.Objective.__subclasses__()})
+
+Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Find the settings of a method for a problem, and write a settings file for `reconstruct`.
+
+    Positive numbers among the fields of the method are searched around their values, and the
+    weight of total variation; what --method.NAME sets on the command line stays as it is said,
+    unless --only or --bounds names it too.
+
+    Writes settings.json and trials.json.
+
+    Args:
+        files: Measurements; or, with --simulate, pictures to measure.
+        operator: How they were, or are, measured.
+        method: Whose settings are wanted.
+        objective: What to go by: psnr with truth; sure, projected-sure or discrepancy without.
+        truth: The true images, one per measurement, in the same order.
+        simulate: The files are true pictures: measure them with the operator and noise of sigma.
+        crop: With --simulate: use the central square of this side, in pixels.
+        sigma: Noise standard deviation, in units of the image scaled to [-1, 1]; estimated from
+            the first measurement when absent.
+        prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT]
+            with the weight at which its search begins.
+        trials: Largest number of trials.
+        time_budget: No trial begins after this: 90s, 20m, 2h.
+        fixed: Settings that stay, such as steps or levels.high.
+        only: The only settings that are searched, such as weight or prior.weight.
+        bounds: Hard limits of settings, as NAME=LOW:HIGH.
+        draws: Number of draws of a sampler, whose mean is judged.
+        seed: Seed of everything random; the same seed gives the same trials.
+        out: Folder for the results; runs/tuned-METHOD when absent.
+        shape: Shape C H W of the image, where it does not follow from the measurement.
+        value_range: Samples that mean black and white, for floating-point files.
+        tile: Larger images are denoised in overlapping tiles of this size, in pixels.
+        device: cpu, cuda, or auto.
+        quiet: Print nothing but errors.
+        json: Print the record, as JSON.
+    """
+
+    files: Positional[Files]
+    operator: Operator
+    method: Method = field(default_factory=HQS)
+    objective: Objective = field(default_factory=PSNR)
+    truth: tuple[Path, ...] = ()
+    simulate: bool = False
+    crop: int | None = None
+    sigma: float | None = None
+    prior: str = "natural-color"
+    trials: int = 40
+    time_budget: str | None = None
+    fixed: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
+    bounds: tuple[str, ...] = ()
+    draws: int = 4
+    seed: int = 0
+    out: Path | None = None
+    shape: tuple[int, int, int] | None = None
+    value_range: tuple[float, float] | None = None
+    tile: int = 512
+    device: str = "auto"
+    quiet: bool = False
+    json: bool = False
+
+    def __call__(self, command: list[str]) -> int:
+        if not self.files:
+            raise ValueError("tune: got no file, wanted measurements, or pictures with --simulate")
+        device = device_named(self.device)
+        limit = None if self.time_budget is None else seconds(self.time_budget)
+        cases, sigma, notes = self._simulated() if self.simulate else self._seen()
+        widest = max((c.measurement.operator for c in cases), key=lambda a: max(a.in_shape))
+        prior, record, more = prior_for(self.prior, widest, sigma, device=device, tile=self.tile)
+        if not (self.quiet or self.json):
+            for note in notes + more:
+                print(f"note: {note}")
+        name, bounds = type(self.method).__name__, _bounds(self.bounds)
+        asked = {*bounds, *(self.only or ())}  # from the value that the command line gives
+        cases = [
+            Case(m.to(device), None if truth is None else truth.to(device)) for m, truth in cases
+        ]
+        out = self.out or Path("runs") / f"tuned-{name.lower()}"
+        with staged(out) as folder:
+            with bar("tune", self.trials, quiet=self.quiet) as update:
+                found = tune(
+                    self.method,
+                    prior,
+                    cases,
+                    objective=self.objective,
+                    trials=self.trials,
+                    seconds=limit,
+                    fixed={*self.fixed, *(_said(command) - asked)},
+                    only=self.only,
+                    bounds=bounds,
+                    draws=self.draws,
+                    seed=self.seed,
+                    on_trial=lambda k, _: update(k + 1),
+                )
+            summary = {
+                "objective": resolved(self.objective),
+                "default": self.objective.words(found.default.loss),
+                "best": self.objective.words(found.best.loss),
+                "cases": len(cases),
+                "trials": len(found.trials),
+                "seed": self.seed,
+                "operator": resolved(self.operator),
+                "sigma": sigma,
+            }
+            settings = Settings(found.method, _named(self.prior, record, found.prior), summary)
+            write_settings(folder / "settings.json", settings)
+            trials = {
+                "command": ["measurand", *command],
+                "settings": [
+                    resolved(s) | {"reach": [_finite(r) for r in s.reach]} for s in found.settings
+                ],
+                "trials": [_plain(trial) for trial in found.trials],
+                "notes": notes + more,
+                **facts(device),
+            }
+            write_atomic(folder / "trials.json", json.dumps(trials, indent=1) + "\n")
+        if self.json:
+            told = {"best": found.best.values, "tuned": summary, "out": str(out)}
+            print(json.dumps(told))
+        elif not self.quiet:
+            _print(found, out)
+        return 0
+
+    def _simulated(self) -> tuple[list[Case], float, list[str]]:
+        """The cases that pictures make once they are measured."""
+        if self.sigma is None or self.truth:
+            raise ValueError("--simulate: say --sigma, and no --truth: the files are the truth")
+        cases, notes = list[Case](), list[str]()
+        for k, file in enumerate(self.files):
+            picture = read_image(file, value_range=self.value_range)
+            notes += picture.notes
+            x = _central(picture.x, self.crop)
+            operator = build(self.operator, tuple(x.shape[1:]))
+            x = x.to(operator.in_dtype)
+            noise = _noise(self.sigma, operator)
+            y = noise(operator(x), generators(self.seed, k + 1)[k:])
+            cases.append(Case(Measurement(operator, noise, _masked(operator, y)), x))
+        return cases, self.sigma, notes
+
+    def _seen(self) -> tuple[list[Case], float, list[str]]:
+        """The cases that measured files make, with their truths."""
+        if self.crop is not None:
+            raise ValueError(
+                "--crop: only pictures that are measured here, by --simulate, are cut"
+            )
+        if self.truth and len(self.truth) != len(self.files):
+            raise ValueError(
+                f"--truth: got {len(self.truth)} images for {len(self.files)} measurements"
+            )
+        cases, sigma, notes = list[Case](), self.sigma, list[str]()
+        for k, file in enumerate(self.files):
+            operator, y, sigma, _, more = _measured(
+                file, self.operator, sigma, self.shape, self.value_range
+            )
+            notes += more
+            truth = None
+            if self.truth:
+                truth = read_image(self.truth[k], value_range=self.value_range).x
+                truth = truth.to(operator.in_dtype)
+                if truth.shape[1:] != operator.in_shape:
+                    raise ValueError(
+                        f"{self.truth[k]}: got a truth of shape {tuple(truth.shape[1:])}, wanted "
+                        f"{operator.in_shape}"
+                    )
+            cases.append(Case(Measurement(operator, _noise(sigma, operator), y), truth))
+        assert sigma is not None  # of the first file at the latest
+        return cases, sigma, notes
+
+
+def _noise(sigma: float, operator: LinearOperator) -> Gaussian:
+    return ComplexGaussian(sigma) if operator.out_dtype.is_complex else Gaussian(sigma)
+
+
+def _masked(operator: LinearOperator, y: Tensor) -> Tensor:
+    return operator(y) if isinstance(operator, Mask) else y
+
+
+def _central(x: Tensor, side: int | None) -> Tensor:
+    if side is None:
+        return x
+    if not 1 <= side <= min(x.shape[-2:]):
+        raise ValueError(f"--crop: got {side} for a picture of {x.shape[-2]} x {x.shape[-1]}")
+    top, left = (x.shape[-2] - side) // 2, (x.shape[-1] - side) // 2
+    return x[..., top : top + side, left : left + side].contiguous()
+
+
+def _said(command: Sequence[str]) -> set[str]:
+    """The settings of the method that the command line gives a value."""
+    words = [word.split("=")[0] for word in command if word.startswith("--method.")]
+    return {word.removeprefix("--method.").replace("-", "_") for word in words}
+
+
+def _bounds(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Bounds from words such as `weight=0.1:2`."""
+    found = {}
+    for text in texts:
+        name, _, ends = text.partition("=")
+        try:
+            low, high = map(float, ends.split(":"))
+        except ValueError as error:
+            raise ValueError(f"--bounds: got '{text}', wanted NAME=LOW:HIGH") from error
+        found[name] = (low, high)
+    return found
+
+
+def _named(asked: str, record: dict[str, Any], prior: Any) -> dict[str, Any]:
+    """What a settings file says of a prior: a file by its path, what ships by name and version."""
+    if isinstance(prior, TotalVariation):
+        return {"name": record["name"], "weight": prior.weight}
+    return {"name": asked if Path(asked).exists() else record["name"], "sha256": record["sha256"]}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _plain(trial: Trial) -> dict[str, Any]:
+    return {
+        "values": trial.values,
+        "loss": _finite(trial.loss),
+        "losses": [_finite(loss) for loss in trial.losses],
+        "seconds": round(trial.seconds, 3),
+        "note": trial.note,
+    }
+
+
+def _print(found: Tuned, out: Path) -> None:
+    before, after = found.default.values, found.best.values
+    width = max(len(name) for name in before)
+    for name, value in before.items():
+        print(f"  {name:<{width}}  {value!s:>10.10} -> {after[name]!s:>10.10}")
+    words = found.objective.words
+    short = sum(bool(trial.note) for trial in found.trials)
+    print(f"{words(found.default.loss)} -> {words(found.best.loss)}", end="")
+    print(f", {len(found.trials)} trials, {short} of them given up")
+    print(f"settings in {out / 'settings.json'}")
