@@ -210,3 +210,18 @@ def test_damaged_files_are_read_or_refused(tmp_path):
 @pytest.mark.timeout(3600)
 def test_damaged_files_are_read_or_refused_in_thousands(tmp_path):
     assert min(refused_of(tmp_path, 1000).values()) > 200
+
+
+def test_the_page_says_what_runs(tmp_path, monkeypatch):
+    """Every block of code of docs/data.md, in order, in a folder with the files that it names."""
+    page = Path(__file__).parents[1] / "docs" / "data.md"
+    blocks = [part.split("```")[0] for part in page.read_text().split("```python\n")[1:]]
+    assert len(blocks) == 2
+    originals(tmp_path / "scans")
+    fastmri(tmp_path / "volume.h5", brain()[1])
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(names["found"]) == sum(COUNTS.values())
+    assert names["x"][0].shape == names["r"][0].shape == names["head"].image

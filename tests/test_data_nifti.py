@@ -84,6 +84,16 @@ def test_bytes_stay_bytes_and_complex_stays_complex(tmp_path):
     np.testing.assert_array_equal(found[3], values[::-1, ::-1, 3].T)
 
 
+def test_slices_do_not_lean_on_the_file(tmp_path):
+    """A volume that needs no turning and no conversion is still copied from the mapped file."""
+    for dtype in (np.uint8, np.float32):
+        path = nifti(tmp_path / "a.nii", abs(VOXELS).astype(dtype), np.diag([-1, -1, 1, 1]))
+        found = slices(path)
+        np.testing.assert_array_equal(found[1], abs(VOXELS)[:, :, 1].astype(dtype).T)
+        assert all(x.flags.writeable for x in found)
+        assert all((x if x.base is None else x.base).flags.owndata for x in found)
+
+
 def test_four_axes_and_two(tmp_path):
     series = RNG.integers(0, 99, (4, 5, 6, 3)).astype(np.int16)
     path = nifti(tmp_path / "a.nii.gz", series)

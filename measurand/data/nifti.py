@@ -77,9 +77,9 @@ def slices(
                 raise ValueError(f"got volume={volume}, it holds {voxels.shape[3]}")
             voxels = voxels[..., volume, None]
         return [
-            _slice(file, voxels[..., t].take(k, axis=cut), cut, scale, nan)
+            _slice(file, u, cut, scale, nan)
             for t in range(voxels.shape[3])
-            for k in range(voxels.shape[cut])
+            for u in np.moveaxis(voxels[..., t], cut, 0)
         ]
 
 
@@ -90,7 +90,8 @@ def _slice(
     scale: tuple[float | None, float | None],
     nan: float | None,
 ) -> np.ndarray:
-    u = u.T if cut == 2 else u.T[::-1]  # the later axis downwards; from the head, not to it
+    # the later axis downwards, and from the head, not to it; a copy: the file is only mapped
+    u = np.array(u.T if cut == 2 else u.T[::-1], order="C")
     slope, inter = scale
     x = compact(u)
     if slope is not None and inter is not None and (slope, inter) != (1.0, 0.0):
