@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "measurand"
 FLOORS = [
-    {"tensors", "linalg", "files"},
+    {"tensors", "linalg", "files", "devices"},
     {"operators", "nets", "noises", "schedules", "metrics"},
     {"measurement", "priors"},
     {"solvers"},
@@ -15,7 +15,7 @@ FLOORS = [
     {"checkpoints", "data"},
     {"training"},
     {"recipes", "shift", "batch", "export", "viewer", "check", "fit", "report", "demo"}
-    | {"arguments", "restore"},
+    | {"arguments", "restore", "manifest", "reconstruction", "executors", "task"},
     {"commands"},
     {"cli"},
 ]

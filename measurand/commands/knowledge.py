@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from .. import recipes
 from ..checkpoints import known_priors, load_prior, load_tensors
 from ..data import photos
-from .devices import device_named
+from ..devices import device_named
 
 __all__ = ["Evaluate", "Priors", "Train", "seconds"]
 
