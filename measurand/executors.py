@@ -146,6 +146,7 @@ class Ray:
     retries: int = 2
 
     def __call__(self, task: Task, scans: Sequence[Scan]) -> Iterator[Outcome]:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of this
         ray = _imported("ray", "cluster")
         ours = not ray.is_initialized()
         if ours:

@@ -1,8 +1,8 @@
 """From a measured file to a folder of results: what is done to one scan.
 
 A `Reconstruction` is a plain value: how the file was measured and how the image is recovered. It
-travels to other processes as it is. `ready` loads what all files share, the prior, and gives a
-`Restorer`, which reads a file (`problem`) and fills a folder (`solve`).
+travels to other processes as it is. Its `ready` gives a `Restorer`, which loads what all files
+share once, reads a file (`problem`) and fills a folder (`solve`).
 
     estimate     the image, in the format and bit depth of the file
     draws/       the draws of a sampler, in the same format, and sd.npy, their standard deviation
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,8 @@ class Reconstruction:
         )
 
     def ready(self) -> Restorer:
-        """Loads what all files share."""
-        device = device_named(self.device)
-        return Restorer(self, device, prior_loaded(self.prior, device))
+        """What keeps the things that all files share: the prior, and the operator."""
+        return Restorer(self, device_named(self.device))
 
 
 @dataclass(frozen=True)
@@ -146,13 +145,17 @@ class Restorer:
     Args:
         how: What is done.
         device: Where.
-        loaded: The prior.
     """
 
-    def __init__(self, how: Reconstruction, device: torch.device, loaded: Loaded) -> None:
-        self.how, self.device, self.loaded = how, device, loaded
+    def __init__(self, how: Reconstruction, device: torch.device) -> None:
+        self.how, self.device = how, device
         self.facts = facts(device)
         self._operator = lru_cache(maxsize=2)(self._build)  # files of a job are mostly alike
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The prior, read when the first file has been."""
+        return prior_loaded(self.how.prior, self.device)
 
     def __call__(self, scan: Scan, folder: Path, seed: int) -> dict[str, Any]:
         """Reads one file and fills a folder.
