@@ -126,15 +126,14 @@ def test_what_is_said():
     assert failures(outcomes[:3]) == []
 
 
-def killed(folder, out, wait, seed):
-    """A batch that is killed after a while; how many of its results are there."""
-    job = job_on(folder, out, seconds=0.01, seed=seed)
+def kill_a_batch(folder, out, wait):
+    """Starts a batch and kills it after a while."""
+    job = job_on(folder, out, seconds=0.01)
     process = multiprocessing.get_context("fork").Process(target=run, args=(job, Loop()))
     process.start()
     time.sleep(wait)
     process.kill()
     process.join()
-    return job
 
 
 def survives_kills(tmp_path, scans, kills):
@@ -148,7 +147,7 @@ def survives_kills(tmp_path, scans, kills):
         os.unlink(ledger)
         job = job_on(folder, f"out{k}")
         job.open()
-        killed(folder, f"out{k}", rng.uniform(0.02, 0.02 * scans), 0)
+        kill_a_batch(folder, f"out{k}", rng.uniform(0.02, 0.02 * scans))
         seen = [p.name for p in job.out.iterdir() if p.is_dir() and not p.name.startswith(".")]
         missing, done = job.missing()
         assert sorted(seen) == sorted(o.name for o in done)  # nothing partial is visible
