@@ -19,6 +19,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,9 @@ from .manifest import Scan
 from .task import Outcome, Task, Work
 
 __all__ = ["Executor", "Job", "failures", "run", "summary", "table"]
+
+
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Executor(Protocol):
@@ -111,7 +115,7 @@ def run(
     job: Job,
     executor: Executor,
     *,
-    on_progress: Callable[[int], None] | None = None,
+    progress: Progress = lambda total: nullcontext(lambda done: None),
     patience: float = 10.0,
 ) -> list[Outcome]:
     """Does what is missing of a job whose folder is open.
@@ -119,18 +123,19 @@ def run(
     Args:
         job: What is to be done.
         executor: Who does it.
-        on_progress: Called with the number of scans that are dealt with.
+        progress: Shows how far it is: from the number of scans to do it makes a context, which
+            gives a function of the number done.
         patience: Time that a result of another machine may take to be seen here, in seconds.
     Returns:
         One outcome for each scan of the job, in its order.
     """
     missing, done = job.missing()
     found = {outcome.name: outcome for outcome in done}
-    told = on_progress or (lambda count: None)
-    told(len(found))
-    for outcome in executor(job.task, missing) if missing else ():
-        found[outcome.name] = outcome
-        told(len(found))
+    if missing:
+        with progress(len(missing)) as told:
+            for outcome in executor(job.task, missing):
+                found[outcome.name] = outcome
+                told(len(found) - len(done))
     deadline = time.monotonic() + patience
     for scan in missing:
         if scan.name not in found:

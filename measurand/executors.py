@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shutil
 import signal
 import sys
 import time
@@ -68,7 +69,7 @@ class Pool:
     def __call__(self, task: Task, scans: Sequence[Scan]) -> Iterator[Outcome]:
         context = get_context("spawn")
         alive, held = context.Pipe(duplex=False)
-        count = min(self.workers or len(os.sched_getaffinity(0)), len(scans))
+        count = min(self.workers or _cores(), len(scans))
         waiting = deque((scan, 0) for scan in scans)
         under_way: dict[Future[Outcome], tuple[ProcessPoolExecutor, Scan, int]] = {}
         done = deaths = 0
@@ -111,6 +112,13 @@ class Pool:
                     yield outcome
         finally:
             held.close()  # whoever is still at work stops
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _enter(alive: Connection) -> None:
@@ -253,6 +261,11 @@ class Slurm:
 
     def _executor(self, task: Task) -> Any:
         submitit = _imported("submitit", "slurm")
+        if not self.local and shutil.which("sbatch") is None:
+            raise FileNotFoundError(
+                "Slurm: there is no sbatch on this machine; start where there is, or try it out "
+                "here with --executor.local"
+            )
         folder = self.folder or task.out / ".slurm"
         cluster = "local" if self.local else "slurm"
         executor = submitit.AutoExecutor(folder=folder.absolute(), cluster=cluster)

@@ -76,8 +76,11 @@ def claimed(folder: str | os.PathLike[str]) -> Iterator[bool]:
 
 def _locked(path: Path) -> int | None:
     """An open handle that holds the lock of a file; None where another one holds it."""
-    import fcntl  # not on every system, and only this needs it
-
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

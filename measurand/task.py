@@ -152,8 +152,13 @@ def _publish(stage: Path, folder: Path, aside: Path) -> None:
             raise FileExistsError(
                 f"{folder}: exists, and is no result of a job; nothing is written"
             )
-        os.replace(folder, aside)  # from here to the next line there is no result
-    os.replace(stage, folder)
+        os.replace(folder, aside)  # from here to the next replacement there is no result
+    try:
+        os.replace(stage, folder)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, folder)
+        raise
     flush(folder.parent)
 
 

@@ -111,3 +111,23 @@ def test_the_seed_of_a_scan_is_its_own():
     seeds = {scan_seed(seed, name) for seed in range(4) for name in ("a", "b", "a/b")}
     assert len(seeds) == 12 and max(seeds) < 2**48
     assert scan_seed(0, "a") == scan_seed(0, "a")
+
+
+@pytest.mark.parametrize("moment", ["flush", "rename"])
+def test_a_disk_that_is_full_leaves_the_old_result(job, monkeypatch, moment):
+    job.task(job.scans[0])
+    before = results(job.out)
+    other = job_on(job.out.parent / "in", scale=2.0)
+    rename = os.replace
+
+    def full(*words):
+        if moment == "flush" or str(words[0]).endswith(".partial/s00/results"):
+            raise OSError(28, "No space left on device")
+        rename(*words)
+
+    monkeypatch.setattr("measurand.task.flush" if moment == "flush" else "os.replace", full)
+    outcome = other.task(job.scans[0])
+    monkeypatch.undo()
+    assert outcome.status == "failed" and "No space left" in outcome.error
+    assert results(job.out) == before and job.task.kept(job.scans[0]) is not None
+    assert other.task(job.scans[0]).status == "new"

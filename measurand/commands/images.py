@@ -159,8 +159,12 @@ class Reconstruct:
         job = Job(how, scans, out.absolute(), self.seed)
         job.open(replace=self.replace, command=("measurand", *command))
         started = time.perf_counter()
-        with bar(method, len(scans), quiet=self.quiet or self.json, unit="scan") as update:
-            found = run(job, self.executor, on_progress=update)
+        silent = self.quiet or self.json
+        found = run(
+            job,
+            self.executor,
+            progress=lambda total: bar(method, total, quiet=silent, unit="scan"),
+        )
         record = {"out": str(out), **summary(found)}
         record["wall_seconds"] = round(time.perf_counter() - started, 3)
         if self.json:
