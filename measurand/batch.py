@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from .files import sha256, write_atomic
+from .files import claimed, sha256, write_atomic
 from .manifest import Scan
 from .task import Outcome, Task, Work
 
@@ -147,7 +147,7 @@ def run(
                 found[scan.name] = Outcome(scan.name, "failed", why)
                 break
             time.sleep(0.1)
-    _remove_empty(job.out / ".partial")
+    _tidy(job)
     return [found[scan.name] for scan in job.scans]
 
 
@@ -230,10 +230,15 @@ def _unwritable(folder: Path, error: OSError) -> OSError:
     )
 
 
-def _remove_empty(folder: Path) -> None:
-    """Removes a folder and those in it, as far as they are empty."""
-    for path, _, _ in os.walk(folder, topdown=False):
+def _tidy(job: Job) -> None:
+    """Removes what dead processes have left, also of scans that are complete."""
+    partial = job.out / ".partial"
+    for scan in job.scans if partial.exists() else ():
+        if (partial / scan.name).exists():
+            with claimed(partial / scan.name):
+                pass
+    for path, _, _ in os.walk(partial, topdown=False):
         try:
             os.rmdir(path)
-        except OSError:
+        except OSError:  # somebody is at work there
             pass

@@ -13,6 +13,7 @@ from jobs import begun, files_for, job_on, results
 
 from measurand.batch import Job, failures, run, summary, table
 from measurand.executors import Loop
+from measurand.files import claimed
 from measurand.manifest import shard
 from measurand.task import Outcome
 
@@ -51,6 +52,20 @@ def test_the_bits_depend_on_the_seed_and_the_name_alone(tmp_path):
     assert len(whole) == 14 and len(set(whole.values())) == 14
     assert whole == results(tmp_path / "shards") == results(tmp_path / "backwards")
     assert not set(whole.values()) & set(results(tmp_path / "other").values())
+
+
+def test_what_a_process_left_that_died_after_its_result_is_removed(tmp_path):
+    job = job_on(files_for(tmp_path / "in", 3))
+    job.open()
+    run(job, Loop())
+    for name in ("s00", "s02"):
+        (job.out / ".partial" / name).mkdir(parents=True)
+        (job.out / ".partial" / name / "lock").touch()
+    with claimed(job.out / ".partial" / "s02"):
+        run(job, Loop())
+        assert [p.name for p in (job.out / ".partial").iterdir()] == ["s02"]
+    run(job, Loop())
+    assert not (job.out / ".partial").exists()
 
 
 def test_other_settings_are_refused_or_replace(tmp_path):

@@ -1,6 +1,7 @@
 """The page "From one machine to many" runs as it stands, on tiny files."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -39,7 +40,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_the_commands_of_this_machine(here, capsys):
-    """All of them on the cheapest method; a pool and what needs an engine is tested elsewhere."""
+    """All of them, in few steps and without the pool, which has its own tests."""
     ran = []
     for words in commands():
         if "ray" in words or "slurm" in words:
@@ -82,7 +83,13 @@ def test_the_commands_of_a_cluster_are_understood():
 def test_the_python_of_the_page(here):
     (code,) = blocks("python")
     (here / "many.py").write_text(code.replace("HQS()", "HQS(steps=2)"))
-    done = subprocess.run([sys.executable, "many.py"], capture_output=True, text=True)
+    path = os.pathsep.join([str(PAGE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "many.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"done now +2", done.stdout)
     assert (here / "from-python" / "a" / "estimate.png").exists()
