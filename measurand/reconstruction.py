@@ -4,11 +4,10 @@ A `Reconstruction` is a plain value: how the file was measured and how the image
 travels to other processes as it is. Its `ready` gives a `Restorer`, which loads what all files
 share once, reads a file (`problem`) and fills a folder (`solve`).
 
-    estimate     the image, in the format and bit depth of the file
-    draws/       the draws of a sampler, in the same format, and sd.npy, their standard deviation
-    comparison.png
-                 measured, estimated, true, where a figure is wanted
-    run.json     everything needed to repeat it
+    estimate          the image, in the format and bit depth of the file
+    draws/, sd.npy    the draws of a sampler, and their standard deviation
+    comparison.png    measured, estimated, true, where a figure is wanted
+    run.json          everything needed to repeat it
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 A `Task` is the function of one scan that every executor calls, in this process or on another
 machine. What it promises does not depend on who calls it, how often, or in what order:
 
-    complete    `out/NAME/run.json` with the digest of the settings, the inputs and the outputs as
-                it describes them. The folder is renamed into place when all in it is on the disk,
-                so a process that dies leaves a whole result or none.
-    once        A scan belongs to one process at a time (`files.claimed`); what a dead one has left
-                is hidden in `out/.partial` and removed when its scan is done again.
-    the same    Random numbers come from (seed, name), and from nothing else.
+* Complete: a result is `out/NAME/run.json` with the digest of the settings, and the inputs and
+  outputs as it describes them. The folder is renamed into place when all in it is on the disk, so
+  a process that dies leaves a whole result or none.
+* Once: a scan belongs to one process at a time (`files.claimed`). What a dead one has left is
+  hidden in `out/.partial` and removed when the job is run again.
+* The same: random numbers come from (seed, name), and from nothing else.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = ["scipy", "imageio", "PIL", "h5py", "matplotlib", "skimage", "tyro", "diffusers"]
+OPTIONAL += ["ray", "submitit"]
 
 
 def run(code):
