@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 
 from . import operators, samplers, solvers
+from .data.arrays import split_key
 from .data.files import read_array
 from .measurement import Measurement
 from .operators import LinearOperator
 
-__all__ = ["build", "fitted", "is_sampler", "methods", "read_tensor", "twins"]
+__all__ = ["build", "files_of", "fitted", "is_sampler", "methods", "read_tensor", "twins"]
 
 Shape = tuple[int, ...]
 _PLAIN = (int, float, bool, str)
@@ -61,10 +62,20 @@ def twins() -> dict[str, type]:
             continue
         fields = _fields(cls)
         if fields is not None:
-            twin = dataclasses.make_dataclass(name, fields, frozen=True)
+            travels = {"__reduce__": _as_words}  # to other processes, which make the class anew
+            twin = dataclasses.make_dataclass(name, fields, frozen=True, namespace=travels)
             twin.__doc__ = inspect.getdoc(cls)
             found[kebab(name)] = twin
     return found
+
+
+def _as_words(twin: Any) -> tuple[Any, ...]:
+    values = {field.name: getattr(twin, field.name) for field in dataclasses.fields(twin)}
+    return _from_words, (kebab(type(twin).__name__), values)
+
+
+def _from_words(name: str, values: dict[str, Any]) -> Any:
+    return twins()[name](**values)
 
 
 def _fields(cls: type) -> list[Any] | None:
@@ -148,6 +159,23 @@ def read_tensor(text: str, name: str, shape: Shape) -> Tensor:
         tensor = tensor.mean(0)  # a picture: grey
         tensor = tensor / tensor.sum().clamp_min(1e-12) if name == "kernel" else tensor.round()
     return tensor
+
+
+def files_of(twin: Any) -> dict[str, Path]:
+    """The files that the options of an operator name, by option.
+
+    Args:
+        twin: An instance of one of `twins()`.
+    """
+    hints = _hints(getattr(operators, type(twin).__name__))
+    found = {}
+    for field in dataclasses.fields(twin):
+        text = getattr(twin, field.name)
+        if hints[field.name] in (Any, Tensor) and isinstance(text, str):
+            file = split_key(text)[0]
+            if file.is_file():
+                found[field.name] = file
+    return found
 
 
 def _made(name: str, function: str, words: list[str], shape: Shape) -> Tensor:

@@ -6,8 +6,8 @@ by their own fields, in any order after the file:
 
     measurand reconstruct photo.png --operator gaussian-blur --operator.sigma 1.6 --method hqs
 
-Exit codes: 0 done, 1 a check found something that does not fit, 2 the arguments or the data are
-wrong (one line says what), 130 interrupted.
+Exit codes: 0 done, 1 a check found something that does not fit, or a scan of many failed, 2 the
+arguments or the data are wrong (one line says what), 130 interrupted.
 """
 
 import sys
@@ -21,7 +21,7 @@ Images from measurements y = A(x) + noise, with their uncertainty.
 
 commands:
   demo         restore four photographs with four methods; a page, a picture and a table
-  reconstruct  recover the image behind a measured file
+  reconstruct  recover the image behind a measured file, or behind each of a folder of them
   simulate     measure a picture: apply an operator, add noise
   check        do this operator, this prior and this measurement fit together?
   tune         find the settings of a method for a problem; reconstruct takes them
@@ -38,7 +38,7 @@ options:
 """
 
 _COMMANDS = ("demo", "reconstruct", "simulate", "check", "tune", "evaluate", "train", "priors")
-_CHOICES = ("operator", "method", "recipe", "objective")
+_CHOICES = ("operator", "method", "executor", "recipe", "objective")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

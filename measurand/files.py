@@ -3,16 +3,20 @@
 `atomic(path)` gives a temporary path in the same directory; when its block ends without an error
 the file is flushed to the disk (fsync), renamed over `path` and the directory entry is flushed. A
 process that dies at any moment leaves the old file, or the new one, never a part of one.
+
+`claimed(folder)` is a folder that one process has to itself. The lock on a file in it goes with
+the process, however that ends: what a dead one left can be told from what a living one is writing.
 """
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic", "sha256", "sha256_file", "write_atomic"]
+__all__ = ["atomic", "claimed", "sha256", "sha256_file", "write_atomic"]
 
 
 @contextmanager
@@ -38,6 +42,72 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
         raise
     flush(path.parent)
+
+
+@contextmanager
+def claimed(folder: str | os.PathLike[str]) -> Iterator[bool]:
+    """A folder for the use of this block alone: empty but for its lock, and gone afterwards.
+
+    On a file system without locks everyone is told that the folder is theirs.
+
+    Args:
+        folder: The folder; created with those above it. What a dead process left there is removed.
+    Yields:
+        Whether the folder is ours; False where another block has it, and then nothing is touched.
+    """
+    folder = Path(folder)
+    lock = folder / "lock"
+    handle = _locked(lock)
+    if handle is None:
+        yield False
+        return
+    try:
+        _clear(folder)
+        yield True
+    finally:
+        _clear(folder)
+        lock.unlink(missing_ok=True)  # last: whoever makes the next lock finds the folder empty
+        try:
+            folder.rmdir()
+        except OSError:  # somebody has already claimed it again
+            pass
+        os.close(handle)
+
+
+def _locked(path: Path) -> int | None:
+    """An open handle that holds the lock of a file; None where another one holds it."""
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # its last owner removed the folder just now
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError:
+            return handle
+        try:
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # the lock of a file that its last owner has removed
+
+
+def _clear(folder: Path) -> None:
+    for entry in list(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:

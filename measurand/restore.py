@@ -34,7 +34,7 @@ from .priors.variation import TotalVariation
 from .schedules import Step
 from .tensors import generators
 
-__all__ = ["Restored", "bar", "facts", "prior_for", "restore", "staged"]
+__all__ = ["Restored", "bar", "facts", "prior_for", "prior_loaded", "restore", "staged"]
 
 TV = "total-variation"
 
@@ -118,49 +118,93 @@ def _told(on_step: Callable[[int, int, Step], None], first: int, some: int) -> A
     return lambda step: on_step(first, some, step)
 
 
-def prior_for(
-    name: str,
-    operator: LinearOperator,
-    sigma: float,
-    *,
-    device: str | torch.device = "cpu",
-    tile: int = 512,
-) -> tuple[Any, dict[str, Any], list[str]]:
-    """A prior by its name, fitted to the images of an operator.
+@dataclass(frozen=True)
+class Loaded:
+    """A prior on its way from its name to an operator: read once, fitted to many.
+
+    Args:
+        prior: The network, or total variation; None where its weight depends on the noise.
+        record: What `run.json` says of it.
+    """
+
+    prior: Any
+    record: dict[str, Any]
+
+
+def prior_file(name: str) -> Path | None:
+    """The weight file of a prior, None for total variation; a name that is none is an error."""
+    if name.split(":")[0] == TV:
+        return None
+    newest = [path for key, path in known_priors().items() if _called(name, key)]
+    path = newest[-1] if newest else Path(name)
+    if not path.is_file():
+        load_prior(name)  # says what is wrong with the name
+    return path
+
+
+def _called(name: str, key: str) -> bool:
+    return name in (key, key.rpartition("@")[0])
+
+
+def prior_loaded(name: str, device: str | torch.device = "cpu") -> Loaded:
+    """A prior by its name, before any operator is known.
 
     Args:
         name: A prior that ships ("natural-color", "natural-color@1"), a weight file, or
             "total-variation", with its weight where wanted ("total-variation:2.5").
-        operator: Says the shape and the kind of the images.
-        sigma: Noise level, from which the weight of total variation follows: `0.1 / sigma`.
         device: Where the network runs.
-        tile: Images larger than this are denoised in overlapping tiles of this size, in pixels.
-    Returns:
-        The prior, what `run.json` says of it, and sentences about what was done.
     """
-    notes: list[str] = []
-    if name.split(":")[0] == TV:
+    path = prior_file(name)
+    if path is None:
         text = name[len(TV) + 1 :]
         try:
-            weight = float(text) if text else 0.1 / max(sigma, 1e-3)
+            weight = float(text) if text else None
         except ValueError as error:
             raise ValueError(f"--prior {name}: wanted {TV} or {TV}:WEIGHT") from error
-        return TotalVariation(weight=weight), {"name": TV, "weight": weight}, notes
+        prior = None if weight is None else TotalVariation(weight=weight)
+        return Loaded(prior, {"name": TV, "weight": weight})
     network = load_prior(name, device=device)
-    known = known_priors()
-    newest = [path for key, path in known.items() if name in (key, key.rpartition("@")[0])]
-    path = newest[-1] if newest else Path(name)
     record = {
         "name": path.stem,
         "sha256": sha256_file(path),
         "channels": network.channels,
         "precision": str(next(network.parameters()).dtype).removeprefix("torch."),
     }
+    return Loaded(network, record)
+
+
+def prior_for(
+    name: str | Loaded,
+    operator: LinearOperator,
+    sigma: float,
+    *,
+    device: str | torch.device = "cpu",
+    tile: int = 512,
+) -> tuple[Any, dict[str, Any], list[str]]:
+    """A prior fitted to the images of an operator.
+
+    Args:
+        name: The name of a prior, or what `prior_loaded` made of it.
+        operator: Says the shape and the kind of the images.
+        sigma: Noise level, from which the weight of total variation follows: `0.1 / sigma`.
+        device: Where the network runs, if it is yet to be loaded.
+        tile: Images larger than this are denoised in overlapping tiles of this size, in pixels.
+    Returns:
+        The prior, what `run.json` says of it, and sentences about what was done.
+    """
+    notes: list[str] = []
+    loaded = name if isinstance(name, Loaded) else prior_loaded(name, device)
+    network, record = loaded.prior, loaded.record
+    if network is None:
+        network = TotalVariation(weight=0.1 / max(sigma, 1e-3))
+    if isinstance(network, TotalVariation):
+        return network, {"name": TV, "weight": network.weight}, notes
     prior: Any = network
+    called = record["name"]
     if operator.in_dtype.is_complex != network.dtype.is_complex:
         kinds = ("real", "complex")
         raise ValueError(
-            f"--prior {name} knows {kinds[network.dtype.is_complex]} images with "
+            f"--prior {called} knows {kinds[network.dtype.is_complex]} images with "
             f"{network.channels} channels, {operator} asks for "
             f"{kinds[operator.in_dtype.is_complex]} ones; use --prior {TV} or a prior of these"
         )
@@ -168,11 +212,11 @@ def prior_for(
     if network.channels != channels:
         if channels != 1 or network.dtype.is_complex:
             raise ValueError(
-                f"--prior {name} knows images with {network.channels} channels, {operator} asks "
-                f"for {channels}"
+                f"--prior {called} knows images with {network.channels} channels, {operator} "
+                f"asks for {channels}"
             )
         prior = Grey(prior, network.channels)
-        notes.append(f"grey image: shown to {path.stem} as {network.channels} equal channels")
+        notes.append(f"grey image: shown to {called} as {network.channels} equal channels")
     if tuple(network.range) != (-1.0, 1.0):
         prior = Rescaled(prior, (-1.0, 1.0))
         notes.append(f"images rescaled from [-1, 1] to the prior's {network.range}")
@@ -219,7 +263,9 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def bar(label: str, total: int | None, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+def bar(
+    label: str, total: int | None, *, quiet: bool, unit: str = "step"
+) -> Iterator[Callable[[int], None]]:
     """A progress bar with the time to go, shown once two seconds have passed.
 
     Yields:
@@ -230,7 +276,7 @@ def bar(label: str, total: int | None, *, quiet: bool) -> Iterator[Callable[[int
     shown = tqdm(
         total=total,
         desc=label,
-        unit="step",
+        unit=unit,
         delay=2.0,
         mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file wants few lines
         disable=quiet,

@@ -1,10 +1,14 @@
+import errno
 import hashlib
+import multiprocessing
 import os
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from measurand.files import atomic, sha256, sha256_file, write_atomic
+from measurand.files import atomic, claimed, sha256, sha256_file, write_atomic
 
 
 def test_writes_bytes_and_text(tmp_path):
@@ -53,3 +57,66 @@ def test_digests(tmp_path):
     write_atomic(tmp_path / "x", b"abc")
     wanted = hashlib.sha256(b"abc").hexdigest()
     assert sha256(b"abc") == sha256("abc") == sha256_file(tmp_path / "x") == wanted
+
+
+def test_a_claimed_folder_is_empty_ours_and_gone_afterwards(tmp_path):
+    folder = tmp_path / "a" / "b"
+    (folder / "left" / "over").mkdir(parents=True)
+    with claimed(folder) as ours:
+        assert ours and [p.name for p in folder.iterdir()] == ["lock"]
+        (folder / "made").mkdir()
+        with claimed(folder) as other:
+            assert not other
+        assert (folder / "made").exists()
+    assert not folder.exists() and folder.parent.exists()
+    with pytest.raises(RuntimeError), claimed(folder):
+        raise RuntimeError
+    assert not folder.exists()
+
+
+def hold(folder):
+    with claimed(folder):
+        (folder / "half").write_text("x")
+        time.sleep(60)
+
+
+def test_the_claim_of_a_dead_process_is_void(tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(tmp_path / "a",))
+    process.start()
+    while not (tmp_path / "a" / "half").exists():
+        time.sleep(0.005)
+    with claimed(tmp_path / "a") as ours:
+        assert not ours
+    process.kill()
+    process.join()
+    assert (tmp_path / "a" / "half").exists()
+    with claimed(tmp_path / "a") as ours:
+        assert ours and not (tmp_path / "a" / "half").exists()
+
+
+def test_a_folder_has_one_owner_at_a_time_however_fast_they_change(tmp_path):
+    inside, most, owned = [0], [0], [0]
+
+    def often():
+        for _ in range(300):
+            with claimed(tmp_path / "a") as ours:
+                if ours:
+                    inside[0] += 1
+                    (tmp_path / "a" / "mine").mkdir()  # an error if somebody else's is there
+                    most[0], owned[0] = max(most[0], inside[0]), owned[0] + 1
+                    inside[0] -= 1
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(often) for _ in range(4)]:
+            done.result()
+    assert most == [1] and owned[0] > 20 and not (tmp_path / "a").exists()
+
+
+def test_without_locks_everybody_is_let_in(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with claimed(tmp_path / "a") as ours:
+        assert ours
+    assert not (tmp_path / "a").exists()

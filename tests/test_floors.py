@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "measurand"
 FLOORS = [
-    {"tensors", "linalg", "files", "ranks"},
+    {"tensors", "linalg", "files", "ranks", "devices"},
     {"operators", "nets", "noises", "schedules", "metrics"},
     {"measurement", "priors"},
     {"solvers"},
@@ -15,7 +15,8 @@ FLOORS = [
     {"checkpoints", "data"},
     {"training", "ema", "gradients", "domains", "quality"},
     {"recipes", "journal", "shift", "batch", "export", "viewer", "check", "fit", "report", "demo"}
-    | {"arguments", "restore", "settings", "search", "objectives", "tune"},
+    | {"arguments", "restore", "settings", "search", "objectives", "tune"}
+    | {"manifest", "reconstruction", "executors", "task"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = ["scipy", "imageio", "PIL", "h5py", "matplotlib", "skimage", "tyro", "diffusers"]
 OPTIONAL += ["nibabel", "pydicom", "tifffile"]
+OPTIONAL += ["ray", "submitit"]
 
 
 def run(code):

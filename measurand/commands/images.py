@@ -1,90 +1,54 @@
 """Commands on measured files: reconstruct, simulate, check."""
 
 import json
-import math
+import sys
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-import numpy as np
 import tyro
-from torch import Tensor
 from tyro.conf import Positional
 
 from ..arguments import build, fitted, is_sampler, methods, twins, union
+from ..batch import Job, failures, run, summary, table
 from ..data.files import Form, read_image, write_image
+from ..devices import device_named
+from ..executors import Loop, executors
 from ..files import sha256_file, write_atomic
 from ..fit import check_fit, fits
-from ..measurement import Measurement
-from ..metrics import coverage, crps, nmse, psnr, ssim
-from ..noises import ComplexGaussian, Gaussian, estimate_sigma
-from ..operators import LinearOperator, Mask
-from ..report import comparison
-from ..restore import bar, facts, prior_for, resolved, restore, staged, steps_of
+from ..manifest import Scan, is_many, scans_in, shard, shard_named
+from ..operators import Mask
+from ..reconstruction import Reconstruction, measured, noise_of
+from ..restore import bar, facts, prior_for, resolved, staged, steps_of
 from ..schedules import Step
 from ..settings import Settings, read_settings
 from ..solvers import HQS
 from ..tensors import generators
-from .devices import device_named
 
 __all__ = ["Check", "Reconstruct", "Simulate"]
 
 if TYPE_CHECKING:
     Operator: TypeAlias = Any
     Method: TypeAlias = Any
+    Executor: TypeAlias = Any
 else:
     Operator, Method = union(twins()), union(methods())
+    Executor = union(executors())
 
 File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
 
 
-def _measured(
-    file: Path,
-    twin: Any,
-    sigma: float | None,
-    shape: tuple[int, int, int] | None,
-    value_range: tuple[float, float] | None,
-) -> tuple[LinearOperator, Tensor, float, Form, list[str]]:
-    """What a measured file and an operator's name say: operator, y, noise, form, and notes."""
-    picture = read_image(file, value_range=value_range)
-    y, notes = picture.x, list(picture.notes)
-    operator = build(twin, shape) if shape is not None else fitted(twin, tuple(y.shape[1:]))
-    if y.shape[1:] != operator.out_shape:
-        raise ValueError(
-            f"{file}: got a measurement of shape {tuple(y.shape[1:])}, {operator} measures "
-            f"{operator.out_shape}"
-        )
-    if y.is_complex() != operator.out_dtype.is_complex:
-        kinds = ("real", "complex")
-        raise ValueError(
-            f"{file}: got {kinds[y.is_complex()]} data, {operator} measures "
-            f"{kinds[operator.out_dtype.is_complex]} ones"
-        )
-    if isinstance(operator, Mask):
-        y = operator(y)  # what stands in the file where nothing was measured is not data
-    if sigma is None:
-        if y.is_complex() or isinstance(operator, Mask):
-            raise ValueError(
-                f"--sigma: the noise of {operator} cannot be seen in the data; say it"
-            )
-        sigma = float(estimate_sigma(y))
-        stored = np.dtype(picture.form.dtype)
-        if stored.kind == "u":  # rounding to whole samples is noise too
-            sigma = max(sigma, 2.0 / np.iinfo(stored).max / math.sqrt(12.0))
-        notes.append(f"noise estimated: sigma {sigma:.4g} ({127.5 * sigma:.2g} of 255)")
-    return operator, y, sigma, picture.form, notes
-
-
-def _noise(sigma: float, y: Tensor) -> Gaussian:
-    return ComplexGaussian(sigma) if y.is_complex() else Gaussian(sigma)
-
-
 @dataclass(frozen=True)
 class Reconstruct:
-    """Recover the image behind a measured file.
+    """Recover the image behind a measured file, or behind each of many.
+
+    A folder or a manifest stands for many scans, with a folder of results for each. A rerun does
+    what is missing; the exit code is 1 when a scan failed.
 
     Args:
-        file: The measurement: PNG, JPEG, TIFF, .npy, .npz[:key] or .h5[:dataset].
+        file: The measurement: PNG, JPEG, TIFF, .npy, .npz[:key] or .h5[:dataset]; a folder of
+            them; or a manifest, .csv or .jsonl, with columns file, truth, name.
         operator: How it was measured.
         method: How the image is recovered.
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
@@ -95,11 +59,16 @@ class Reconstruct:
         draws: Number of draws of a sampler.
         seed: Seed of everything random; the same seed gives the same bits.
         out: Folder for the results; runs/NAME-METHOD when absent.
-        truth: The true image, where it is known: adds metrics and an error map.
+        truth: The true image, where it is known: adds metrics and an error map. For a folder, a
+            folder of truths under the same names.
         shape: Shape C H W of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
         tile: Larger images are denoised in overlapping tiles of this size, in pixels.
         device: cpu, cuda, or auto.
+        executor: Many scans: who does them.
+        shard: Many scans: only part I of N, written I/N, like 2/8.
+        replace: Many scans: replace results in the folder that other settings made.
+        figures: Many scans: draw comparison.png for each.
         quiet: Print nothing but errors.
         json: Print the record of the run, as JSON.
     """
@@ -118,6 +87,10 @@ class Reconstruct:
     value_range: tuple[float, float] | None = None
     tile: int = 512
     device: str = "auto"
+    executor: Executor = field(default_factory=Loop)
+    shard: str | None = None
+    replace: bool = False
+    figures: bool = False
     quiet: bool = False
     json: bool = False
 
@@ -131,30 +104,21 @@ class Reconstruct:
         return tuned._run(command, _doubts(found, self))
 
     def _run(self, command: list[str], doubts: list[str]) -> int:
-        device = device_named(self.device)
-        operator, y, sigma, form, notes = _measured(
-            self.file, self.operator, self.sigma, self.shape, self.value_range
-        )
-        notes = doubts + notes
-        prior, prior_record, more = prior_for(
-            self.prior or "natural-color", operator, sigma, device=device, tile=self.tile
-        )
-        notes += more
-        truth = None
-        if self.truth is not None:
-            truth = read_image(self.truth).x
-            if truth.shape[1:] != operator.in_shape:
-                raise ValueError(
-                    f"{self.truth}: got a truth of shape {tuple(truth.shape[1:])}, wanted "
-                    f"{operator.in_shape}"
-                )
         if not (self.quiet or self.json):
-            for note in notes:
+            for doubt in doubts:
+                print(f"note: {doubt}")
+        if is_many(self.file):
+            return self._many(command)
+        self._for_many_only()
+        restorer = self._how(figure=True).ready()
+        truth = None if self.truth is None else str(self.truth)
+        problem = restorer.problem(Scan(self.file.name, str(self.file), truth))
+        if not (self.quiet or self.json):
+            for note in problem.notes:
                 print(f"note: {note}")
         name = type(self.method).__name__
         stem = self.file.name.split(":")[0].rsplit(".", 1)[0]
         out = self.out or Path("runs") / f"{stem}-{name.lower()}"
-        measurement = Measurement(operator.to(device), _noise(sigma, y), y).to(device)
         with staged(out) as folder:
             total = steps_of(self.method)
             rounds = -(-self.draws // 4) if is_sampler(self.method) else 1
@@ -163,55 +127,71 @@ class Reconstruct:
                 def on_step(first: int, some: int, step: Step) -> None:
                     update(first // 4 * (total or 0) + step.step + 1)
 
-                result = restore(
-                    measurement,
-                    prior,
-                    self.method,
-                    draws=self.draws,
-                    seed=self.seed,
-                    on_step=on_step,
-                )
-            x = result.estimate.cpu()
-            write_image(folder / f"estimate{form.suffix}", x, form)
-            panels = [("measured", y), ("estimate", x)]
-            if result.draws is not None:
-                panels[1] = ("mean of draws", x)
-                (folder / "draws").mkdir()
-                for i, draw in enumerate(result.draws.cpu()):
-                    write_image(folder / "draws" / f"{i:02d}{form.suffix}", draw[None], form)
-            if result.sd is not None:
-                sd = result.sd.cpu()
-                _save_npy(folder / "sd.npy", sd[0])
-                panels.append(("standard deviation", sd))
-            metrics: dict[str, float] = {}
-            if truth is not None:
-                metrics = _metrics(x, truth, result.draws)
-                panels.append(("truth", truth))
-            comparison(folder / "comparison.png", panels, title=f"{self.file.name}, {name}")
-            record = {
-                "command": ["measurand", *command],
-                "file": str(self.file),
-                "operator": resolved(self.operator) | {"image": list(operator.in_shape)},
-                "sigma": sigma,
-                "sigma_estimated": self.sigma is None,
-                "prior": prior_record,
-                "method": resolved(self.method),
-                "draws": self.draws if is_sampler(self.method) else None,
-                "seed": self.seed,
-                "notes": notes,
-                "seconds": round(result.seconds, 3),
-                "nfe": result.nfe,
-                "metrics": metrics,
-                **facts(device),
-            }
+                record = restorer.solve(problem, folder, self.seed, on_step)
+            record = {"command": ["measurand", *command], **record}
             write_atomic(folder / "run.json", json.dumps(record, indent=1) + "\n")
         if self.json:
             print(json.dumps(record | {"out": str(out)}))
         elif not self.quiet:
-            numbers = "".join(f", {key} {value:.4g}" for key, value in metrics.items())
-            print(f"{name}: {result.seconds:.1f} s, {result.nfe} denoiser calls{numbers}")
+            numbers = "".join(f", {key} {value:.4g}" for key, value in record["metrics"].items())
+            print(f"{name}: {record['seconds']:.1f} s, {record['nfe']} denoiser calls{numbers}")
             print(f"results in {out}")
         return 0
+
+    def _how(self, *, figure: bool) -> Reconstruction:
+        return Reconstruction(
+            self.operator,
+            self.method,
+            sigma=self.sigma,
+            prior=self.prior or "natural-color",
+            draws=self.draws,
+            shape=self.shape,
+            value_range=self.value_range,
+            tile=self.tile,
+            device=self.device,
+            figure=figure,
+        )
+
+    def _for_many_only(self) -> None:
+        given = {
+            "shard": self.shard is not None,
+            "executor": self.executor != Loop(),
+            "replace": self.replace,
+            "figures": self.figures,
+        }
+        for name, used in given.items():
+            if used:
+                raise ValueError(
+                    f"--{name} is for many scans; {self.file} is not a folder or a manifest"
+                )
+
+    def _many(self, command: list[str]) -> int:
+        scans = scans_in(self.file, truth=self.truth)
+        if self.shard is not None:
+            scans = shard(scans, *shard_named(self.shard))
+        method = type(self.method).__name__
+        out = self.out or Path("runs") / f"{self.file.absolute().stem}-{method.lower()}"
+        how = self._how(figure=self.figures).anywhere()
+        job = Job(how, scans, out.absolute(), self.seed)
+        job.open(replace=self.replace, command=("measurand", *command))
+        started = time.perf_counter()
+        silent = self.quiet or self.json
+        found = run(
+            job,
+            self.executor,
+            progress=lambda total: bar(method, total, quiet=silent, unit="scan"),
+        )
+        record = {"out": str(out), **summary(found)}
+        record["wall_seconds"] = round(time.perf_counter() - started, 3)
+        if self.json:
+            print(json.dumps(record))
+        else:
+            if not self.quiet:
+                print(table(found))
+                print(f"results in {out}")
+            for line in failures(found):
+                print(line, file=sys.stderr)
+        return 1 if record["failed"] else 0
 
 
 def _doubts(settings: Settings, asked: Reconstruct) -> list[str]:
@@ -229,26 +209,6 @@ def _doubts(settings: Settings, asked: Reconstruct) -> list[str]:
         if sha256_file(prior["name"]) != prior["sha256"]:
             found.append(f"{prior['name']} is not the file for which the settings were found")
     return found
-
-
-def _metrics(x: Tensor, truth: Tensor, draws: Tensor | None) -> dict[str, float]:
-    """What is known of an estimate once the truth is."""
-    found = {"psnr": float(psnr(x, truth, data_range=2.0)), "nmse": float(nmse(x, truth))}
-    if not x.is_complex():
-        if min(x.shape[2:]) >= 7:
-            found["ssim"] = float(ssim(x, truth, data_range=2.0))
-        if draws is not None and len(draws) >= 3:
-            every = draws.cpu()[None]
-            level = (len(draws) - 1) / (len(draws) + 1)
-            found["crps"] = float(crps(every, truth))
-            found[f"coverage of {100 * level:.0f} %"] = float(coverage(every, truth, level=level))
-    return found
-
-
-def _save_npy(path: Path, x: Tensor) -> None:
-    import numpy as np
-
-    np.save(path, x.numpy(), allow_pickle=False)
 
 
 @dataclass(frozen=True)
@@ -283,7 +243,7 @@ class Simulate:
         operator = build(self.operator, tuple(picture.x.shape[1:]))
         x = picture.x.to(operator.in_dtype)
         mean = operator(x)
-        y = _noise(self.sigma, mean)(mean, generators(self.seed, 1))
+        y = noise_of(self.sigma, mean)(mean, generators(self.seed, 1))
         if isinstance(operator, Mask):
             y = operator(y)
         out = self.out or Path("runs") / f"{self.file.name.rsplit('.', 1)[0]}-measured"
@@ -340,11 +300,16 @@ class Check:
 
     def __call__(self, command: list[str]) -> int:
         device = device_named(self.device)
-        operator, y, sigma, _, notes = _measured(
-            self.file, self.operator, self.sigma, self.shape, self.value_range
+        twin, shape = self.operator, self.shape
+        operator, y, sigma, _, notes = measured(
+            self.file,
+            lambda y: fitted(twin, y) if shape is None else build(twin, shape),
+            self.sigma,
+            self.value_range,
         )
         prior, _, more = prior_for(self.prior, operator, sigma, device=device)
-        verdicts = check_fit(operator.to(device), _noise(sigma, y).to(device), y.to(device), prior)
+        noise = noise_of(sigma, y).to(device)
+        verdicts = check_fit(operator.to(device), noise, y.to(device), prior)
         good = fits(verdicts)
         if self.json:
             print(json.dumps({"fits": good, "verdicts": [v._asdict() for v in verdicts]}))

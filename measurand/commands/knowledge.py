@@ -12,10 +12,10 @@ from tyro.conf import Positional
 
 from .. import recipes
 from ..checkpoints import known_priors, load_prior, load_tensors
+from ..devices import device_named
 from ..domains import Photographs
 from ..priors.edm import EDMDenoiser
 from ..quality import calibration, denoising_psnr
-from .devices import device_named
 
 __all__ = ["Evaluate", "Priors", "Train", "seconds"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 from ..demo import demo
-from .devices import device_named
+from ..devices import device_named
 from .images import Check, Reconstruct, Simulate
 from .knowledge import Evaluate, Priors, Train
 from .tuning import Tune

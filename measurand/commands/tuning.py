@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -14,19 +15,18 @@ from tyro.conf import Positional
 from .. import objectives
 from ..arguments import build, kebab, methods, twins, union
 from ..data.files import read_image
+from ..devices import device_named
 from ..files import write_atomic
 from ..measurement import Measurement
-from ..noises import ComplexGaussian, Gaussian
 from ..objectives import PSNR, Case
 from ..operators import LinearOperator, Mask
 from ..priors import TotalVariation
+from ..reconstruction import measured, noise_of, operator_for
 from ..restore import bar, facts, prior_for, resolved, staged
 from ..settings import Settings, write_settings
 from ..solvers import HQS
 from ..tensors import generators
 from ..tune import Trial, Tuned, tune
-from .devices import device_named
-from .images import _measured
 from .knowledge import seconds
 
 __all__ = ["Tune"]
@@ -177,8 +177,9 @@ class Tune:
             x = _central(picture.x, self.crop)
             operator = build(self.operator, tuple(x.shape[1:]))
             x = x.to(operator.in_dtype)
-            noise = _noise(self.sigma, operator)
-            y = noise(operator(x), generators(self.seed, k + 1)[k:])
+            clean = operator(x)
+            noise = noise_of(self.sigma, clean)
+            y = noise(clean, generators(self.seed, k + 1)[k:])
             cases.append(Case(Measurement(operator, noise, _masked(operator, y)), x))
         return cases, self.sigma, notes
 
@@ -193,10 +194,9 @@ class Tune:
                 f"--truth: got {len(self.truth)} images for {len(self.files)} measurements"
             )
         cases, sigma, notes = list[Case](), self.sigma, list[str]()
+        fitted = partial(operator_for, self.operator, self.shape)
         for k, file in enumerate(self.files):
-            operator, y, sigma, _, more = _measured(
-                file, self.operator, sigma, self.shape, self.value_range
-            )
+            operator, y, sigma, _, more = measured(file, fitted, sigma, self.value_range)
             notes += more
             truth = None
             if self.truth:
@@ -207,13 +207,9 @@ class Tune:
                         f"{self.truth[k]}: got a truth of shape {tuple(truth.shape[1:])}, wanted "
                         f"{operator.in_shape}"
                     )
-            cases.append(Case(Measurement(operator, _noise(sigma, operator), y), truth))
+            cases.append(Case(Measurement(operator, noise_of(sigma, y), y), truth))
         assert sigma is not None  # of the first file at the latest
         return cases, sigma, notes
-
-
-def _noise(sigma: float, operator: LinearOperator) -> Gaussian:
-    return ComplexGaussian(sigma) if operator.out_dtype.is_complex else Gaussian(sigma)
 
 
 def _masked(operator: LinearOperator, y: Tensor) -> Tensor:

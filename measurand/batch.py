@@ -1,0 +1,244 @@
+"""Many scans: a folder of results for each, and a rerun that does only what is missing.
+
+A `Job` is a plain value: what is done to one scan (`Work`), the scans, the folder of results, the
+seed. Its `task` is the function of one scan that every executor calls; `task.py` says what that
+promises. `run` hands what is missing to an executor and counts:
+
+    job = Job(work, scans_in(folder), out, seed=0)
+    job.open()
+    outcomes = run(job, Pool(workers=4))
+
+The folder of results is of one job: `job.json` says of which settings. Others are an error, unless
+they are to be replaced. Scans may be added at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from .files import claimed, sha256, write_atomic
+from .manifest import Scan
+from .task import Outcome, Task, Work
+
+__all__ = ["Executor", "Job", "failures", "run", "summary", "table"]
+
+
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+class Executor(Protocol):
+    """Who does the scans: a frozen value of `executors`."""
+
+    def __call__(self, task: Task, scans: Sequence[Scan]) -> Iterator[Outcome]:
+        """Gives one outcome for each scan, in any order, as they come."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done.
+
+    Args:
+        work: What is done to one scan.
+        scans: The scans, each with a name of its own.
+        out: Folder of the results, absolute.
+        seed: The random numbers of a scan depend on (seed, name) alone.
+    """
+
+    work: Work
+    scans: tuple[Scan, ...]
+    out: Path
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.out.is_absolute():
+            raise ValueError(f"Job: out is {self.out}, wanted an absolute path")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the results but the scans, as plain JSON."""
+        return json.loads(json.dumps({**self.work.settings(), "seed": self.seed}))
+
+    @cached_property
+    def task(self) -> Task:
+        """The function of one scan."""
+        digest = sha256(json.dumps(self.settings, sort_keys=True))
+        return Task(self.work, self.out, self.seed, digest)
+
+    def missing(self) -> tuple[tuple[Scan, ...], list[Outcome]]:
+        """The scans that are still to be done, and the outcomes of those that are complete."""
+        kept = {scan.name: self.task.kept(scan) for scan in self.scans}
+        done = [outcome for outcome in kept.values() if outcome is not None]
+        return tuple(scan for scan in self.scans if kept[scan.name] is None), done
+
+    def open(self, *, replace: bool = False, command: Sequence[str] = ()) -> None:
+        """Makes the folder of results, and sees that it is of this job.
+
+        Args:
+            replace: Take over a folder with other settings; its results count as missing.
+            command: The line that asked for the job, for `job.json`.
+        Raises:
+            ValueError: The folder holds results of other settings; the message says which differ.
+            OSError: It cannot be written.
+        """
+        card = self.out / "job.json"
+        content = {"settings": self.settings, "command": list(command)}
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            found = json.loads(card.read_text())["settings"] if card.exists() else None
+        except OSError as error:
+            raise _unwritable(self.out, error) from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{card}: damaged; it should say what the results are of") from error
+        if found == self.settings:
+            return
+        if found is not None and not replace:
+            raise ValueError(
+                f"{self.out} holds results of other settings ({_difference(found, self.settings)})"
+                "; choose another folder with --out, or replace them with --replace"
+            )
+        try:
+            write_atomic(card, json.dumps(content, indent=1) + "\n")
+        except OSError as error:
+            raise _unwritable(self.out, error) from error
+
+
+def run(
+    job: Job,
+    executor: Executor,
+    *,
+    progress: Progress = lambda total: nullcontext(lambda done: None),
+    patience: float = 10.0,
+) -> list[Outcome]:
+    """Does what is missing of a job whose folder is open.
+
+    Args:
+        job: What is to be done.
+        executor: Who does it.
+        progress: Shows how far it is: from the number of scans to do it makes a context, which
+            gives a function of the number done.
+        patience: Time that a result of another machine may take to be seen here, in seconds.
+    Returns:
+        One outcome for each scan of the job, in its order.
+    """
+    missing, done = job.missing()
+    found = {outcome.name: outcome for outcome in done}
+    if missing:
+        with progress(len(missing)) as told:
+            for outcome in executor(job.task, missing):
+                found[outcome.name] = outcome
+                told(len(found) - len(done))
+    deadline = time.monotonic() + patience
+    for scan in missing:
+        if scan.name not in found:
+            found[scan.name] = Outcome(scan.name, "failed", "the executor gave no outcome")
+        outcome = found[scan.name]
+        while outcome.status == "new" and not (job.out / scan.name / "run.json").exists():
+            if time.monotonic() > deadline:
+                why = f"done, but not seen in {job.out}: do all machines share this folder?"
+                found[scan.name] = Outcome(scan.name, "failed", why)
+                break
+            time.sleep(0.1)
+    _tidy(job)
+    return [found[scan.name] for scan in job.scans]
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Counts, failures, and means over all complete scans, as plain JSON."""
+    count = {s: sum(o.status == s for o in outcomes) for s in ("new", "kept", "elsewhere")}
+    whole = [o for o in outcomes if o.status in ("new", "kept")]
+    values: dict[str, list[float]] = {}
+    for outcome in whole:
+        for key, value in outcome.metrics:
+            values.setdefault(key, []).append(value)
+    return {
+        "scans": len(outcomes),
+        **count,
+        "failed": {o.name: o.error for o in outcomes if o.status == "failed"},
+        "seconds": round(sum(o.seconds for o in whole), 3),
+        "metrics": {key: statistics.fmean(found) for key, found in values.items()},
+    }
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """What was done, as a small table: counts, mean time, mean metrics."""
+    names = list(summary(outcomes)["metrics"])
+    rows = [["", "scans", "seconds each", *names]]
+    labels = {
+        "new": "done now",
+        "kept": "done before",
+        "elsewhere": "under way elsewhere",
+        "failed": "failed",
+    }
+    for status, label in labels.items():
+        some = [o for o in outcomes if o.status == status]
+        if not some and status != "new":
+            continue
+        row = [label, str(len(some))]
+        if some and status in ("new", "kept"):
+            means = summary(some)["metrics"]
+            row.append(f"{statistics.fmean(o.seconds for o in some):.2f}")
+            row += [f"{means[name]:.4g}" if name in means else "" for name in names]
+        rows.append(row + [""] * (len(rows[0]) - len(row)))
+    return _aligned(rows)
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    """Rows of words as text: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        words = [word.rjust(width) for word, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *words[1:]]).rstrip())
+    return "\n".join(lines)
+
+
+def failures(outcomes: Sequence[Outcome], *, most: int = 20) -> list[str]:
+    """One line for each scan that failed."""
+    failed = [f"failed: {o.name}: {o.error}" for o in outcomes if o.status == "failed"]
+    more = [f"failed: {len(failed) - most} more (--json lists all)"] if len(failed) > most else []
+    return failed[:most] + more
+
+
+def _difference(old: Any, new: Any, prefix: str = "") -> str:
+    """Which settings differ, and how."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return f"{prefix} was {_short(old)}, is {_short(new)}"
+    keys: Iterable[str] = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if prefix and old.get("class") != new.get("class"):
+        keys = ["class"]
+    dot = f"{prefix}." if prefix else ""
+    return "; ".join(_difference(old.get(key), new.get(key), f"{dot}{key}") for key in keys)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:12]}..."
+
+
+def _unwritable(folder: Path, error: OSError) -> OSError:
+    return OSError(
+        f"cannot write results to {folder}: {error.strerror}; choose another folder with --out"
+    )
+
+
+def _tidy(job: Job) -> None:
+    """Removes what dead processes have left, also of scans that are complete."""
+    partial = job.out / ".partial"
+    for scan in job.scans if partial.exists() else ():
+        if (partial / scan.name).exists():
+            with claimed(partial / scan.name):
+                pass
+    for path, _, _ in os.walk(partial, topdown=False):
+        try:
+            os.rmdir(path)
+        except OSError:  # somebody is at work there
+            pass

@@ -1,0 +1,334 @@
+"""Who does the scans of a job: this process, processes of this machine, Ray, Slurm.
+
+Each is a frozen value, called with the task and the scans that are missing, and gives one outcome
+for each scan as it comes. All call the same function of one scan, on one thread of torch, so the
+results are the same bits whoever does them.
+
+A process that dies takes one scan with it. That scan is done again, `retries` times; then it is
+reported as failed and the others go on. The scan that kills its process cannot be told from one
+that was hit by chance, but a scan that is lost `retries + 1` times can be called guilty.
+
+Nothing here is a scheduler: Ray and Slurm (through submitit) are asked for what they do well.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+
+from .manifest import Scan
+from .task import Outcome, Task, forget
+
+__all__ = ["Loop", "Pool", "Ray", "Slurm", "executors"]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """This process, one scan after the other, on one thread."""
+
+    def __call__(self, task: Task, scans: Sequence[Scan]) -> Iterator[Outcome]:
+        with _one_thread():
+            try:
+                yield from map(task, scans)
+            finally:
+                forget()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Processes of this machine, one thread each.
+
+    They end with the process that started them, however that ends. A Python program that uses
+    this needs the usual `if __name__ == "__main__":`, as for any `multiprocessing` by spawn.
+
+    Args:
+        workers: Number of processes; 0 is one per core.
+        retries: How often a scan is done again whose process died.
+    """
+
+    workers: int = 0
+    retries: int = 2
+
+    def __call__(self, task: Task, scans: Sequence[Scan]) -> Iterator[Outcome]:
+        context = get_context("spawn")
+        alive, held = context.Pipe(duplex=False)
+        count = min(self.workers or _cores(), len(scans))
+        waiting = deque((scan, 0) for scan in scans)
+        under_way: dict[Future[Outcome], tuple[ProcessPoolExecutor, Scan, int]] = {}
+        done = deaths = 0
+
+        def begin(lane: ProcessPoolExecutor | None = None) -> None:
+            scan, lost = waiting.popleft()
+            # a pool of one for each process: of a larger one, all scans fall with one process
+            lane = lane or ProcessPoolExecutor(1, context, _enter, (alive,))
+            under_way[lane.submit(task, scan)] = (lane, scan, lost)
+
+        try:
+            for _ in range(count):
+                begin()
+            while under_way:
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    lane, scan, lost = under_way.pop(future)
+                    try:
+                        outcome = future.result()
+                        done += 1
+                    except BrokenProcessPool:
+                        lane.shutdown(wait=False)
+                        deaths += 1
+                        if not done and deaths > (self.retries + 1) * count:
+                            raise ChildProcessError(
+                                f"{self}: {deaths} processes died, and none has done a scan"
+                            ) from None
+                        again = lost < self.retries
+                        if again:
+                            waiting.append((scan, lost + 1))
+                        if waiting:
+                            begin()
+                        if again:
+                            continue
+                        outcome = _lost(scan, lost + 1)
+                    else:
+                        if waiting:
+                            begin(lane)
+                        else:
+                            lane.shutdown(wait=False)
+                    yield outcome
+        finally:
+            held.close()  # whoever is still at work stops
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _enter(alive: Connection) -> None:
+    """Prepares a process of the pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
+    torch.set_num_threads(1)
+    Thread(target=_end_with, args=(alive,), daemon=True).start()
+
+
+def _end_with(alive: Connection) -> None:
+    """Ends this process when the other end of a pipe is closed, by hand or by a death."""
+    try:
+        alive.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+@dataclass(frozen=True)
+class Ray:
+    """A Ray cluster (extra `cluster`), which all see the folders of the job.
+
+    Args:
+        address: The cluster: auto for the one this machine belongs to, ray://HOST:PORT; one of
+            this machine is started when absent.
+        cpus: Cores for one scan; the scan uses one thread.
+        gpus: Accelerators for one scan; a part of one lets scans share it.
+        retries: How often a scan is done again whose process or machine died.
+    """
+
+    address: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    retries: int = 2
+
+    def __call__(self, task: Task, scans: Sequence[Scan]) -> Iterator[Outcome]:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of this
+        ray = _imported("ray", "cluster")
+        ours = not ray.is_initialized()
+        if ours:
+            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+        asked = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": self.retries}
+        remote = ray.remote(**asked)(_on_one_thread)
+        shared = ray.put(task)
+        waiting = deque(scans)
+        under_way: dict[Any, Scan] = {}
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < 1000:  # enough for any cluster to choose from
+                    scan = waiting.popleft()
+                    under_way[remote.remote(shared, scan)] = scan
+                ready, _ = ray.wait(list(under_way), num_returns=1)
+                for reference in ready:
+                    scan = under_way.pop(reference)
+                    try:
+                        yield ray.get(reference)
+                    except ray.exceptions.WorkerCrashedError:
+                        yield _lost(scan, self.retries + 1)
+                    except ray.exceptions.RayError as error:
+                        yield Outcome(scan.name, "failed", f"Ray: {str(error).strip()}")
+        finally:
+            for reference in under_way:
+                ray.cancel(reference, force=True)
+            if ours:
+                ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """An array of jobs on a Slurm cluster, through submitit (extra `slurm`).
+
+    The scans are dealt out to the jobs of the array, and this process waits for them. A job that
+    is preempted or times out goes on where it was.
+
+    Args:
+        jobs: Number of jobs in the array.
+        partition: Partition of the cluster.
+        minutes: Time limit of a job.
+        cpus: Cores of a job; a scan uses one thread.
+        gpus: Accelerators of a job.
+        memory: Memory of a job, in GB.
+        at_once: Most jobs that run at a time; all when 0.
+        folder: Folder for scripts and logs, seen by all machines; .slurm in that of the results
+            when absent.
+        local: Start the jobs as processes of this machine instead, to try it out.
+        poll: Time between two looks at the jobs, in seconds.
+        retries: How often a job is started again because of one scan.
+    """
+
+    jobs: int = 8
+    partition: str | None = None
+    minutes: int = 240
+    cpus: int = 1
+    gpus: int = 0
+    memory: float = 8.0
+    at_once: int = 0
+    folder: Path | None = None
+    local: bool = False
+    poll: float = 5.0
+    retries: int = 2
+
+    def __call__(self, task: Task, scans: Sequence[Scan]) -> Iterator[Outcome]:
+        executor = self._executor(task)
+        count = min(self.jobs, len(scans))
+        deaths = dict.fromkeys(scans, 0)
+
+        def submit(parts: list[list[Scan]]) -> dict[Any, list[Scan]]:
+            jobs = executor.map_array(_Part(task), parts)
+            return dict(zip(jobs, parts, strict=True))
+
+        under_way = submit([list(scans[i::count]) for i in range(count)])
+        try:
+            while under_way:
+                ended = [job for job in under_way if job.done()]
+                again = []
+                for job in ended:
+                    part = under_way.pop(job)
+                    error = job.exception()
+                    if error is None:
+                        yield from job.result()
+                        continue
+                    # a job does its scans in order: it died on the first that is not complete
+                    for scan in part:
+                        kept = task.kept(scan)
+                        if kept is not None:
+                            yield Outcome(scan.name, "new", "", kept.seconds, kept.metrics)
+                    left = [scan for scan in part if task.kept(scan) is None]
+                    if left:
+                        deaths[left[0]] += 1
+                        if deaths[left[0]] > self.retries:
+                            yield _lost(left[0], deaths[left[0]], f" (log: {job.paths.stderr})")
+                            left = left[1:]
+                    again += [left] if left else []
+                if again:
+                    under_way |= submit(again)
+                if under_way:
+                    time.sleep(self.poll)
+        finally:
+            for job in under_way:
+                job.cancel()
+
+    def _executor(self, task: Task) -> Any:
+        submitit = _imported("submitit", "slurm")
+        if not self.local and shutil.which("sbatch") is None:
+            raise FileNotFoundError(
+                "Slurm: there is no sbatch on this machine; start where there is, or try it out "
+                "here with --executor.local"
+            )
+        folder = self.folder or task.out / ".slurm"
+        cluster = "local" if self.local else "slurm"
+        executor = submitit.AutoExecutor(folder=folder.absolute(), cluster=cluster)
+        executor.update_parameters(
+            name="measurand",
+            timeout_min=self.minutes,
+            cpus_per_task=self.cpus,
+            gpus_per_node=self.gpus,
+            mem_gb=self.memory,
+            slurm_partition=self.partition,
+            slurm_array_parallelism=self.at_once or self.jobs,
+        )
+        return executor
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one job of an array does."""
+
+    task: Task
+
+    def __call__(self, scans: list[Scan]) -> list[Outcome]:
+        return [_on_one_thread(self.task, scan) for scan in scans]
+
+    def checkpoint(self, scans: list[Scan]) -> Any:
+        """What submitit starts anew when the job is preempted: the same, which does the rest."""
+        return _imported("submitit", "slurm").helpers.DelayedSubmission(self, scans)
+
+
+def executors() -> dict[str, type]:
+    """Every executor, by its name on the command line."""
+    here = sys.modules[__name__]
+    found = ((name, getattr(here, name)) for name in __all__)
+    return {name.lower(): cls for name, cls in found if inspect.isclass(cls)}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums are rounded by how they are split among threads: one thread, one result."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _on_one_thread(task: Task, scan: Scan) -> Outcome:
+    with _one_thread():
+        return task(scan)
+
+
+def _lost(scan: Scan, times: int, where: str = "") -> Outcome:
+    why = f"the process that did it died {times} times (out of memory?){where}"
+    return Outcome(scan.name, "failed", why)
+
+
+def _imported(name: str, extra: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"this executor needs {name}: pip install 'measurand[{extra}]'"
+        ) from error

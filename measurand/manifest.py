@@ -1,0 +1,224 @@
+"""Which files a job is about: a folder, or a table that names them.
+
+A folder stands for the measured files directly in it, sorted by name. A manifest is a CSV file
+with a header, or JSON lines, with one scan each:
+
+    file     the measured file, `scan.png` or `scans.npz:key`, relative to the manifest
+    truth    the true image, where it is known; may be empty
+    name     what the scan is called; from the file where absent, `scan` or `scans-key`
+
+The name of a scan is the folder of its results and decides its random numbers, so no two are
+equal. It may have slashes, `patient-3/slice-07`, as long as no scan's folder lies in another's.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .data.arrays import ARRAYS, split_key
+from .data.files import PICTURES
+
+__all__ = ["Scan", "is_many", "read_manifest", "scans_in", "shard", "shard_named"]
+
+COLUMNS = ("file", "truth", "name")
+MANIFESTS = (".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One measured file of a job.
+
+    Args:
+        name: What it is called: the folder of its results, and the seed of its random numbers.
+        file: The measured file, with a key where it holds several arrays.
+        truth: The true image; None where it is not known.
+    """
+
+    name: str
+    file: str
+    truth: str | None = None
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The files that the results are made of, by what they are."""
+        named = {"file": self.file, "truth": self.truth}
+        return {key: split_key(text)[0] for key, text in named.items() if text}
+
+
+def is_many(path: Path) -> bool:
+    """Whether a path stands for many scans: a folder or a manifest."""
+    return path.is_dir() or path.suffix.lower() in MANIFESTS
+
+
+def scans_in(path: Path, *, truth: Path | None = None) -> tuple[Scan, ...]:
+    """The scans of a folder or of a manifest.
+
+    Args:
+        path: A folder, or a .csv or .jsonl file.
+        truth: A folder with the true images of a folder of scans, under the same names; their
+            endings may differ.
+    Returns:
+        The scans, sorted by name.
+    Raises:
+        ValueError: There is no scan, two have one name, or a truth is missing.
+    """
+    if path.suffix.lower() in MANIFESTS and not path.is_dir():
+        if truth is not None:
+            raise ValueError(f"--truth {truth}: the truths of {path} are a column of it, 'truth'")
+        return read_manifest(path)
+    files = [file for file in sorted(path.iterdir()) if _is_scan(file)]
+    if not files:
+        known = " ".join(PICTURES + ARRAYS)
+        raise ValueError(
+            f"{path}: no measured file directly in this folder, wanted some of {known}; a "
+            "manifest (.csv, .jsonl) can name files anywhere"
+        )
+    truths = {} if truth is None else _truths(truth)
+    lacking = [file.name for file in files if truth is not None and file.stem not in truths]
+    if lacking:
+        raise ValueError(f"--truth {truth}: nothing there is called like {_few(lacking)}")
+    made = (
+        Scan(file.stem, str(file.absolute()), truths.get(file.stem) if truth else None)
+        for file in files
+    )
+    return _checked(path, made)
+
+
+def _is_scan(file: Path) -> bool:
+    hidden = file.name.startswith(".")
+    return file.suffix.lower() in PICTURES + ARRAYS and file.is_file() and not hidden
+
+
+def _truths(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise ValueError(f"--truth {folder}: a folder of scans wants a folder of truths")
+    return {file.stem: str(file.absolute()) for file in folder.iterdir() if _is_scan(file)}
+
+
+def read_manifest(path: Path) -> tuple[Scan, ...]:
+    """The scans of a manifest.
+
+    Args:
+        path: A .csv file with a header, or a .jsonl file.
+    Returns:
+        The scans, sorted by name.
+    Raises:
+        ValueError: It is no table of scans; the message names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text in UTF-8 ({error})") from error
+    rows = _json_lines(path, text) if path.suffix.lower() == ".jsonl" else _csv(path, text)
+    return _checked(path, (_scan(path, line, row) for line, row in rows))
+
+
+def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [word.strip() for word in next(rows, [])]
+        if "file" not in header:
+            raise ValueError(f"{path}: the header has {header}, wanted a column 'file'")
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise ValueError(
+                    f"{path}, line {rows.line_num}: got {len(row)} values, wanted "
+                    f"{len(header)}: {', '.join(header)}"
+                )
+            yield rows.line_num, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, content in enumerate(text.splitlines(), 1):
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise ValueError(f'{path}, line {line}: got {content}, wanted {{"file": ...}}')
+        yield line, row
+
+
+def _scan(path: Path, line: int, row: dict[str, Any]) -> Scan:
+    where = f"{path}, line {line}"
+    unknown = [key for key in row if key not in COLUMNS]
+    if unknown:
+        raise ValueError(f"{where}: no column is called {_few(unknown)}; there are {COLUMNS}")
+    for key, value in row.items():
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{where}: {key} is {value!r}, wanted a text")
+    words: dict[str, str] = {key: (row.get(key) or "").strip() for key in COLUMNS}
+    if not words["file"]:
+        raise ValueError(f"{where}: names no file")
+    folder = path.absolute().parent
+    file, array = split_key(words["file"])
+    name = words["name"] or "-".join([file.stem, *(array or "").replace("/", "-").split()])
+    parts = PurePosixPath(name).parts
+    if any(part.startswith(".") or "\\" in part for part in parts) or name.startswith("/"):
+        raise ValueError(
+            f"{where}: the name '{name}' is no folder of results; wanted words joined by slashes, "
+            "none with a dot in front"
+        )
+    truths = words["truth"]
+    truth = str(folder / truths) if truths else None
+    return Scan("/".join(parts), str(folder / words["file"]), truth)
+
+
+def _checked(path: Path, scans: Iterable[Scan]) -> tuple[Scan, ...]:
+    """Scans by name, each with a folder of its own."""
+    found: dict[str, Scan] = {}
+    for scan in scans:
+        if scan.name in found:
+            raise ValueError(
+                f"{path}: {found[scan.name].file} and {scan.file} are both called '{scan.name}'; "
+                "a manifest can name them (column 'name')"
+            )
+        found[scan.name] = scan
+    for name in found:
+        above = next((str(p) for p in PurePosixPath(name).parents if str(p) in found), None)
+        if above:
+            raise ValueError(f"{path}: the results of '{name}' would lie in those of '{above}'")
+    if not found:
+        raise ValueError(f"{path}: names no scan")
+    return tuple(found[name] for name in sorted(found))
+
+
+def shard(scans: tuple[Scan, ...], i: int, n: int) -> tuple[Scan, ...]:
+    """Part i of n of the scans: i = 1 has the first, the one after the n-th, and so on.
+
+    The parts are made of the whole list, not of what is missing in it, so that they stay the same
+    while others work; together they are the list.
+
+    Args:
+        scans: The scans, in an order that all parts agree on.
+        i: Which part, from 1 to n.
+        n: Number of parts.
+    """
+    if not 1 <= i <= n:
+        raise ValueError(f"shard: got {i}/{n}, wanted I/N with I from 1 to N")
+    return scans[i - 1 :: n]
+
+
+def shard_named(text: str) -> tuple[int, int]:
+    """The numbers of a part, written `2/8`."""
+    i, slash, n = text.partition("/")
+    if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise ValueError(f"--shard: got '{text}', wanted I/N with I from 1 to N, like 2/8")
+    return int(i), int(n)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(f"'{name}'" for name in names[:3]) + more

@@ -1,0 +1,232 @@
+"""Everyone who does scans gives the same bits, and survives the death of those who help."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from jobs import begun, files_for, job_on, results
+
+from measurand.batch import run
+from measurand.executors import Loop, Pool, Ray, Slurm, executors
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture(autouse=True)
+def jobs_can_be_found(monkeypatch):
+    """Ray and submitit start processes of their own, which import by name."""
+    path = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # or it leaves a file in the home folder
+
+
+def done_by(executor, folder, out="out"):
+    job = job_on(folder, out)
+    job.open()
+    return job, {o.name: o for o in run(job, executor)}
+
+
+def starts(job, name):
+    return len(begun(job.work.ledger, name))
+
+
+def survives(executor, folder):
+    """The bits of a loop on one thread; a death costs one scan's work, a failure nothing.
+
+    The first scan kills its process once, the second always, the third is an error.
+    """
+    alone, _ = done_by(Loop(), files_for(folder / "harmless", 6), "alone")
+    os.unlink(alone.work.ledger)
+    files_for(folder / "in", 6, s00="deadly 1", s01="deadly 99", s02="broken")
+    job, found = done_by(executor, folder / "in")
+    assert {n: o.status for n, o in found.items()} == {
+        "s00": "new", "s01": "failed", "s02": "failed", "s03": "new", "s04": "new", "s05": "new"
+    }  # fmt: skip
+    assert "died 2 times" in found["s01"].error and "s02.png: broken" in found["s02"].error
+    assert [starts(job, f"s0{i}") for i in (0, 1, 3, 4, 5)] == [2, 2, 1, 1, 1]
+    wanted = {k: v for k, v in results(alone.out).items() if k[:3] in ("s03", "s04", "s05")}
+    assert {k: v for k, v in results(job.out).items() if k[:3] != "s00"} == wanted
+    assert len(wanted) == 6 and len(results(job.out)) == 8
+    for name in ("s00", "s05"):
+        assert '"threads": 1,' in (job.out / name / "run.json").read_text()
+
+
+def test_a_loop_works_on_one_thread_and_gives_the_threads_back(tmp_path):
+    torch.set_num_threads(2)
+    try:
+        job, found = done_by(Loop(), files_for(tmp_path / "in", 1))
+        assert torch.get_num_threads() == 2 and found["s00"].status == "new"
+    finally:
+        torch.set_num_threads(1)
+    assert '"threads": 1' in (job.out / "s00" / "run.json").read_text()
+
+
+def test_a_pool_gives_the_bits_of_a_loop_and_survives_a_worker(tmp_path):
+    survives(Pool(2, retries=1), tmp_path)
+
+
+def test_a_pool_whose_workers_cannot_work_gives_up(tmp_path):
+    folder = files_for(tmp_path / "in", 3, **{f"s0{i}": "deadly 99" for i in range(3)})
+    job = job_on(folder)
+    job.open()
+    with pytest.raises(ChildProcessError, match="2 processes died, and none has done a scan"):
+        run(job, Pool(1, retries=0))
+
+
+def batch(folder, seconds, workers):
+    """A batch in a process group of its own."""
+    words = [sys.executable, HERE / "jobs.py", folder, str(seconds), str(workers)]
+    return subprocess.Popen(words, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
+def when_begun(job, count, process):
+    """The ids of the processes that are at work, once so many scans have been begun."""
+    deadline = time.monotonic() + 60
+    while len(begun(job.work.ledger)) < count:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.005)
+    lines = Path(job.work.ledger).read_text().splitlines()
+    return [int(line.split()[1]) for line in lines]
+
+
+def gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_a_pool_ends_with_the_process_that_started_it(tmp_path):
+    job = job_on(files_for(tmp_path / "in", 6))
+    job.open()
+    process = batch(tmp_path / "in", 0.3, 2)
+    workers = set(when_begun(job, 3, process))
+    process.kill()
+    process.wait()
+    assert len(workers) == 2 and os.getpid() not in workers
+    deadline = time.monotonic() + 10
+    while not all(map(gone, workers)):
+        assert time.monotonic() < deadline, "the workers go on without their batch"
+        time.sleep(0.01)
+    missing, done = job.missing()
+    assert len(missing) >= 2
+    before = len(begun(job.work.ledger))
+    found = run(job, Loop())
+    assert begun(job.work.ledger)[before:] == [scan.name for scan in missing]
+    assert [o.status for o in found].count("kept") == len(done)
+    alone, _ = done_by(Loop(), tmp_path / "in", "alone")
+    assert results(job.out) == results(alone.out)
+
+
+def test_an_interrupted_pool_stops_at_once(tmp_path):
+    job = job_on(files_for(tmp_path / "in", 4))
+    job.open()
+    process = batch(tmp_path / "in", 30, 2)
+    when_begun(job, 2, process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=15) != 0
+    assert len(job.missing()[0]) == 4
+
+
+@pytest.mark.slow
+def test_twenty_killed_workers(tmp_path):
+    """Row 12 of the fault table: any worker at any time, one after the other."""
+    rng = random.Random(0)
+    folder = files_for(tmp_path / "in", 30)
+    alone, _ = done_by(Loop(), folder, "alone")
+    kills = 0
+    for k in range(10):
+        os.unlink(alone.work.ledger)
+        job = job_on(folder, f"out{k}")
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SLOW, str(HERE), str(folder), f"out{k}"],
+            start_new_session=True,
+        )
+        for at in (rng.randrange(2, 10), rng.randrange(12, 24)):
+            worker = when_begun(job, at, process)[-1]
+            time.sleep(rng.uniform(0.0, 0.1))
+            os.kill(worker, signal.SIGKILL)
+            kills += 1
+        assert process.wait(timeout=120) == 0
+        assert results(job.out) == results(alone.out)
+        assert 30 <= len(begun(job.work.ledger)) <= 32
+        assert not job.missing()[0]
+    assert kills == 20
+
+
+_SLOW = """
+import sys
+sys.path.insert(0, sys.argv[1])
+if __name__ == "__main__":
+    from jobs import job_on
+    from measurand.batch import run
+    from measurand.executors import Pool
+    job = job_on(sys.argv[2], sys.argv[3], seconds=0.1)
+    job.open()
+    assert all(o.status in ("new", "kept") for o in run(job, Pool(2)))
+"""
+
+
+def test_ray_gives_the_bits_of_a_loop_and_survives_a_worker(tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: extra 'cluster'")
+    survives(Ray(cpus=0.5, retries=1), tmp_path)
+
+
+def test_submitit_gives_the_bits_of_a_loop_and_survives_a_job(tmp_path, monkeypatch):
+    submitit = pytest.importorskip("submitit", reason="submitit is not installed: extra 'slurm'")
+    # how long it waits on a slow disk for the result of a job that has ended
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 0.5, raising=False)
+    survives(Slurm(local=True, jobs=2, poll=0.1, retries=1), tmp_path)
+
+
+def test_a_preempted_job_goes_on_with_the_same_scans(tmp_path):
+    submitit = pytest.importorskip("submitit", reason="submitit is not installed: extra 'slurm'")
+    from measurand.executors import _Part
+
+    job = job_on(files_for(tmp_path / "in", 2))
+    again = _Part(job.task).checkpoint(list(job.scans))
+    assert isinstance(again, submitit.helpers.DelayedSubmission)
+    assert [o.status for o in again.function(*again.args)] == ["new", "new"]
+
+
+def test_without_slurm_the_error_says_so(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="submitit is not installed: extra 'slurm'")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    job = job_on(files_for(tmp_path / "in", 1))
+    job.open()
+    with pytest.raises(FileNotFoundError, match="no sbatch on this machine"):
+        run(job, Slurm())
+
+
+@pytest.mark.parametrize(("executor", "extra"), [(Ray(), "cluster"), (Slurm(), "slurm")])
+def test_an_extra_that_is_not_there_is_named(tmp_path, monkeypatch, executor, extra):
+    job = job_on(files_for(tmp_path / "in", 1))
+    job.open()
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ImportError, match=rf"measurand\[{extra}\]"):
+        run(job, executor)
+
+
+def test_executors_are_values_with_names():
+    found = executors()
+    assert set(found) == {"loop", "pool", "ray", "slurm"}
+    for cls in found.values():
+        assert cls() == replace(cls()) and cls.__doc__
+
+
+def test_importing_executors_imports_no_engine():
+    code = (
+        "import measurand.commands, sys; "
+        "print([m for m in ('ray', 'submitit', 'cloudpickle') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,133 @@
+"""One scan of many: whole or not at all, once, and the same whoever does it."""
+
+import fcntl
+import json
+import os
+import shutil
+
+import pytest
+from jobs import begun, files_for, job_on, results
+
+from measurand.task import scan_seed
+
+
+@pytest.fixture
+def job(tmp_path):
+    job = job_on(files_for(tmp_path / "in", 3, s01="broken"))
+    job.open()
+    return job
+
+
+def test_a_scan_is_done_once(job):
+    scan = job.scans[0]
+    first = job.task(scan)
+    assert first.status == "new" and first.seconds == 0.5 and dict(first.metrics)["mean"]
+    again = job.task(scan)
+    assert again.status == "kept" and again.metrics == first.metrics
+    assert begun(job.work.ledger) == ["s00"]
+    record = json.loads((job.out / "s00" / "run.json").read_text())
+    assert record["batch"]["outputs"].keys() == {"early.npy", "more/late.npy"}
+    assert list(results(job.out)) == ["s00/early.npy", "s00/more/late.npy"]
+
+
+def test_a_scan_that_fails_is_told_and_leaves_nothing(job):
+    outcome = job.task(job.scans[1])
+    assert outcome.status == "failed" and outcome.error.endswith("s01.png: broken")
+    assert not (job.out / "s01").exists() and not (job.out / ".partial" / "s01").exists()
+    (job.out.parent / "in" / "s02.png").unlink()
+    outcome = job.task(job.scans[2])
+    assert outcome.status == "failed" and "s02.png" in outcome.error
+
+
+def test_an_error_that_is_no_message_names_its_kind(job, monkeypatch):
+    monkeypatch.setattr("measurand.task._ready", lambda work: {}["nothing"])
+    assert job.task(job.scans[0]).error == "KeyError: 'nothing'"
+
+
+@pytest.mark.parametrize("damage", ["lost file", "short file", "no record", "half a record"])
+def test_a_result_that_is_not_whole_is_missing(job, damage):
+    scan = job.scans[0]
+    job.task(scan)
+    before, folder = results(job.out), job.out / "s00"
+    if damage == "lost file":
+        (folder / "more" / "late.npy").unlink()
+    elif damage == "short file":
+        (folder / "early.npy").write_bytes(b"short")
+    elif damage == "no record":
+        shutil.rmtree(folder)
+    else:
+        (folder / "run.json").write_text((folder / "run.json").read_text()[:50])
+    assert job.task.kept(scan) is None
+    outcome = job.task(scan)
+    if damage == "half a record":  # the folder may be anyone's
+        assert outcome.status == "failed" and "no result of a job" in outcome.error
+    else:
+        assert outcome.status == "new" and results(job.out) == before
+
+
+def test_an_input_that_has_changed_is_done_again_and_a_copy_of_it_is_not(job):
+    scan = job.scans[0]
+    path = scan.inputs["file"]
+    job.task(scan)
+    os.utime(path, (1, 1))
+    assert job.task.kept(scan) is not None
+    path.write_text("else")
+    assert job.task.kept(scan) is None and job.task(scan).status == "new"
+    path.unlink()
+    assert job.task.kept(scan) is not None  # it cannot be done again
+
+
+def test_a_folder_of_someone_else_is_left_alone(job):
+    (job.out / "s00").mkdir()
+    (job.out / "s00" / "thesis.txt").write_text("x")
+    outcome = job.task(job.scans[0])
+    assert outcome.status == "failed" and "no result of a job" in outcome.error
+    assert [p.name for p in (job.out / "s00").iterdir()] == ["thesis.txt"]
+
+
+def test_what_a_living_process_has_is_left_to_it_and_what_a_dead_one_had_is_not(job):
+    partial = job.out / ".partial" / "s00"
+    (partial / "results").mkdir(parents=True)
+    (partial / "results" / "early.npy").write_text("half")
+    handle = os.open(partial / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert job.task(job.scans[0]).status == "elsewhere"
+    assert (partial / "results" / "early.npy").read_text() == "half" and not results(job.out)
+    os.close(handle)  # as its death would
+    assert job.task(job.scans[0]).status == "new" and not partial.exists()
+
+
+def test_results_of_other_settings_are_replaced_as_a_whole(job):
+    scan = job.scans[0]
+    job.task(scan)
+    other = job_on(job.out.parent / "in", scale=2.0)
+    (job.out / "s00" / "only-in-the-old.npy").write_text("x")
+    assert other.task.kept(scan) is None and other.task(scan).status == "new"
+    assert list(results(job.out)) == ["s00/early.npy", "s00/more/late.npy"]
+    assert job.task.kept(scan) is None
+
+
+def test_the_seed_of_a_scan_is_its_own():
+    seeds = {scan_seed(seed, name) for seed in range(4) for name in ("a", "b", "a/b")}
+    assert len(seeds) == 12 and max(seeds) < 2**48
+    assert scan_seed(0, "a") == scan_seed(0, "a")
+
+
+@pytest.mark.parametrize("moment", ["flush", "rename"])
+def test_a_disk_that_is_full_leaves_the_old_result(job, monkeypatch, moment):
+    job.task(job.scans[0])
+    before = results(job.out)
+    other = job_on(job.out.parent / "in", scale=2.0)
+    rename = os.replace
+
+    def full(*words):
+        if moment == "flush" or str(words[0]).endswith(".partial/s00/results"):
+            raise OSError(28, "No space left on device")
+        rename(*words)
+
+    monkeypatch.setattr("measurand.task.flush" if moment == "flush" else "os.replace", full)
+    outcome = other.task(job.scans[0])
+    monkeypatch.undo()
+    assert outcome.status == "failed" and "No space left" in outcome.error
+    assert results(job.out) == before and job.task.kept(job.scans[0]) is not None
+    assert other.task(job.scans[0]).status == "new"
