@@ -5,12 +5,12 @@ far as `reach` allows. The search is a generator: it yields a point, is sent the
 holds nothing else, so that budgets, caches and failures are the caller's (who sends infinity for
 a failure). Three phases:
 
-    start     the point given, a good guess
-    explore   points of a Sobol sequence, shifted by one seeded random vector modulo 1; every
-              second one is drawn half-way towards the start
-    refine    one coordinate after the other from the best point: walk downhill in growing steps
-              until the loss rises, then try the vertex of the parabola through the last three
-              points; the next sweep has shorter steps
+* start: the point given, a good guess;
+* explore: points of a Sobol sequence, shifted by one seeded random vector modulo 1; every second
+  one is drawn half-way towards the start;
+* refine: one coordinate after the other from the best point. Walk downhill in growing steps until
+  the loss rises, then try the vertex of the parabola through the last three points; the next
+  sweep has shorter steps.
 
 A coordinate along which nothing changes is left out; the end is reached when every step is short.
 For a smooth loss of few unknowns 30 to 60 points suffice. The same seed and losses give the same
