@@ -1,5 +1,6 @@
 """Fixtures shared by every test: one thread, a device option, the optional real data."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if "slow" in item.keywords and not config.getoption("--slow"):
-            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if "slow" in item.keywords:
+            if config.getoption("--slow"):
+                item.add_marker(pytest.mark.timeout(7200), append=False)
+            else:
+                item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
@@ -28,6 +32,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture
+def injected(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Notes in the report which fault a test injected, and how often."""
+
+    def note(fault: str, times: int) -> None:
+        record_property("fault", fault)
+        record_property("injected", times)
+
+    return note
 
 
 @pytest.fixture(scope="session")

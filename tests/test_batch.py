@@ -181,5 +181,6 @@ def test_a_killed_batch_is_finished_by_a_rerun(tmp_path):
 
 
 @pytest.mark.slow
-def test_fifty_killed_batches_of_fifty_scans(tmp_path):
+def test_fifty_killed_batches_of_fifty_scans(tmp_path, injected):
+    injected("4: SIGKILL in a batch of 50 scans", 50)
     assert survives_kills(tmp_path, scans=50, kills=50) >= 35

@@ -71,8 +71,9 @@ def test_tensors_and_card_come_back(file):
 @pytest.mark.parametrize(
     "count", [600, pytest.param(4000, marks=pytest.mark.slow)], ids=["few", "all"]
 )
-def test_every_flipped_bit_is_detected(file, count):
+def test_every_flipped_bit_is_detected(file, count, injected):
     """Half of the flips hit the header, half the payload."""
+    injected("7: bit flips in weight files", count)
     content = file.read_bytes()
     header = 8 + struct.unpack("<Q", content[:8])[0]
     draw = random.Random(0)
@@ -209,7 +210,8 @@ for step in range(1, 100000):
 @pytest.mark.parametrize(
     "kills", [2, pytest.param(100, marks=pytest.mark.slow)], ids=["few", "all"]
 )
-def test_sigkill_while_writing_leaves_a_readable_state(tmp_path, kills):
+def test_sigkill_while_writing_leaves_a_readable_state(tmp_path, kills, injected):
+    injected("2: SIGKILL inside checkpoint writing", kills)
     draw = random.Random(0)
     for k in range(kills):
         folder = tmp_path / str(k)

@@ -208,7 +208,8 @@ def test_damaged_files_are_read_or_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_damaged_files_are_read_or_refused_in_thousands(tmp_path):
+def test_damaged_files_are_read_or_refused_in_thousands(tmp_path, injected):
+    injected("9: damaged data files, by reader", 1000 * len(COUNTS))
     assert min(refused_of(tmp_path, 1000).values()) > 200
 
 

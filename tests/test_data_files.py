@@ -340,5 +340,6 @@ def test_damaged_files_are_read_or_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_damaged_files_are_read_or_refused_in_thousands(tmp_path):
+def test_damaged_files_are_read_or_refused_in_thousands(tmp_path, injected):
+    injected("9: damaged picture and array files", 1000)
     assert mutated(tmp_path, 1000) > 1000

@@ -137,8 +137,9 @@ def test_an_interrupted_pool_stops_at_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_twenty_killed_workers(tmp_path):
+def test_twenty_killed_workers(tmp_path, injected):
     """Row 12 of the fault table: any worker at any time, one after the other."""
+    injected("12: death of a worker of a pool", 20)
     rng = random.Random(0)
     folder = files_for(tmp_path / "in", 30)
     alone, _ = done_by(Loop(), folder, "alone")

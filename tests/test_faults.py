@@ -283,7 +283,8 @@ def test_odd_inputs_are_solved_or_refused_by_name():
 
 
 @pytest.mark.slow
-def test_odd_inputs_are_solved_or_refused_by_name_in_hundreds():
+def test_odd_inputs_are_solved_or_refused_by_name_in_hundreds(injected):
+    injected("15: odd and wrong-domain inputs", 1000)
     assert 100 < count_accepted(1000) < 1000
 
 
