@@ -55,7 +55,7 @@ def problem(x: Tensor, acceleration: int, first: int) -> Measurement:
 
 def method(name: str, weight: float, prior: Any) -> Any:
     if name == "wavelets":
-        return partial(FISTA(steps=100), prior=Wavelets(weight))
+        return partial(FISTA(steps=100), prior=Wavelets(weight, shifts=4))
     if name == "TV":
         return partial(FISTA(steps=100), prior=TotalVariation(weight=weight, tol=1e-3))
     return partial(HQS(weight=weight), prior=prior)

@@ -163,3 +163,13 @@ def test_complex_images_are_two_channels_to_the_network():
         prior.denoise(v.real, 0.1)
     with pytest.raises(ValueError, match=r"wants real \(B, 2, H, W\)"):
         real.denoise(v, 0.1)
+
+
+def test_levels_above_the_trained_ones_are_seen_at_the_highest():
+    """The estimate goes on without a jump, and does not grow with the noise."""
+    prior, n = tiny(), torch.randn(1, 3, 8, 8)
+    at_top = prior.denoise(80 * n, 80.0)
+    assert torch.allclose(prior.denoise(80.01 * n, 80.01), at_top, atol=1e-2)
+    assert torch.allclose(prior.denoise(1e4 * n, 1e4), at_top, atol=1e-3)
+    both = prior.denoise(torch.cat((80 * n, 1e4 * n)), torch.tensor([80.0, 1e4]))
+    assert torch.allclose(both[1:], at_top, atol=1e-3)

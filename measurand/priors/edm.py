@@ -14,7 +14,8 @@ so that input and target of the network F have unit variance at every noise leve
 with a few levels uniform in ln(sigma), so that no level of the stated range is untrained.
 
 At sigma = 0 the formulas give D(v, 0) = v; the logarithm is kept finite by a floor at the smallest
-trained level. Preconditioning is float32; only F runs in the precision of its weights (bfloat16
+trained level. Above the largest, t, where nothing but the mean is left to see of an image, v is
+shrunk to it: D(v, sigma) = D(t v / sigma, t). Preconditioning is float32; only F runs in the precision of its weights (bfloat16
 halves the time of a convolution on processors that have units for it).
 
 References:
@@ -105,18 +106,20 @@ class EDMDenoiser(nn.Module):
         """Returns D(v, sigma) of the real channels that the network sees."""
         x = v.float() - self.mean
         level = per_item(sigma, x)
-        s = self.sigma_data
+        s, top = self.sigma_data, self.sigma_range[1]
+        shrink = (top / level).clamp_max(1)
+        level = level.clamp_max(top)
         total = level.square() + s**2
         c = level.clamp_min(self.sigma_range[0]).log().flatten() / 4
         dtype = next(self.net.parameters()).dtype
-        inputs = (x * total.rsqrt()).to(dtype, memory_format=torch.channels_last)
+        inputs = (x * (shrink * total.rsqrt())).to(dtype, memory_format=torch.channels_last)
         if condition is None:
             output = self.net(inputs, c)
         else:
             output = self.net(inputs, c, condition.to(dtype, memory_format=torch.channels_last))
         # contiguous: physics and FFT want channels first
         output = output.to(x.dtype, memory_format=torch.contiguous_format)
-        image = torch.addcmul(x * (s**2 / total), output, level * s * total.rsqrt())
+        image = torch.addcmul(x * (shrink * s**2 / total), output, level * s * total.rsqrt())
         return (image + self.mean).to(v.dtype)
 
     def extra_repr(self) -> str:
