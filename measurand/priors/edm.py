@@ -15,8 +15,9 @@ with a few levels uniform in ln(sigma), so that no level of the stated range is 
 
 At sigma = 0 the formulas give D(v, 0) = v; the logarithm is kept finite by a floor at the smallest
 trained level. Above the largest, t, where nothing but the mean is left to see of an image, v is
-shrunk to it: D(v, sigma) = D(t v / sigma, t). Preconditioning is float32; only F runs in the precision of its weights (bfloat16
-halves the time of a convolution on processors that have units for it).
+shrunk to it: D(v, sigma) = D(t v / sigma, t). Preconditioning is float32; only F runs in the
+precision of its weights (bfloat16 halves the time of a convolution on processors that have units
+for it).
 
 References:
     | Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022)
