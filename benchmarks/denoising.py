@@ -4,7 +4,8 @@ The protocol of the reference numbers: pictures in the order of their names, cen
 256 x 256, noise of standard deviation 15, 25 and 50 (of 255) from seed k for picture k, PSNR over
 all pixels and channels without clipping, averaged over the pictures of a set. FFDNet is the
 published colour network (0.85 M parameters; Zhang, Zuo, Zhang 2018, arXiv:1710.04026) measured on
-the same noisy pictures; it is no part of this package.
+the same noisy pictures; it is no part of this package. A grey prior is measured on the whole
+pictures of Set12, beside the published numbers of DnCNN (Zhang et al. 2017, arXiv:1608.03981).
 """
 
 import argparse
@@ -31,9 +32,21 @@ SETS = {  # name: (zip, folder in it, pictures, FFDNet at the three levels)
     "Set14": ("natural_testsets.zip", "Set14", 12, (32.92, 30.79, 27.94)),
     "Urban100sub": ("natural_testsets.zip", "Urban100sub", 8, (32.05, 29.38, 25.93)),
 }
+GREY_SETS = {"Set12": ("natural_testsets.zip", "Set12", 12, (32.86, 30.44, 27.18))}  # DnCNN
 
 
-def pictures(folder: Path, archive: str, under: str) -> list[torch.Tensor]:
+def whole_grey(folder: Path, archive: str, under: str) -> list[torch.Tensor]:
+    """Grey pictures as they are, each (1, 1, H, W) in [-1, 1]."""
+    found = []
+    with zipfile.ZipFile(folder / archive) as zipped:
+        for name in sorted(n for n in zipped.namelist() if n.startswith(f"{under}/")):
+            if not name.endswith("/"):
+                image = np.array(Image.open(io.BytesIO(zipped.read(name))).convert("L"))
+                found.append(torch.from_numpy(image)[None, None].float() / 127.5 - 1)
+    return found
+
+
+def color_crops(folder: Path, archive: str, under: str) -> list[torch.Tensor]:
     """Centre crops (1, 3, 256, 256) in [-1, 1] of the large enough pictures stored in colour."""
     crops = []
     with zipfile.ZipFile(folder / archive) as found:
@@ -63,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("prior", nargs="?", default="natural-color", help="name or weight file")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the zips")
-    parser.add_argument("--sets", nargs="*", default=list(SETS), help="names of sets")
+    parser.add_argument("--sets", nargs="*", help="names of sets")
     parser.add_argument("--limit", type=int, help="only the first pictures of each set")
     parser.add_argument("--float32", action="store_true", help="run the network in float32")
     parser.add_argument(
@@ -79,15 +92,18 @@ def main() -> None:
     precision = str(next(prior.parameters()).dtype).removeprefix("torch.")
     rows = {}
     start = time.process_time()
-    print(f"{options.prior} ({precision}); PSNR in dB, ours / FFDNet, at noise 15, 25, 50 of 255")
-    for name in options.sets:
-        archive, under, count, reference = SETS[name]
+    print(
+        f"{options.prior} ({precision}); PSNR in dB, ours / reference, at noise 15, 25, 50 of 255"
+    )
+    known, pictures = (GREY_SETS, whole_grey) if prior.channels == 1 else (SETS, color_crops)
+    for name in options.sets or known:
+        archive, under, count, reference = known[name]
         crops = pictures(options.data, archive, under)
         if len(crops) != count:
             raise SystemExit(f"{name}: got {len(crops)} pictures, the reference has {count}")
         crops = crops[: options.limit]
         ours = [round(mean_psnr(prior, crops, level), 3) for level in LEVELS]
-        rows[name] = {"pictures": len(crops), "ours": ours, "ffdnet": reference}
+        rows[name] = {"pictures": len(crops), "ours": ours, "reference": reference}
         cells = "   ".join(f"{a:.2f} / {b:.2f}" for a, b in zip(ours, reference, strict=True))
         print(f"{name:14s} {len(crops):4d}   {cells}", flush=True)
     shipped = Path(options.prior).suffix != ".safetensors"
