@@ -13,6 +13,7 @@ over images. Results are on the first 20 images of `test`, everything that was c
 
 import argparse
 import io
+import json
 import statistics
 import time
 import zipfile
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import write
+from machine import RESULTS, write
 from PIL import Image
 from torch import Tensor
 
@@ -164,7 +165,8 @@ def search(name: str, prior: Denoiser | None, x: Tensor, args: argparse.Namespac
 def evaluate(prior: Denoiser | None, x: Tensor, args: argparse.Namespace) -> None:
     """PSNR, network calls and CPU seconds per image of every method and kernel."""
     rows: list[dict[str, Any]] = []
-    for kernel_name, kernel in kernels(args.data).items():
+    for kernel_name in args.kernels:
+        kernel = kernels(args.data)[kernel_name]
         for name in ["blurred", *args.methods]:
             counted = None if prior is None else Counted(prior)
             if name == "blurred":
@@ -210,6 +212,20 @@ def evaluate(prior: Denoiser | None, x: Tensor, args: argparse.Namespace) -> Non
     print(write(args.output, {**content, "mean over kernels": means}))
 
 
+def join(names: list[str], output: str) -> None:
+    """One results file of several, made at the same time for other kernels or methods."""
+    parts = [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
+    rows = [row for part in parts for row in part["rows"]]
+    rows.sort(key=lambda row: (list(TV_WEIGHTS).index(row["kernel"]), row["method"]))
+    by_method: dict[str, list[float]] = {}
+    for row in {(row["kernel"], row["method"]): row for row in rows}.values():
+        by_method.setdefault(row["method"], []).append(row["psnr"])
+    means = {k: round(statistics.mean(v), 3) for k, v in by_method.items() if len(v) == 4}
+    print(write(output, {**parts[0], "rows": rows, "mean over kernels": means}))
+    for name in names:
+        (RESULTS / f"{name}.json").unlink()
+
+
 def _data(m: Measurement) -> Tensor:
     return m.y
 
@@ -225,11 +241,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--methods", nargs="+", default=["TV", *LEARNED], choices=["TV", *LEARNED])
+    parser.add_argument("--kernels", nargs="+", default=list(TV_WEIGHTS), choices=list(TV_WEIGHTS))
+    parser.add_argument("--join", nargs="+", help="join results of other names instead")
     parser.add_argument("--search", choices=list(GRIDS), help="search a method's knobs on val")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of the search")
     parser.add_argument("--output", default="deblurring", help="name of the results file")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.join:
+        join(args.join, args.output)
+        return
     if not (args.data / "natural_bsds500.zip").is_file():
         print(f"skipped: no data sets in {args.data}")
         return
