@@ -140,7 +140,8 @@ class LinearOperator(nn.Module, ABC):
             x0: Where an iterative solver starts; closed forms ignore it, and the next two.
             tol: Largest relative error of an iterative solver; 1e-4 in single precision and 1e-6
                 in double where None.
-            max_iter: Largest number of its iterations; to end there far from `tol` gives a warning.
+            max_iter: Largest number of its iterations; to end there with
+                more than ten times `tol` gives a warning.
         Returns:
             The solution, with the shape of `b`; differentiable in `b` and `gamma`.
         """
