@@ -2,8 +2,8 @@
 
 Each takes the method and names of its fields, and raises a `ValueError` that names the field, its
 value and what was wanted. A field that holds None has been left to the method and passes, which
-the type of the field allows or not. How fields must stand to each other (levels that fall) is seen when
-they are used: a search changes them one by one.
+the type of the field allows or not. How fields must stand to each other (levels that fall) is
+seen when they are used: a search changes them one by one.
 """
 
 import math
