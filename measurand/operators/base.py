@@ -160,7 +160,10 @@ class LinearOperator(nn.Module, ABC):
     ) -> Tensor:
         """The proximal map of the squared misfit, `argmin 1/2||Ax-y||^2 + gamma/2||x-v||^2`.
 
-        Solved for the correction x - v, so that its accuracy is relative to that.
+        Solved for the correction x - v, so that its accuracy is relative to that: without a closed
+        form 1e-4 in single precision and 1e-6 in double (see `solve`). Rounding adds what no
+        iteration takes away, in single precision at most about `5e-8 ||A||^2 / gamma` (measured
+        from v = 0; ten times less and better where A v is near y).
 
         Args:
             v: Point to stay near, with shape (B, *in_shape).
