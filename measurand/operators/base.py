@@ -111,14 +111,15 @@ class LinearOperator(nn.Module, ABC):
         return self.adjoint(self.forward(x))
 
     def prepare(self, y: Tensor) -> Tensor:
-        """What a closed form of `prox` needs of a measurement, computed once: `A^H y`.
+        """What a closed form of `prox` and `sample` needs of a measurement, computed once.
 
         Args:
             y: Measurement, with shape (B, *out_shape).
         Returns:
             A tensor for their argument `prepared`, linear in `y`; its meaning is the operator's.
+            Without a use for it, `y` itself.
         """
-        return self.adjoint(y)
+        return y
 
     def solve(
         self,

@@ -70,6 +70,10 @@ class CartesianMRI(LinearOperator):
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         return _filtered(b, 1 / (self.mask + per_item(gamma, b)))
 
+    def prepare(self, y: Tensor) -> Tensor:
+        """The adjoint `A^H y`, for `prox` and `sample`."""
+        return self.adjoint(y)
+
     def prox(
         self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
     ) -> Tensor:
@@ -229,6 +233,10 @@ class FourierMask(LinearOperator):
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         return self._shaped(b, 1 / (self._half + per_item(gamma, b)))
+
+    def prepare(self, y: Tensor) -> Tensor:
+        """The adjoint `A^H y`, for `prox` and `sample`."""
+        return self.adjoint(y)
 
     def prox(
         self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
