@@ -142,11 +142,12 @@ def independence_error(operator: LinearOperator, *, seed: int = 0) -> float:
     n = max(3, operator.batch)
     operator = _batched(operator, n)
     x, y = random_input(operator, n, seed), random_output(operator, n, seed + 1)
+    rows = [slice(i, i + 1) for i in range(n)]
     worst = 0.0
     for done, alone in (
-        (operator(x), [operator[i](x[i : i + 1]) for i in range(n)]),
-        (operator.H(y), [operator[i].H(y[i : i + 1]) for i in range(n)]),
-        (operator.solve(x, 0.7), [operator[i].solve(x[i : i + 1], 0.7) for i in range(n)]),
+        (operator(x), [operator[at](x[at]) for at in rows]),
+        (operator.H(y), [operator[at].H(y[at]) for at in rows]),
+        (operator.solve(x, 0.7), [operator[at].solve(x[at], 0.7) for at in rows]),
     ):
         worst = max(worst, float((norm(done - torch.cat(alone)) / norm(done)).max()))
     return worst

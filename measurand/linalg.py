@@ -18,9 +18,14 @@ from torch.autograd.function import once_differentiable
 
 from .tensors import generators, inner, norm, per_item, randn_like
 
-__all__ = ["cg", "hutchinson_trace", "power_method"]
+__all__ = ["cg", "enough", "hutchinson_trace", "power_method"]
 
 Apply = Callable[[Tensor], Tensor]
+
+
+def enough(x: Tensor) -> float:
+    """The relative error that is asked of a solution of x's precision: 1e-4, or 1e-6 in double."""
+    return 1e-6 if torch.finfo(x.dtype).bits == 64 else 1e-4
 
 
 def cg(
@@ -30,33 +35,41 @@ def cg(
     x0: Tensor | None = None,
     tol: float = 1e-6,
     max_iter: int = 200,
+    least: float | Tensor | None = None,
 ) -> Tensor:
     """The solution of `M x = b`, for M symmetric positive definite.
 
-    An item stops when `||M x - b|| <= tol ||b||`. Differentiable, once, in `b` and in what `apply`
-    closes over; a second derivative raises.
+    An item stops when `||M x - b|| <= tol ||b||`. Of an ill-conditioned M that says little about
+    x. With a lower bound `least` of the eigenvalues it stops when `||M x - b|| <= tol least ||x||`
+    instead, where the error of x is below `tol ||x||` for certain. Differentiable, once, in `b`
+    and in what `apply` closes over; a second derivative raises.
 
     Args:
         apply: The map `x -> M x`, acting on each item of a batch by itself.
         b: Right-hand side, with shape (B, ...).
         x0: Where to start; zero when absent.
-        tol: Relative residual at which an item is finished.
-        max_iter: Largest number of iterations.
+        tol: Relative residual at which an item is finished; with `least`, relative error.
+        max_iter: Largest number of iterations. To end there with more than ten times what was
+            asked for gives a warning.
+        least: Positive lower bound of the eigenvalues of M, a scalar or one per item.
     Returns:
-        The solution, with the shape of `b`.
+        The solution, with the shape of `b`. Rounding adds an error of the order of
+        `eps ||M|| / least`, relative to x.
     References:
         | Methods of Conjugate Gradients for Solving Linear Systems (Hestenes & Stiefel, 1952)
     """
     with torch.no_grad():
-        x = _iterate(apply, b, x0, tol, max_iter)
+        x = _iterate(apply, b, x0, tol, max_iter, least)
     if not torch.is_grad_enabled():
         return x
     residual = b - apply(x)
     if not residual.requires_grad:
         return x
 
+    bound = least.detach() if isinstance(least, Tensor) else least
+
     def again(grad: Tensor) -> Tensor:
-        return cg(apply, grad, tol=tol, max_iter=max_iter)
+        return cg(apply, grad, tol=tol, max_iter=max_iter, least=bound)
 
     return _Implicit.apply(residual, x, again)
 
@@ -75,16 +88,26 @@ class _Implicit(torch.autograd.Function):
         return ctx.solve(grads[0]), None, None  # type: ignore[attr-defined]
 
 
-def _iterate(apply: Apply, b: Tensor, x0: Tensor | None, tol: float, max_iter: int) -> Tensor:
+def _iterate(
+    apply: Apply,
+    b: Tensor,
+    x0: Tensor | None,
+    tol: float,
+    max_iter: int,
+    least: float | Tensor | None,
+) -> Tensor:
     if x0 is None:
         x, r = torch.zeros_like(b), b.clone()
     else:
         x = x0.detach().clone()
         r = b - apply(x)
     p, rr = r.clone(), inner(r, r)
-    limit = (tol * norm(b)) ** 2
+    bound = None if least is None else per_item(least, b).reshape(-1).detach()
+    size = norm(b)  # what the residual is measured by
     for _ in range(max_iter):
-        active = rr > limit
+        if bound is not None:
+            size = bound * norm(x)
+        active = rr.sqrt() > tol * size
         if not active.any():
             return x
         q = apply(p)
@@ -97,17 +120,19 @@ def _iterate(apply: Apply, b: Tensor, x0: Tensor | None, tol: float, max_iter: i
         beta = torch.where(active, new / rr.clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
         p.mul_(per_item(beta, b)).add_(r)
         rr = torch.where(active, new, rr)
-    worst = float((rr.sqrt() / norm(b).clamp_min(torch.finfo(rr.dtype).tiny)).max())
-    if not worst < 1e3 * tol:
+    size = size if bound is None else bound * norm(x)
+    worst = float((rr.sqrt() / size.clamp_min(torch.finfo(rr.dtype).tiny)).max())
+    if not worst <= 10 * tol:
+        what = "residual" if bound is None else "error of at most"
         warnings.warn(
-            f"cg: relative residual {worst:.1e} after {max_iter} iterations, wanted {tol:.1e}; "
+            f"cg: relative {what} {worst:.1e} after {max_iter} iterations, wanted {tol:.1e}; "
             "allow more iterations (max_iter) or a larger gamma",
             stacklevel=3,
         )
     return x
 
 
-def power_method(gram: Apply, like: Tensor, *, iterations: int = 500, tol: float = 1e-6) -> float:
+def power_method(gram: Apply, like: Tensor, *, iterations: int = 60, tol: float = 1e-6) -> float:
     """The norm ||A|| from the action of `A^H A`, by a Lanczos-accelerated power method.
 
     The largest eigenvalue of the Krylov space of a random start is found from its three-term
@@ -117,7 +142,7 @@ def power_method(gram: Apply, like: Tensor, *, iterations: int = 500, tol: float
     Args:
         gram: The map `x -> A^H A x` on a batch of one.
         like: A tensor with the shape and dtype of one input, with shape (1, ...).
-        iterations: Largest number of steps.
+        iterations: Largest number of steps, each of which keeps one vector more.
         tol: Relative change of the estimate at which to stop.
     Returns:
         The largest singular value of A.
@@ -129,7 +154,7 @@ def power_method(gram: Apply, like: Tensor, *, iterations: int = 500, tol: float
     off: list[float] = []
     estimate = 0.0
     calm = 0
-    for _ in range(min(iterations, 60)):
+    for _ in range(iterations):
         w = gram(basis[-1])
         diagonal.append(float(inner(basis[-1], w)))
         for u in basis + basis:  # twice is enough for orthogonality to rounding

@@ -8,20 +8,25 @@ with what every method asks of it: the gradient, the proximal map
 
 which is `A.prox(v, y, sigma^2 / r^2)` for Gaussian noise, an exact draw of the Gaussian
 `p(x) ~ exp(-nll(x) - ||x - v||^2 / (2 r^2))`, and the EM update of counting data. A measurement is
-immutable; what depends on y alone (`A^H y`, `A^H 1`) is computed once.
+immutable; what depends on the operator and y alone (`A^H y`, `A^H 1`) is computed once, unless one
+of them is on a graph (blind problems), where every call has its own.
 """
 
 import copy
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .noises import Gaussian, Noise, Poisson
 from .operators.base import LinearOperator, Scaled
-from .tensors import Generators, per_item
+from .tensors import Generators, items_at, per_item
 
 __all__ = ["Measurement"]
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Measurement:
@@ -34,6 +39,11 @@ class Measurement:
     """
 
     def __init__(self, operator: LinearOperator, noise: Noise, y: Tensor) -> None:
+        if not isinstance(y, Tensor):
+            raise TypeError(
+                f"Measurement: got y of type {type(y).__name__}, wanted a torch.Tensor "
+                "(torch.as_tensor makes one of an array)"
+            )
         kind = "complex" if operator.out_dtype.is_complex else "real"
         if y.shape[1:] != operator.out_shape or y.ndim != len(operator.out_shape) + 1:
             raise ValueError(
@@ -55,7 +65,9 @@ class Measurement:
             raise ValueError(
                 f"Measurement: got {operator.batch} operators for {len(y)} items of y"
             )
+        noise.check_data(y)
         self.operator, self.noise, self.y = operator, noise, y
+        self._kept: dict[str, Tensor] = {}
 
     def __repr__(self) -> str:
         return f"Measurement({self.operator}, {self.noise}, batch of {len(self)})"
@@ -68,14 +80,33 @@ class Measurement:
         """Noise standard deviation per real component, with shape () or (B,); Gaussian only."""
         return self._gaussian("sigma").sigma
 
-    @cached_property
+    @property
     def adjoint_y(self) -> Tensor:
         """The data brought back to the image, `A^H y`."""
-        return self.operator.adjoint(self.y)
+        return self._constant("adjoint_y", self.operator.adjoint)
 
-    @cached_property
+    @property
     def _prepared(self) -> Tensor:
-        return self.operator.prepare(self.y)
+        return self._constant("prepared", self.operator.prepare)
+
+    @property
+    def _sensitivity(self) -> Tensor:
+        return self._constant("sensitivity", lambda y: self.operator.adjoint(torch.ones_like(y)))
+
+    def _constant(self, name: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """What follows from operator and data alone: kept, unless one of them is on a graph."""
+        if any(t.requires_grad for t in (self.y, *_tensors(self.operator))):
+            return compute(self.y)
+        if name not in self._kept:
+            # recorded, to see a weight that only a function of the user knows of; and never in
+            # inference mode, whose tensors no later gradient could use
+            with torch.inference_mode(False), torch.enable_grad():
+                y = self.y.clone() if self.y.is_inference() else self.y
+                value = compute(y)
+            if value.requires_grad:
+                return value if torch.is_grad_enabled() else value.detach()
+            self._kept[name] = value
+        return self._kept[name]
 
     def residual(self, x: Tensor) -> Tensor:
         """What the image does not explain, `y - A x`."""
@@ -92,8 +123,13 @@ class Measurement:
     def prox(self, v: Tensor, r: float | Tensor) -> Tensor:
         """The proximal map of the data, `argmin_x nll(x) + ||x - v||^2 / (2 r^2)`.
 
-        Noise-free data (sigma = 0) are treated as data with `sigma = 1e-3 ||A|| r`: met to about
-        1e-6 of the misfit at v, while the problem stays well posed.
+        What the misfit at v has along a singular vector of A, of the singular value s, shrinks by
+        the factor `sigma^2 / (sigma^2 + s^2 r^2)`. Noise-free data (sigma = 0) are treated as data
+        with `sigma = 1e-3 ||A|| r`, so that the problem stays well posed: what A sees well is met
+        to 1e-6, what it sees with less than 1e-3 of its norm hardly. Operators without a closed
+        form take up to a thousand iterations there, which leave an error of some percents of the
+        correction x - v (measured: SENSE 9 %, CT 4 %, ReflectiveBlur 20 %), and a warning says so:
+        give noisy data their noise. See `LinearOperator.prox` for the accuracy at larger sigma.
 
         Args:
             v: Point to stay near, with shape (B, *in_shape).
@@ -155,10 +191,6 @@ class Measurement:
         root = (half**2 + weight * update).sqrt()
         return torch.where(half > 0, update / (half + root), (root - half) / weight)
 
-    @cached_property
-    def _sensitivity(self) -> Tensor:
-        return self.operator.adjoint(torch.ones_like(self.y))
-
     def normalized(self) -> "Measurement":
         """The same problem with `||A|| = 1`: operator, data and noise divided by the norm."""
         c = 1 / self.operator.norm
@@ -171,13 +203,24 @@ class Measurement:
         return Measurement(self.operator.repeat(n), noise, self.y.repeat_interleave(n, 0))
 
     def __getitem__(self, i: int | slice) -> "Measurement":
-        at = slice(i, i + 1 or None) if isinstance(i, int) else i
+        """The measurement of some items; the batch axis stays.
+
+        Args:
+            i: Number of an item (an `IndexError` where there is none), or a slice of items.
+        """
+        at = items_at(i, len(self), self)
         return Measurement(self.operator[at], self.noise[at], self.y[at])
 
+    def __iter__(self) -> "Iterator[Measurement]":
+        return (self[i] for i in range(len(self)))
+
     def to(self, device: str | torch.device) -> "Measurement":
-        """The measurement on another device; this one stays where it is."""
-        operator, noise = copy.deepcopy(self.operator), copy.deepcopy(self.noise)
-        return Measurement(operator.to(device), noise.to(device), self.y.to(device))
+        """The measurement on another device; this one stays where it is.
+
+        Tensors that are there already are shared, those on a graph stay on it.
+        """
+        operator, noise = _moved(self.operator, device), _moved(self.noise, device)
+        return Measurement(operator, noise, self.y.to(device))
 
     def _gaussian(self, asked: str) -> Gaussian:
         if not isinstance(self.noise, Gaussian):
@@ -189,10 +232,21 @@ class Measurement:
 
     def _gamma(self, v: Tensor, r: float | Tensor) -> Tensor:
         sigma = per_item(self._gaussian("prox").sigma, v)
-        if self._noise_free:
-            sigma = torch.where(sigma > 0, sigma, 1e-3 * self.operator.norm * per_item(r, v))
+        if self._gaussian("prox").noise_free:
+            norms = per_item(torch.tensor(self.operator.norms, dtype=torch.float64), v)
+            sigma = torch.where(sigma > 0, sigma, 1e-3 * norms * per_item(r, v))
         return (sigma / per_item(r, v)).square().reshape(-1)
 
-    @cached_property
-    def _noise_free(self) -> bool:
-        return bool((self._gaussian("prox").sigma == 0).any())
+
+def _tensors(module: nn.Module) -> chain[Tensor]:
+    return chain(module.parameters(), module.buffers())
+
+
+def _moved(module: Module, device: str | torch.device) -> Module:
+    """A copy of a module with its tensors on a device; the module stays where it is."""
+    new = copy.copy(module)
+    new._modules = {k: m if m is None else _moved(m, device) for k, m in module._modules.items()}
+    new._buffers = {k: t if t is None else t.to(device) for k, t in module._buffers.items()}
+    moved = {k: p if p is None else p.to(device) for k, p in module._parameters.items()}
+    new._parameters = moved  # type: ignore[assignment]
+    return new

@@ -28,6 +28,10 @@ class Noise(nn.Module, ABC):
         """A measurement drawn around `mean`, with its shape (B, ...)."""
 
     @abstractmethod
+    def check_data(self, y: Tensor) -> None:
+        """Raise a `ValueError` unless the noise can be that of data with shape (B, ...)."""
+
+    @abstractmethod
     def nll(self, mean: Tensor, y: Tensor) -> Tensor:
         """The negative log-likelihood of `y` given its mean, with shape (B,)."""
 
@@ -52,7 +56,8 @@ class Gaussian(Noise):
     """White Gaussian noise, `y = m + sigma n`.
 
     Args:
-        sigma: Standard deviation in the units of y, a scalar or one per item; 0 means no noise.
+        sigma: Standard deviation in the units of y, a scalar or one per item; 0 means no noise,
+            and then there is no likelihood.
     """
 
     sigma: Tensor
@@ -66,16 +71,26 @@ class Gaussian(Noise):
                 "deviations >= 0, one or one per item"
             )
         self.register_buffer("sigma", sigma)
+        self.noise_free = bool((sigma == 0).any())  # once: on a GPU the question costs a wait
 
     def forward(self, mean: Tensor, generator: Generators = None) -> Tensor:
         self._check(mean)
         return mean + per_item(self.sigma, mean) * randn_like(mean, generator)
 
+    def check_data(self, y: Tensor) -> None:
+        if self.sigma.numel() not in (1, len(y)):
+            raise ValueError(
+                f"{self}: got {self.sigma.numel()} standard deviations for {len(y)} items, wanted "
+                "one, or one per item"
+            )
+
     def nll(self, mean: Tensor, y: Tensor) -> Tensor:
+        self._check_noisy("nll")
         difference = mean - y
         return inner(difference, difference) / (2 * self.sigma**2)
 
     def gradient(self, mean: Tensor, y: Tensor) -> Tensor:
+        self._check_noisy("gradient")
         return (mean - y) / per_item(self.sigma, mean) ** 2
 
     def scaled(self, factor: float) -> Self:
@@ -88,6 +103,13 @@ class Gaussian(Noise):
 
     def __getitem__(self, i: slice) -> Self:
         return type(self)(self.sigma[i] if _length(self.sigma) > 1 else self.sigma)
+
+    def _check_noisy(self, asked: str) -> None:
+        if self.noise_free:
+            raise ValueError(
+                f"{self}.{asked}: got sigma = 0, wanted a positive one: data without noise "
+                "have no likelihood, they have `Measurement.prox`"
+            )
 
     def _check(self, mean: Tensor) -> None:
         if mean.is_complex():
@@ -118,8 +140,9 @@ class Poisson(Noise):
 
     Args:
         gain: What one count is worth in the units of y.
-        background: Known mean of counts that do not come from the image, a number or a tensor
-            that broadcasts against y, in the units of y.
+        background: Known mean of counts that do not come from the image, in the units of y: a
+            number, or a tensor that broadcasts against y and has as many axes, with shape
+            (1 or B, ...).
     """
 
     background: Tensor
@@ -129,13 +152,17 @@ class Poisson(Noise):
         if not (math.isfinite(gain) and gain > 0):
             raise ValueError(f"Poisson: got gain = {gain}, wanted a positive number")
         background = torch.as_tensor(background, dtype=torch.get_default_dtype())
-        if not bool((background >= 0).all()):
-            raise ValueError("Poisson: got a negative background, wanted one >= 0")
+        if not bool(((background >= 0) & background.isfinite()).all()):
+            raise ValueError(
+                "Poisson: got a background with negative or non-finite values, wanted finite ones "
+                ">= 0"
+            )
         self.gain = gain
         self.register_buffer("background", background)
 
     def rate(self, mean: Tensor) -> Tensor:
         """The expected measurement, `max(m, 0) + background`."""
+        self.check_data(mean)
         return mean.clamp_min(0) + self.background
 
     def forward(self, mean: Tensor, generator: Generators = None) -> Tensor:
@@ -145,6 +172,19 @@ class Poisson(Noise):
             return self.gain * torch.poisson(counts, generator)
         drawn = [torch.poisson(c, g) for c, g in zip(counts, generator, strict=True)]
         return self.gain * torch.stack(drawn)
+
+    def check_data(self, y: Tensor) -> None:
+        # with fewer axes, an axis of the image could be taken for that of the batch
+        own, whole = self.background.shape, y.shape
+        if own and not (
+            len(own) == len(whole)
+            and all(n in (1, wanted) for n, wanted in zip(own, whole, strict=True))
+        ):
+            raise ValueError(
+                f"Poisson: got a background with shape {tuple(own)} for data with shape "
+                f"{tuple(whole)}, wanted a number, or shape (1 or {len(y)}, "
+                f"{', '.join(map(str, whole[1:]))}): `background[None]` is one for all items"
+            )
 
     def nll(self, mean: Tensor, y: Tensor) -> Tensor:
         rate = self.rate(mean)

@@ -19,13 +19,14 @@ class Step(NamedTuple):
 
     Attributes:
         step: Number of the step, from 0.
-        level: Noise level of the step, in image units.
+        level: Noise level of the step, in image units; of a solver one per item, with shape (B,),
+            where the items of the measurement differ in noise or norm.
         x: The iterate, with shape (B, ...).
         x0: The current estimate of the clean image, with the shape of `x`.
     """
 
     step: int
-    level: float
+    level: float | Tensor
     x: Tensor
     x0: Tensor
 

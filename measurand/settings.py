@@ -283,7 +283,10 @@ def _built(record: Any, classes: Mapping[str, type], where: str) -> Any:
         elif not _is(value, hints[name]):
             raise ValueError(f"{where}.{name}: {_wanted(value, hints[name])}")
         values[name] = value
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _classes(hint: Any) -> dict[str, type]:

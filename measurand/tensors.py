@@ -11,6 +11,7 @@ depend on how many neighbours it has or on how a job was cut into pieces.
 
 import hashlib
 from collections.abc import Sequence
+from operator import index
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ __all__ = [
     "from_channels",
     "generators",
     "inner",
+    "items_at",
     "norm",
     "per_item",
     "randn_like",
@@ -76,6 +78,24 @@ def per_item(value: float | Tensor, x: Tensor) -> Tensor:
             f"wanted a scalar or shape ({len(x)},)"
         )
     return value.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def items_at(i: int | slice, n: int, owner: object) -> slice:
+    """The slice of a batch that an index means; an int keeps the batch axis.
+
+    Args:
+        i: Number of an item, from -n to n - 1, or a slice.
+        n: Size of the batch.
+        owner: Whose batch it is, for the message.
+    Returns:
+        The slice; an `IndexError` where there is no such item.
+    """
+    if isinstance(i, slice):
+        return i
+    at = index(i)
+    if not -n <= at < n:
+        raise IndexError(f"{owner}: got item {at} of a batch of {n}, wanted {-n} to {n - 1}")
+    return slice(at, at + 1 or None)
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

@@ -67,3 +67,42 @@ def test_power_method_and_trace():
     )
     assert abs(trace / float(gram.trace() / 20) - 1) < 0.05
     assert power_method(lambda v: 0 * v, torch.zeros(1, 4)) == 0.0
+
+
+def test_with_a_bound_of_the_spectrum_the_tolerance_is_that_of_the_solution():
+    values = torch.logspace(0, -5, 100, dtype=torch.float64)
+    exact = torch.stack([torch.ones(100), torch.linspace(-1, 1, 100)]).double()
+    b = exact * values
+    calls = []
+
+    def apply(v):
+        calls.append(1)
+        return v * values
+
+    error = {}
+    for least in (None, 1e-5, torch.tensor([1e-5, 1e-5])):
+        x = cg(apply, b, tol=1e-3, max_iter=1000, least=least)
+        error[least] = float(((x - exact).norm(dim=1) / exact.norm(dim=1)).max())
+    assert error.pop(None) > 0.05  # a small residual, and no solution
+    assert all(found < 1e-3 for found in error.values())
+    calls.clear()
+    with torch.no_grad():
+        cg(apply, b, x0=exact, tol=1e-3, least=1e-5)
+    assert len(calls) == 1
+    assert torch.equal(cg(apply, 0 * b, least=1e-5), 0 * b)
+
+
+def test_cg_with_a_bound_warns_within_ten_times_its_tolerance():
+    values = torch.logspace(0, -6, 400, dtype=torch.float64)
+    b = torch.ones(1, 400, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="relative error of at most"):
+        cg(lambda v: v * values, b, tol=1e-4, max_iter=100, least=1e-6)
+
+
+def test_power_method_takes_as_many_steps_as_it_is_given():
+    d = torch.cat([torch.linspace(0, 1, 200), torch.linspace(0.99, 1, 100)]).double()
+    like = torch.zeros(1, 300, dtype=torch.float64)
+    few, many = (power_method(lambda v: d * v, like, iterations=n, tol=0.0) for n in (5, 150))
+    calls = []
+    power_method(lambda v: calls.append(1) or d * v, like, iterations=90, tol=0.0)
+    assert few < many <= 1 + 1e-12 and len(calls) == 90

@@ -3,10 +3,21 @@
 import pytest
 import torch
 
-from measurand.measurement import Measurement
+from measurand.linalg import cg
+from measurand.measurement import Measurement, _moved
 from measurand.noises import ComplexGaussian, Gaussian, Poisson
+from measurand.operators import (
+    SENSE,
+    AutogradOperator,
+    Blur,
+    FunctionOperator,
+    ParallelCT,
+    birdcage_maps,
+    even_angles,
+    random_lines,
+)
 from measurand.operators.base import Identity, LinearOperator, Scaled
-from measurand.tensors import generators, per_item
+from measurand.tensors import generators, per_item, randn_like
 
 
 class Dense(LinearOperator):
@@ -170,3 +181,166 @@ def test_scaled_keeps_prox_and_sample_exact():
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+def on_graph():
+    """A blur whose kernel is on a graph, a measurement through it, and the kernel."""
+    kernel = matrix(3, 3, 7, torch.float32).abs().requires_grad_()
+    A = Blur((1, 8, 8), kernel)
+    y = matrix(8, 8, 8, torch.float32)[None, None]
+    return Measurement(A, Gaussian(0.1), y), kernel
+
+
+def uses():
+    return {
+        "adjoint_y": lambda m: m.adjoint_y,
+        "prox": lambda m: m.prox(torch.zeros_like(m.y), 1.0),
+        "sample": lambda m: m.conditional_sample(torch.zeros_like(m.y), 1.0),
+    }
+
+
+@pytest.mark.parametrize("use", uses().values(), ids=uses())
+def test_what_is_on_a_graph_is_never_kept(use):
+    m, kernel = on_graph()
+    fresh, same = on_graph()
+    (wanted,) = torch.autograd.grad(use(fresh).square().sum(), same)
+    with torch.no_grad():
+        assert not use(m).requires_grad
+    for _ in range(2):  # every call has a graph of its own
+        (found,) = torch.autograd.grad(use(m).square().sum(), kernel)
+        torch.testing.assert_close(found, wanted)
+    before = use(m).detach()
+    with torch.no_grad():
+        kernel.mul_(2.0)  # as an optimiser does it
+    other = Measurement(Blur((1, 8, 8), kernel.detach().clone()), m.noise, m.y)
+    torch.testing.assert_close(use(m).detach(), use(other))
+    assert float((use(m).detach() - before).abs().max()) > 1e-3
+
+
+def test_data_on_a_graph_and_a_weight_that_only_a_function_knows():
+    weight = torch.tensor(1.5, requires_grad=True)
+    A = AutogradOperator((4,), lambda x: weight.to(x.dtype) * x)
+    m = Measurement(A, Gaussian(0.1), torch.ones(1, 4))
+    with torch.no_grad():
+        assert not m.adjoint_y.requires_grad
+    (grad,) = torch.autograd.grad(m.adjoint_y.sum(), weight)
+    assert float(grad) == 4.0
+    y = torch.ones(1, 4, requires_grad=True)
+    m = Measurement(Identity((4,)), Gaussian(0.1), y)
+    for _ in range(2):
+        (grad,) = torch.autograd.grad(m.prox(torch.zeros(1, 4), 0.1).sum(), y)
+        torch.testing.assert_close(grad, torch.full((1, 4), 0.5))
+
+
+def test_what_is_on_no_graph_is_computed_once():
+    calls = []
+
+    def adjoint(y):
+        calls.append(1)
+        return y
+
+    A = FunctionOperator((4,), (4,), lambda x: x, adjoint)
+    m = Measurement(A, Gaussian(0.1), torch.ones(1, 4))
+    calls.clear()
+    assert m.adjoint_y is m.adjoint_y and len(calls) == 1
+
+
+def test_inference_mode_leaves_nothing_that_a_gradient_could_not_use():
+    with torch.inference_mode():
+        m = Measurement(Identity((4,)), Gaussian(0.1), torch.ones(1, 4))
+        assert not m.adjoint_y.is_inference()
+    v = torch.zeros(1, 4, requires_grad=True)
+    (grad,) = torch.autograd.grad((m.adjoint_y * v).sum(), v)
+    assert torch.equal(grad, torch.ones(1, 4))
+
+
+def test_items_are_numbered_and_end():
+    m, _ = problem(batch=3)
+    assert len(list(m)) == 3
+    assert torch.equal(torch.cat([one.y for one in m]), m.y)
+    assert torch.equal(m[-1].y, m.y[2:]) and torch.equal(m[torch.tensor(1)].y, m.y[1:2])
+    assert torch.equal(m[1:].y, m.y[1:])
+    for wrong in (3, -4, 7):
+        with pytest.raises(IndexError, match=rf"item {wrong} of a batch of 3, wanted -3 to 2"):
+            m[wrong]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_background_of_counts_follows_the_items(batch):
+    """With as many rows as items, an axis of the image must not be taken for that of the batch."""
+    A = Identity((2, 3))
+    y = torch.arange(12.0).reshape(2, 2, 3) + 1
+    background = torch.rand(batch, 2, 3, generator=torch.Generator().manual_seed(0))
+    m = Measurement(A, Poisson(0.5, background), y)
+    x = torch.ones(2, 2, 3)
+    whole = m.nll(x)
+    for i in range(2):
+        torch.testing.assert_close(m[i].nll(x[i : i + 1]), whole[i : i + 1])
+    many = m.repeat(3)
+    torch.testing.assert_close(many.nll(x.repeat_interleave(3, 0)), whole.repeat_interleave(3))
+    for wrong in (background[0], torch.ones(3), torch.ones(3, 2, 3), torch.ones(1, 2, 2)):
+        with pytest.raises(ValueError, match=r"background with shape .* \(1 or 2, 2, 3\)"):
+            Measurement(A, Poisson(0.5, wrong), y)
+        with pytest.raises(ValueError, match="background"):
+            Poisson(0.5, wrong)(y)
+
+
+def test_noise_and_data_are_held_against_each_other():
+    y = torch.zeros(2, 4)
+    with pytest.raises(ValueError, match="3 standard deviations for 2 items"):
+        Measurement(Identity((4,)), Gaussian(torch.tensor([0.1, 0.2, 0.3])), y)
+    with pytest.raises(TypeError, match="y of type ndarray, wanted a torch.Tensor"):
+        Measurement(Identity((4,)), Gaussian(0.1), y.numpy())
+    free = Measurement(Identity((4,)), Gaussian(torch.tensor([0.1, 0.0])), y)
+    for ask in (free.nll, free.gradient):
+        with pytest.raises(ValueError, match="got sigma = 0, wanted a positive one"):
+            ask(y)
+    assert bool(free[0].nll(y[:1]).isfinite())
+
+
+def test_moving_copies_no_tensor_that_stands_there_already():
+    m, kernel = on_graph()  # not a leaf inside the operator: deepcopy would refuse it
+    moved = m.to("cpu")
+    assert moved.operator is not m.operator
+    assert moved.operator.kernel is m.operator.kernel
+    (grad,) = torch.autograd.grad(moved.prox(torch.zeros_like(m.y), 1.0).sum(), kernel)
+    assert float(grad.abs().max()) > 0
+    ct = ParallelCT((1, 8, 8), even_angles(5))
+    m = Measurement(2.0 * ct, Gaussian(0.1), torch.zeros(1, *ct.out_shape))
+    moved = m.to("cpu")
+    for a, b in zip(m.operator.buffers(), moved.operator.buffers(), strict=True):
+        assert a is b
+    away = _moved(m.operator, "meta")
+    assert all(t.device.type == "meta" for t in away.buffers())
+    assert all(t.device.type == "cpu" for t in m.operator.buffers())
+
+
+def test_noise_free_items_do_not_see_the_norm_of_their_neighbours():
+    a = Dense(torch.stack([matrix(4, 6, 0), 50 * matrix(4, 6, 9)])).double()
+    m = Measurement(a, Gaussian(0.0), a(matrix(2, 6, 1)))
+    v = torch.zeros(2, 6, dtype=torch.float64)
+    torch.testing.assert_close(m.prox(v, 1.0)[:1], m[0].prox(v[:1], 1.0), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["SENSE", "CT"])
+@pytest.mark.parametrize("gamma", [1e-2, 1e-4])
+def test_iterative_proximal_maps_keep_their_promise(name, gamma):
+    """In single precision, against double: the error is a small part of the correction."""
+    if name == "SENSE":
+        A = SENSE((1, 24, 24), birdcage_maps((24, 24), 4), random_lines((24, 24), 4.0, 0.1))
+    else:
+        A = ParallelCT((1, 24, 24), even_angles(12))
+    norm = A.norm
+    blank = A.blank_input()
+    x = torch.rand(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank.dtype)
+    v = x + 0.1 * randn_like(x, generators(1, 1))
+    y = A(x)
+    found = A.prox(v, y, gamma * norm**2)
+    A = A.double()
+    exact = v + cg(
+        lambda d: A.gram(d) + gamma * norm**2 * d,
+        A.adjoint(y.to(A.H.blank_input().dtype) - A(v.to(A.blank_input().dtype))),
+        tol=1e-14,
+        max_iter=5000,
+    )
+    assert float((found - exact).norm() / (exact - v).norm()) < 2e-4

@@ -111,3 +111,13 @@ def test_device_and_precision_are_followed(device):
         x = torch.ones(2, 1, 4, 4, device=device, dtype=dtype)
         assert operator.adjoint(operator(x)).dtype == dtype
         assert operator.adjoint(operator(x)).device.type == device.type
+
+
+def test_inference_mode_does_not_forbid_the_adjoint():
+    operator = AutogradOperator((1, 4, 4), lambda x: x.cumsum(-1) * 2)
+    y = torch.ones(2, 1, 4, 4)
+    wanted = operator.adjoint(y)
+    with torch.inference_mode():
+        assert torch.equal(operator.adjoint(y), wanted)
+        assert torch.equal(operator.adjoint(y * 1), wanted)
+        assert torch.equal(operator.gram(y * 1), operator.adjoint(operator(y)))

@@ -143,7 +143,7 @@ def test_posterior_against_the_information_form(prior, per_item):
     posterior = prior.given(m)
     precision = torch.linalg.inv(prior.covariance[0] + 1e-9 * torch.eye(24, dtype=F64))
     for i in range(batch):
-        M, s = A[i].entries[0], float(m[i].sigma.max())
+        M, s = m[i].operator.entries[0], float(m[i].sigma.max())
         C = torch.linalg.inv(precision + M.T @ M / s**2)
         mean = C @ (precision @ prior.mean.flatten() + M.T @ m.y[i] / s**2)
         got = posterior.covariance[i if len(posterior.covariance) > 1 else 0]

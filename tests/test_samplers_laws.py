@@ -12,7 +12,7 @@ from measurand import samplers
 from measurand.measurement import Measurement
 from measurand.noises import ComplexGaussian
 from measurand.noises import Gaussian as GaussianNoise
-from measurand.operators import SENSE, Identity
+from measurand.operators import SENSE, Blur, Identity
 from measurand.priors import Counted, Gaussian
 from measurand.samplers import (
     DAPS,
@@ -261,3 +261,27 @@ def test_images_of_rank_four():
     m = Measurement(Identity((2, 3, 4)), GaussianNoise(0.1), torch.ones(2, 2, 3, 4))
     for method in MARRYING:
         assert method(m, flat).shape == (2, 2, 3, 4)
+
+
+@pytest.mark.parametrize("method", **named(ALL))
+def test_inference_mode_changes_nothing(method):
+    prior, m = three_items()
+    wanted = method(m, prior)
+    x0 = torch.zeros_like(wanted)
+    with torch.inference_mode():
+        assert torch.equal(method(m, prior), wanted)
+        inside = Measurement(m.operator, m.noise, m.y.clone())
+        assert torch.equal(method(inside, prior, x0=x0 + 0), wanted)
+
+
+@pytest.mark.parametrize("method", **named(WITHOUT_GRADIENT))
+def test_items_without_noise_do_not_depend_on_operators_of_their_neighbours(method):
+    kernels = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(0)).double()
+    kernels[1] *= 20
+    prior = Gaussian(torch.zeros(1, 1, 4, 4).double(), torch.eye(16).double())
+    A = Blur((1, 4, 4), kernels)
+    m = Measurement(A, GaussianNoise(0.0), A(prior.sample(2, generators(0, 2))))
+    together = method(m, prior, generator=generators(7, 2))
+    for i in range(2):
+        alone = method(m[i], prior, generator=generators(7, 2)[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-7, atol=1e-7)

@@ -9,7 +9,7 @@ call. Three things make it useful to a method:
     solve          (A^H A + gamma)^-1 b, the primitive from which the proximal map follows:
 
     prox(v, y, gamma) = argmin_x 1/2 ||A x - y||^2 + gamma/2 ||x - v||^2
-                      = solve(A^H y + gamma v, gamma),
+                      = v + solve(A^H (y - A v), gamma),
 
 and, with `n1, n2` white, `prox(v + sigma/sqrt(gamma) n2, y + sigma n1, gamma)` is an exact draw of
 the Gaussian `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)` (perturb and optimise). Operators
@@ -29,8 +29,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from ..linalg import cg, hutchinson_trace, power_method
-from ..tensors import Generators, per_item, randn_like
+from ..linalg import cg, enough, hutchinson_trace, power_method
+from ..tensors import Generators, items_at, per_item, randn_like
 
 __all__ = ["Adjoint", "Composed", "Identity", "LinearOperator", "Scaled", "Stacked"]
 
@@ -111,14 +111,15 @@ class LinearOperator(nn.Module, ABC):
         return self.adjoint(self.forward(x))
 
     def prepare(self, y: Tensor) -> Tensor:
-        """What `prox` and `sample` need of a measurement, computed once: `A^H y`.
+        """What a closed form of `prox` and `sample` needs of a measurement, computed once.
 
         Args:
             y: Measurement, with shape (B, *out_shape).
         Returns:
             A tensor for their argument `prepared`, linear in `y`; its meaning is the operator's.
+            Without a use for it, `y` itself.
         """
-        return self.adjoint(y)
+        return y
 
     def solve(
         self,
@@ -126,38 +127,55 @@ class LinearOperator(nn.Module, ABC):
         gamma: float | Tensor,
         *,
         x0: Tensor | None = None,
-        tol: float = 1e-6,
-        max_iter: int = 200,
+        tol: float | None = None,
+        max_iter: int = 1000,
     ) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`.
+
+        An iterative solver takes some `||A|| / sqrt(gamma)` iterations, and stops where the error
+        is certain to be below `tol ||x||`: at a residual of `tol gamma ||x||`.
 
         Args:
             b: Right-hand side, with shape (B, *in_shape).
             gamma: Positive weight, a scalar or one per item.
             x0: Where an iterative solver starts; closed forms ignore it, and the next two.
-            tol: Relative residual at which an iterative solver stops.
-            max_iter: Largest number of its iterations.
+            tol: Largest relative error of an iterative solver; 1e-4 in single precision and 1e-6
+                in double where None.
+            max_iter: Largest number of its iterations; to end there with
+                more than ten times `tol` gives a warning.
         Returns:
             The solution, with the shape of `b`; differentiable in `b` and `gamma`.
         """
         weight = per_item(gamma, b)
-        return cg(lambda x: self.gram(x) + weight * x, b, x0=x0, tol=tol, max_iter=max_iter)
+        return cg(
+            lambda x: self.gram(x) + weight * x,
+            b,
+            x0=x0,
+            tol=enough(b) if tol is None else tol,
+            max_iter=max_iter,
+            least=gamma,
+        )
 
     def prox(
         self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
     ) -> Tensor:
         """The proximal map of the squared misfit, `argmin 1/2||Ax-y||^2 + gamma/2||x-v||^2`.
 
+        Solved for the correction x - v, so that its accuracy is relative to that: without a closed
+        form 1e-4 in single precision and 1e-6 in double (see `solve`). Rounding adds what no
+        iteration takes away, in single precision at most about `5e-8 ||A||^2 / gamma` (measured
+        from v = 0; ten times less and better where A v is near y).
+
         Args:
             v: Point to stay near, with shape (B, *in_shape).
             y: Measurement, with shape (B, *out_shape).
             gamma: Positive weight, a scalar or one per item.
-            prepared: `prepare(y)`, where the caller already has it.
+            prepared: `prepare(y)`, where the caller already has it; for closed forms.
         Returns:
             The minimiser, with the shape of `v`.
         """
-        back = self.prepare(y) if prepared is None else prepared
-        return self.solve(back + per_item(gamma, v) * v, gamma, x0=v)
+        # not A^H y - A^H A v: the rounding errors of that difference would be divided by gamma
+        return v + self.solve(self.adjoint(y - self.forward(v)), gamma)
 
     def sample(
         self,
@@ -188,9 +206,17 @@ class LinearOperator(nn.Module, ABC):
     @cached_property
     def norm(self) -> float:
         """The largest singular value over the whole batch of operators."""
+        if self.batch > 1:
+            return max(self.norms)
         with torch.no_grad():
-            each = [self[i] for i in range(self.batch)]
-            return max(power_method(one.gram, one.blank_input()) for one in each)
+            return power_method(self.gram, self.blank_input())
+
+    @cached_property
+    def norms(self) -> list[float]:
+        """The largest singular value of each operator of the batch."""
+        if self.batch == 1:
+            return [self.norm]
+        return [self[i].norm for i in range(self.batch)]
 
     def trace_gram(self) -> float:
         """An estimate of `tr(A^H A) / n`: the mean energy that a unit pixel leaves in `A x`."""
@@ -217,17 +243,27 @@ class LinearOperator(nn.Module, ABC):
         return self._map_items(lambda t: t.repeat_interleave(n, 0) if len(t) > 1 else t)
 
     def __getitem__(self, i: int | slice) -> Self:
-        """The operator of some items; the batch axis stays."""
-        at = slice(i, i + 1 or None) if isinstance(i, int) else i
+        """The operator of some items; the batch axis stays.
+
+        Args:
+            i: Number of an item (an `IndexError` where there is none), or a slice of items, which
+                leaves an operator that all items share as it is.
+        """
+        at = items_at(i, self.batch, self)
         return self._map_items(lambda t: t[at] if len(t) > 1 else t)
 
     def _map_items(self, change: Callable[[Tensor], Tensor]) -> Self:
         new = copy.copy(self)
         new._buffers = dict(self._buffers)
-        new.__dict__.pop("norm", None)
+        new._forget()
         for name in self.items:
             new._buffers[name] = change(getattr(self, name))
         return new
+
+    def _forget(self) -> None:
+        """Drop what was computed for other items."""
+        for name in ("norm", "norms"):
+            self.__dict__.pop(name, None)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # nn.Module casts complex buffers to real ones; ours change precision and stay complex
@@ -250,6 +286,9 @@ class LinearOperator(nn.Module, ABC):
 
     def __rmul__(self, factor: float) -> "LinearOperator":
         return Scaled(self, factor)
+
+    def __mul__(self, factor: float) -> "LinearOperator":
+        return NotImplemented if isinstance(factor, LinearOperator) else Scaled(self, factor)
 
     def __repr__(self) -> str:
         def side(shape: Shape, dtype: torch.dtype) -> str:
@@ -303,7 +342,7 @@ class _Wrapping(LinearOperator):
 
     def _map_parts(self, change: Callable[[LinearOperator], LinearOperator]) -> Self:
         new = copy.copy(self)
-        new.__dict__.pop("norm", None)
+        new._forget()
         new._modules = {"_parts": nn.ModuleList(change(part) for part in self.inner)}
         return new
 
@@ -311,7 +350,8 @@ class _Wrapping(LinearOperator):
         return self._map_parts(lambda part: part.repeat(n))
 
     def __getitem__(self, i: int | slice) -> Self:
-        return self._map_parts(lambda part: part[i])
+        at = items_at(i, self.batch, self)
+        return self._map_parts(lambda part: part[at])
 
 
 class Adjoint(_Wrapping):
@@ -350,6 +390,8 @@ class Composed(_Wrapping):
     """
 
     def __init__(self, *operators: LinearOperator) -> None:
+        if not operators:
+            raise ValueError("Composed: got no operators, wanted at least one")
         for left, right in zip(operators, operators[1:], strict=False):
             if left.in_shape != right.out_shape or left.in_dtype != right.out_dtype:
                 raise ValueError(f"Composed: {left} cannot follow {right}: their shapes differ")
@@ -384,6 +426,8 @@ class Stacked(_Wrapping):
     """
 
     def __init__(self, *operators: LinearOperator) -> None:
+        if not operators:
+            raise ValueError("Stacked: got no operators, wanted at least one")
         first = operators[0]
         for other in operators[1:]:
             if (other.in_shape, other.in_dtype, other.out_dtype, other.out_shape[1:]) != (

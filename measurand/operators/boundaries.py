@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..linalg import cg
+from ..linalg import cg, enough
 from ..tensors import Generators, per_item, randn_like
 from .base import Shape
 from .convolution import Convolution, energy, filtered, irfft2, share, transfer_function
@@ -60,14 +60,14 @@ class ValidBlur(Convolution):
         gamma: float | Tensor,
         *,
         x0: Tensor | None = None,
-        tol: float = 1e-6,
-        max_iter: int = 200,
+        tol: float | None = None,
+        max_iter: int = 1000,
     ) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, by conjugate gradients.
 
         Preconditioned by the circular blur, `x = M^-1/2 z` with `M = F^-1 (|K|^2 + gamma) F`, from
         which A^H A differs at the margins only. M joins the filters that A needs anyway, so an
-        iteration costs no more.
+        iteration costs no more. The error that `tol` bounds is that of z.
         """
         k, power = self.spectra(b)
         weight = per_item(gamma, b)
@@ -82,7 +82,14 @@ class ValidBlur(Convolution):
             return irfft2(back + spectrum * ridge, z.shape[-2:])
 
         start = None if x0 is None else filtered(x0, per_pixel / root)
-        z = cg(apply, filtered(b, per_pixel * root), x0=start, tol=tol, max_iter=max_iter)
+        z = cg(
+            apply,
+            filtered(b, per_pixel * root),
+            x0=start,
+            tol=enough(b) if tol is None else tol,
+            max_iter=max_iter,
+            least=(ridge / per_pixel).detach().flatten(1).amin(1),
+        )
         return filtered(z, per_pixel * root)
 
     def trace_gram(self) -> float:

@@ -143,7 +143,9 @@ class AutogradOperator(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         differentiable = torch.is_grad_enabled()
-        with torch.enable_grad():
+        # inference mode would forbid the gradient that this is
+        with torch.inference_mode(False), torch.enable_grad():
+            y = y.clone() if y.is_inference() else y
             x = self.blank_input(len(y)).to(y.device)
             if y.dtype in (torch.float64, torch.complex128):
                 x = x.to(torch.complex128 if x.is_complex() else torch.float64)

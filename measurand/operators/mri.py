@@ -43,18 +43,20 @@ class CartesianMRI(LinearOperator):
 
     Args:
         in_shape: Shape of one image, (1, H, W).
-        mask: Zeros and ones (boolean or not), with shape (W,), (H, W), or (B, 1, H or 1, W or 1)
-            for one mask per item; index (H // 2, W // 2) is the zero frequency.
+        mask: Array or tensor of zeros and ones (boolean or not), with shape (W,), (H, W), or
+            (B, 1, H or 1, W or 1) for one mask per item; index (H // 2, W // 2) is the zero
+            frequency.
     """
 
     items: ClassVar[tuple[str, ...]] = ("mask",)
     mask: Tensor
 
-    def __init__(self, in_shape: Shape, mask: Tensor) -> None:
+    def __init__(self, in_shape: Shape, mask: Any) -> None:
         super().__init__(in_shape, in_shape, torch.complex64, torch.complex64)
         _check_single(self)
-        self.register_buffer("mask", _checked_mask(self, mask))
-        self.to(mask.device)
+        weights = _checked_mask(self, mask)
+        self.register_buffer("mask", weights)
+        self.to(weights.device)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mask * fft2c(x)
@@ -67,6 +69,10 @@ class CartesianMRI(LinearOperator):
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         return _filtered(b, 1 / (self.mask + per_item(gamma, b)))
+
+    def prepare(self, y: Tensor) -> Tensor:
+        """The adjoint `A^H y`, for `prox` and `sample`."""
+        return self.adjoint(y)
 
     def prox(
         self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
@@ -107,9 +113,11 @@ class SENSE(LinearOperator):
 
     Args:
         in_shape: Shape of one image, (1, H, W).
-        maps: Complex coil sensitivities, with shape (coils, H, W) or (B, coils, H, W).
-        mask: Zeros and ones (boolean or not), with shape (W,), (H, W), or (B, 1, H or 1, W or 1)
-            for one mask per item; index (H // 2, W // 2) is the zero frequency.
+        maps: Array or tensor of complex coil sensitivities, with shape (coils, H, W) or
+            (B, coils, H, W).
+        mask: Array or tensor of zeros and ones (boolean or not), with shape (W,), (H, W), or
+            (B, 1, H or 1, W or 1) for one mask per item; index (H // 2, W // 2) is the zero
+            frequency.
     References:
         | SENSE: Sensitivity Encoding for Fast MRI (Pruessmann et al., 1999)
     """
@@ -121,7 +129,13 @@ class SENSE(LinearOperator):
     _sampling: Tensor
     _before: Tensor
 
-    def __init__(self, in_shape: Shape, maps: Tensor, mask: Tensor) -> None:
+    def __init__(self, in_shape: Shape, maps: Any, mask: Any) -> None:
+        maps = torch.as_tensor(maps)
+        if maps.ndim not in (3, 4):
+            raise ValueError(
+                f"SENSE: got maps with shape {tuple(maps.shape)}, wanted (coils, H, W) or (B, "
+                "coils, H, W)"
+            )
         maps = maps[None] if maps.ndim == 3 else maps
         super().__init__(in_shape, tuple(maps.shape[1:]), torch.complex64, torch.complex64)
         _check_single(self)
@@ -189,15 +203,16 @@ class FourierMask(LinearOperator):
 
     Args:
         in_shape: Shape of one image, (C, H, W).
-        mask: Zeros and ones (boolean or not), with shape (W,), (H, W), or (B, 1, H or 1, W or 1)
-            for one mask per item; index (H // 2, W // 2) is the zero frequency.
+        mask: Array or tensor of zeros and ones (boolean or not), with shape (W,), (H, W), or
+            (B, 1, H or 1, W or 1) for one mask per item; index (H // 2, W // 2) is the zero
+            frequency.
     """
 
     items: ClassVar[tuple[str, ...]] = ("mask", "_half")
     mask: Tensor
     _half: Tensor
 
-    def __init__(self, in_shape: Shape, mask: Tensor) -> None:
+    def __init__(self, in_shape: Shape, mask: Any) -> None:
         super().__init__(in_shape, in_shape, torch.float32, torch.complex64)
         weights = _checked_mask(self, mask)
         natural = torch.fft.ifftshift(weights.expand(-1, -1, *self.in_shape[-2:]), dim=(-2, -1))
@@ -205,7 +220,7 @@ class FourierMask(LinearOperator):
         half = ((natural + opposite) / 2)[..., : self.in_shape[-1] // 2 + 1].clone()
         self.register_buffer("mask", weights)
         self.register_buffer("_half", half, persistent=False)
-        self.to(mask.device)
+        self.to(weights.device)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mask * fft2c(x)
@@ -218,6 +233,10 @@ class FourierMask(LinearOperator):
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         return self._shaped(b, 1 / (self._half + per_item(gamma, b)))
+
+    def prepare(self, y: Tensor) -> Tensor:
+        """The adjoint `A^H y`, for `prox` and `sample`."""
+        return self.adjoint(y)
 
     def prox(
         self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
@@ -279,9 +298,10 @@ def _varying_axes(spectrum: Tensor) -> tuple[int, ...]:
     return tuple(axis for axis in (-2, -1) if spectrum.shape[axis] > 1)
 
 
-def _checked_mask(operator: LinearOperator, mask: Tensor) -> Tensor:
+def _checked_mask(operator: LinearOperator, mask: Any) -> Tensor:
     """The mask as real weights, with shape (1 or B, 1, H or 1, W or 1), short where constant."""
     height, width = operator.in_shape[-2:]
+    mask = torch.as_tensor(mask)
     shape = tuple(mask.shape)
     full = mask.reshape((1,) * (4 - mask.ndim) + shape) if mask.ndim in (1, 2) else mask
     if (

@@ -51,8 +51,9 @@ class ParallelCT(LinearOperator):
 
     Args:
         in_shape: Shape of one image, (C, H, W); or of a volume of slices, (C, D, H, W).
-        angles: Directions of the detector axis, in radians, with shape (angles,). At 0 the bins
-            run along the rows of the image, at pi/2 they run up its columns.
+        angles: Array or tensor of directions of the detector axis, in radians, with shape
+            (angles,). At 0 the bins run along the rows of the image, at pi/2 they run up its
+            columns.
         detectors: Number of detector bins; those that cover the diagonal when absent.
         spacing: Distance of the bins, in the unit of `pixel`.
         pixel: Side of a pixel; projections are in value times this unit.
@@ -66,7 +67,7 @@ class ParallelCT(LinearOperator):
     def __init__(
         self,
         in_shape: Shape,
-        angles: Tensor,
+        angles: Any,
         *,
         detectors: int | None = None,
         spacing: float = 1.0,
@@ -75,6 +76,7 @@ class ParallelCT(LinearOperator):
         name = type(self).__name__
         if len(in_shape) < 2:
             raise ValueError(f"{name}: got image shape {tuple(in_shape)}, wanted (C, H, W)")
+        angles = torch.as_tensor(angles)
         if angles.ndim != 1 or not len(angles) or not bool(torch.isfinite(angles).all()):
             raise ValueError(
                 f"{name}: got angles with shape {tuple(angles.shape)}, wanted (n,), all finite"

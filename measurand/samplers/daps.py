@@ -23,6 +23,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..fields import count, not_negative, positive
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser
 from ..schedules import Callback, Step, edm_grid
@@ -59,6 +60,11 @@ class DAPS:
     flow_min: float = 0.01
     width: float = 0.3
     tau: float | None = None
+
+    def __post_init__(self) -> None:
+        count(self, "steps", "flow_steps")
+        positive(self, "sigma_max", "sigma_min", "flow_min", "width")
+        not_negative(self, "tau")
 
     @property
     def levels(self) -> list[float]:

@@ -21,6 +21,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..fields import count, positive, share
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser
 from ..schedules import Callback, Step, edm_grid
@@ -52,6 +53,11 @@ class DiffPIR:
     zeta: float = field(default=1.0, metadata={"search": (0.0, 1.0)})
     sigma_max: float = 3.0
     sigma_min: float = 0.01
+
+    def __post_init__(self) -> None:
+        count(self, "steps")
+        positive(self, "lam", "sigma_max", "sigma_min")
+        share(self, "zeta")
 
     @property
     def levels(self) -> list[float]:

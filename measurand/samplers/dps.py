@@ -22,6 +22,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..fields import count, not_negative
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser
 from ..schedules import Callback, Step
@@ -49,6 +50,10 @@ class DPS:
     steps: int = 1000
     zeta: float = 0.3
 
+    def __post_init__(self) -> None:
+        count(self, "steps")
+        not_negative(self, "zeta")
+
     @property
     def levels(self) -> list[float]:
         """Noise levels `sqrt(exp(b t^2 / 2 + a t) - 1)`, a = 0.1, b = 19.9, t from 1 to 0.001."""
@@ -60,6 +65,7 @@ class DPS:
         """Number of denoiser calls of one draw, each with a gradient."""
         return self.steps
 
+    @torch.inference_mode(False)  # which would forbid the gradient that this needs
     @torch.no_grad()
     def __call__(
         self,

@@ -23,6 +23,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..fields import count, positive
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser
 from ..schedules import Callback, Step, log_grid
@@ -54,6 +55,10 @@ class PiGDM:
     sigma_min: float = 0.01
     spread: float = 1.0
 
+    def __post_init__(self) -> None:
+        count(self, "steps")
+        positive(self, "sigma_max", "sigma_min", "spread")
+
     @property
     def levels(self) -> list[float]:
         """The noise level of every step."""
@@ -64,6 +69,7 @@ class PiGDM:
         """Number of denoiser calls of one draw, each with a gradient."""
         return self.steps
 
+    @torch.inference_mode(False)  # which would forbid the gradient that this needs
     @torch.no_grad()
     def __call__(
         self,

@@ -33,6 +33,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ..fields import count, positive, share
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser
 from ..schedules import Callback, Step
@@ -67,6 +68,11 @@ class PnPDM:
     decay: float = field(default=0.9, metadata={"search": (0.0, 1.0)})
     rho_min: float = 0.05
     reverse: Reverse = field(default_factory=lambda: HeunSDE(steps=12, sigma_max=3.0))
+
+    def __post_init__(self) -> None:
+        count(self, "sweeps")
+        positive(self, "rho_max", "rho_min")
+        share(self, "decay", zero=False)
 
     @classmethod
     def quick(cls) -> Self:

@@ -40,6 +40,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..fields import count, positive
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser, require
 from ..schedules import Callback, Step, edm_grid
@@ -133,6 +134,10 @@ class Reverse(ABC):
     sigma_max: float = 80.0
     sigma_min: float = 0.01
 
+    def __post_init__(self) -> None:
+        count(self, "steps")
+        positive(self, "sigma_max", "sigma_min")
+
     stochastic: ClassVar[bool] = True
     calls: ClassVar[int] = 1  # denoiser calls of a step
 
@@ -156,6 +161,11 @@ class Reverse(ABC):
         start = self.sigma_max if sigma is None else sigma
         if start <= self.sigma_min:
             return [start]
+        if self.sigma_max <= self.sigma_min:
+            raise ValueError(
+                f"{type(self).__name__}: got sigma_max = {self.sigma_max} and sigma_min = "
+                f"{self.sigma_min}, wanted the first to be the larger"
+            )
         share = math.log(start / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
         n = max(1, round(self.steps * share))
         return [start, *edm_grid(start, self.sigma_min, n).tolist()[1:]]

@@ -34,12 +34,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..fields import count, not_negative, positive, share
 from ..measurement import Measurement
 from ..noises import Gaussian
 from ..priors.denoiser import Denoiser, Proximable, require
 from ..schedules import Callback, Step
-from ..tensors import Generators
-from .levels import Constant, Levels
+from ..tensors import Generators, per_item
+from .levels import Constant, Levels, item_values
 from .start import finite, first_guess
 
 __all__ = ["FISTA", "PGM", "RED", "GradientRED"]
@@ -61,6 +62,10 @@ class PGM:
     steps: int = 200
     step: float | None = None
     level: float | None = None
+
+    def __post_init__(self) -> None:
+        count(self, "steps")
+        positive(self, "step", "level")
 
     @torch.no_grad()
     def __call__(
@@ -86,7 +91,7 @@ class PGM:
         step, level, prior_step = _prepare(self, measurement, prior)
         x = first_guess(measurement) if x0 is None else x0
         for k in range(self.steps):
-            v = x - step * measurement.gradient(x)
+            v = x - per_item(step, x) * measurement.gradient(x)
             x = prior_step(v)
             if callback is not None:
                 callback(Step(k, level, v, x))
@@ -109,6 +114,10 @@ class FISTA:
     steps: int = 100
     step: float | None = None
     level: float | None = None
+
+    def __post_init__(self) -> None:
+        count(self, "steps")
+        positive(self, "step", "level")
 
     @torch.no_grad()
     def __call__(
@@ -135,7 +144,7 @@ class FISTA:
         x = first_guess(measurement) if x0 is None else x0
         z, t = x, 1.0
         for k in range(self.steps):
-            v = z - step * measurement.gradient(z)
+            v = z - per_item(step, z) * measurement.gradient(z)
             last, x = x, prior_step(v)
             t_last, t = t, (1 + math.sqrt(1 + 4 * t**2)) / 2
             z = torch.lerp(last, x, 1 + (t_last - 1) / t)
@@ -161,6 +170,11 @@ class RED:
     weight: float = 0.28
     step: float = field(default=1.0, metadata={"search": (0.0, 1.0)})
     levels: Levels = field(default_factory=Constant)
+
+    def __post_init__(self) -> None:
+        count(self, "steps")
+        not_negative(self, "weight")
+        share(self, "step", zero=False)
 
     @torch.no_grad()
     def __call__(
@@ -213,6 +227,11 @@ class GradientRED:
     step: float | None = None
     levels: Levels = field(default_factory=Constant)
 
+    def __post_init__(self) -> None:
+        count(self, "steps")
+        not_negative(self, "weight")
+        positive(self, "step")
+
     @torch.no_grad()
     def __call__(
         self,
@@ -237,8 +256,12 @@ class GradientRED:
         require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
         x = first_guess(measurement) if x0 is None else x0
         for k, (sigma, _) in enumerate(self.levels(measurement, prior, self.steps, self.weight)):
-            pull = self.weight / sigma**2
-            step = self.step or 1 / (1 / _longest_step(self, measurement) + pull)
+            pull = per_item(self.weight / sigma**2, x)
+            step = per_item(
+                _longest_step(self, measurement) if self.step is None else self.step, x
+            )
+            if self.step is None:
+                step = 1 / (1 / step + pull)
             x_hat = prior.denoise(x, sigma)
             x = x - step * (measurement.gradient(x) + pull * (x - x_hat))
             if callback is not None:
@@ -248,10 +271,10 @@ class GradientRED:
 
 def _prepare(
     method: PGM | FISTA, measurement: Measurement, prior: Proximable | Denoiser
-) -> tuple[float, float, Callable[[Tensor], Tensor]]:
+) -> tuple[float | Tensor, float | Tensor, Callable[[Tensor], Tensor]]:
     """The step, the level and the prior's map of a proximal gradient method."""
     step = _longest_step(method, measurement) if method.step is None else method.step
-    level = math.sqrt(step) if method.level is None else method.level
+    level = step**0.5 if method.level is None else method.level
     wanted = (Proximable, Denoiser) if method.level is None else (Denoiser,)
     require(prior, *wanted, by=method, images=measurement.operator.in_dtype)
     if method.level is None and isinstance(prior, Proximable):
@@ -260,12 +283,12 @@ def _prepare(
     return step, level, lambda v: denoiser.denoise(v, level)
 
 
-def _longest_step(method: object, measurement: Measurement) -> float:
+def _longest_step(method: object, measurement: Measurement) -> float | Tensor:
     """The step 1/L of a Gaussian likelihood, L the Lipschitz constant of its gradient."""
-    noise, norm = measurement.noise, measurement.operator.norm
-    if not isinstance(noise, Gaussian) or not bool((noise.sigma > 0).all()):
+    noise = measurement.noise
+    if not isinstance(noise, Gaussian) or noise.noise_free:
         raise ValueError(
             f"{type(method).__name__}: the gradient of the likelihood under {noise} has no "
             "Lipschitz constant; give `step`, or noise with a positive standard deviation"
         )
-    return float(noise.sigma.min()) ** 2 / max(norm, 1e-30) ** 2
+    return item_values(measurement, lambda sigma, norm: (sigma / max(norm, 1e-30)) ** 2)

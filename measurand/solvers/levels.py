@@ -8,7 +8,8 @@ with weight sigma^2, so that the two belong together through
 
 Levels anneal, on a logarithmic grid, from a high one, which removes what the inversion of A
 amplified, to the noise of the measurement as it stands in the image. Both ends follow from the
-problem: the high one is a share of the prior's value range; the noise in the image is
+problem: the high one is a share of the prior's value range; the noise in the image is, for each
+item by itself,
 
     s = sigma_y / (||A|| sqrt(max(1, n/m))),
 
@@ -22,26 +23,31 @@ References:
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
+from ..fields import not_negative, positive
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser
 from ..schedules import log_grid
 
-__all__ = ["Annealed", "Constant", "Level", "Levels", "noise_in_image"]
+__all__ = ["Annealed", "Constant", "Level", "Levels", "item_values", "noise_in_image"]
 
 
 class Level(NamedTuple):
-    """One step of a schedule.
+    """One step of a schedule: numbers, or tensors of shape (B,) where items differ.
 
     Attributes:
         sigma: Level of the denoiser, in image units.
         r: Radius of the data step, in image units.
     """
 
-    sigma: float
-    r: float
+    sigma: float | Tensor
+    r: float | Tensor
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,10 @@ class Annealed:
     low: float = 1.0
     floor: float = 0.01
 
+    def __post_init__(self) -> None:
+        positive(self, "high", "low")
+        not_negative(self, "floor")
+
     def __call__(
         self, measurement: Measurement, prior: Denoiser, steps: int, weight: float
     ) -> list[Level]:
@@ -69,9 +79,13 @@ class Annealed:
             steps: Number of levels.
             weight: Weight of the prior.
         Returns:
-            One `Level` per step, in decreasing order.
+            One `Level` per step, in decreasing order; with one value per item where the items of
+            the measurement differ in noise or norm.
         """
-        noise = noise_in_image(measurement)
+        noise = _list(noise_in_image(measurement))
+        return _joined([self._grid(s, prior, steps, weight) for s in noise], measurement)
+
+    def _grid(self, noise: float, prior: Denoiser, steps: int, weight: float) -> list[Level]:
         assumed = max(noise, self.floor * width(prior))
         low = self.low * assumed
         grid = log_grid(max(self.high * width(prior), low), low, steps).tolist()
@@ -90,14 +104,19 @@ class Constant:
 
     level: float | None = None
 
+    def __post_init__(self) -> None:
+        positive(self, "level")
+
     def __call__(
         self, measurement: Measurement, prior: Denoiser, steps: int, weight: float
     ) -> list[Level]:
         """The same level and radius for each step; see `Annealed`."""
-        sigma = self.level
-        if sigma is None:
-            sigma = max(noise_in_image(measurement), 0.01 * width(prior))
-        return [Level(sigma, radius(sigma, weight))] * steps
+        least = 0.01 * width(prior)
+        if self.level is not None:
+            sigmas = [self.level]
+        else:
+            sigmas = [max(noise, least) for noise in _list(noise_in_image(measurement))]
+        return _joined([[Level(s, radius(s, weight))] * steps for s in sigmas], measurement)
 
 
 Levels = Annealed | Constant
@@ -113,16 +132,55 @@ def width(prior: Denoiser) -> float:
     return 2.0 if prior.range is None else prior.range[1] - prior.range[0]
 
 
-def noise_in_image(measurement: Measurement) -> float:
+def noise_in_image(measurement: Measurement) -> float | Tensor:
     """The noise of a measurement as it stands in the image, in image units.
 
     Args:
         measurement: What was seen, with Gaussian noise.
     Returns:
-        `sigma / (||A|| sqrt(max(1, n/m)))`, of the noisiest item.
+        `sigma / (||A|| sqrt(max(1, n/m)))`; with shape (B,) where the measurement has one sigma or
+        one operator per item.
     """
     operator = measurement.operator
     unknowns = math.prod(operator.in_shape) * (2 if operator.in_dtype.is_complex else 1)
     data = math.prod(operator.out_shape) * (2 if operator.out_dtype.is_complex else 1)
-    gain = operator.norm * math.sqrt(max(1.0, unknowns / data))
-    return float(measurement.sigma.max()) / max(gain, 1e-30)
+    spread = math.sqrt(max(1.0, unknowns / data))
+    return item_values(measurement, lambda sigma, norm: sigma / max(norm * spread, 1e-30))
+
+
+def item_values(
+    measurement: Measurement, value: Callable[[float, float], float]
+) -> float | Tensor:
+    """What follows from the noise and the norm of an item, `value(sigma, ||A||)`.
+
+    Args:
+        measurement: What was seen, with Gaussian noise.
+        value: The function.
+    Returns:
+        A number, or where the measurement has one sigma or one operator per item a tensor with
+        shape (B,): an item has the value that it has alone.
+    """
+    sigmas, norms = measurement.sigma.reshape(-1).tolist(), measurement.operator.norms
+    n = max(len(sigmas), len(norms))
+    found = [value(sigmas[i % len(sigmas)], norms[i % len(norms)]) for i in range(n)]
+    return found[0] if n == 1 else _tensor(found, measurement)
+
+
+def _tensor(values: list[float], measurement: Measurement) -> Tensor:
+    """Values of items on the device of the data; in their precision, as networks want levels."""
+    y = measurement.y
+    return torch.tensor(values, dtype=y.real.dtype if y.is_complex() else y.dtype, device=y.device)
+
+
+def _list(value: float | Tensor) -> list[float]:
+    return value.tolist() if isinstance(value, Tensor) else [value]
+
+
+def _joined(grids: list[list[Level]], measurement: Measurement) -> list[Level]:
+    """The grids of all items as one."""
+    if len(grids) == 1:
+        return grids[0]
+    return [
+        Level(*(_tensor(list(values), measurement) for values in zip(*step, strict=True)))
+        for step in zip(*grids, strict=True)
+    ]

@@ -31,10 +31,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..fields import count, not_negative
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser, require
 from ..schedules import Callback, Step
-from ..tensors import Generators
+from ..tensors import Generators, per_item
 from .levels import Annealed, Levels
 from .start import finite, first_guess
 
@@ -56,6 +57,10 @@ class HQS:
     steps: int = 24
     weight: float = 0.23
     levels: Levels = field(default_factory=Annealed)
+
+    def __post_init__(self) -> None:
+        count(self, "steps")
+        not_negative(self, "weight")
 
     @torch.no_grad()
     def __call__(
@@ -105,6 +110,10 @@ class ADMM:
     weight: float = 0.43
     levels: Levels = field(default_factory=Annealed)
 
+    def __post_init__(self) -> None:
+        count(self, "steps")
+        not_negative(self, "weight")
+
     @torch.no_grad()
     def __call__(
         self,
@@ -131,8 +140,8 @@ class ADMM:
         x = first_guess(measurement) if x0 is None else x0
         z, last = torch.zeros_like(x), levels[0].r
         for k, (sigma, r) in enumerate(levels):
-            if r != last:  # z is the dual times r^2, and the dual stays
-                z, last = z * (r / last) ** 2, r
+            if torch.as_tensor(r != last).any():  # z is the dual times r^2, and the dual stays
+                z, last = z * per_item(r / last, z) ** 2, r
             u = measurement.prox(x - z, r)
             z = z + u
             x = prior.denoise(z, sigma)
