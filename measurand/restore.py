@@ -7,6 +7,7 @@ The noise of draw i comes from (seed, i), so draws may be made a few at a time.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -18,25 +19,36 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
 
 from .arguments import is_sampler
 from .checkpoints import known_priors, load_prior
-from .files import flush, sha256_file
+from .files import publish, sha256_file
 from .measurement import Measurement
-from .operators import LinearOperator
-from .priors.denoiser import Counted, Rescaled, Tiled
+from .priors.denoiser import Counted, Denoiser, Rescaled, Tiled
 from .priors.grey import Grey
 from .priors.variation import TotalVariation
 from .schedules import Step
+from .solvers.levels import noise_in_image
 from .tensors import generators
 
-__all__ = ["Restored", "bar", "facts", "prior_for", "prior_loaded", "restore", "staged"]
+__all__ = [
+    "Restored",
+    "bar",
+    "facts",
+    "prior_for",
+    "prior_loaded",
+    "restore",
+    "staged",
+    "suited",
+    "variation_weight",
+]
 
 TV = "total-variation"
+RECORDS = ("run.json", "results.json", "trials.json")  # where a folder says what has made it
 
 
 @dataclass(frozen=True)
@@ -86,8 +98,11 @@ def restore(
     Returns:
         The estimate, the draws, and what they cost.
     Raises:
+        ValueError: No draw is asked for.
         FloatingPointError: The method returned values that are NaN or infinite.
     """
+    if draws < 1:
+        raise ValueError(f"restore: got draws = {draws}, wanted at least 1")
     counted = Counted(prior) if hasattr(prior, "denoise") else None
     used = counted or prior
     device = measurement.y.device
@@ -175,18 +190,17 @@ def prior_loaded(name: str, device: str | torch.device = "cpu") -> Loaded:
 
 def prior_for(
     name: str | Loaded,
-    operator: LinearOperator,
-    sigma: float,
+    measurement: Measurement,
     *,
     device: str | torch.device = "cpu",
     tile: int = 512,
 ) -> tuple[Any, dict[str, Any], list[str]]:
-    """A prior fitted to the images of an operator.
+    """A prior fitted to the images behind a measurement.
 
     Args:
         name: The name of a prior, or what `prior_loaded` made of it.
-        operator: Says the shape and the kind of the images.
-        sigma: Noise level, from which the weight of total variation follows: `0.1 / sigma`.
+        measurement: Says the shape and the kind of the images, and by `variation_weight` the
+            weight of total variation where none is named.
         device: Where the network runs, if it is yet to be loaded.
         tile: Images larger than this are denoised in overlapping tiles of this size, in pixels.
     Returns:
@@ -195,8 +209,9 @@ def prior_for(
     notes: list[str] = []
     loaded = name if isinstance(name, Loaded) else prior_loaded(name, device)
     network, record = loaded.prior, loaded.record
+    operator = measurement.operator
     if network is None:
-        network = TotalVariation(weight=0.1 / max(sigma, 1e-3))
+        network = TotalVariation(weight=variation_weight(measurement))
     if isinstance(network, TotalVariation):
         return network, {"name": TV, "weight": network.weight}, notes
     prior: Any = network
@@ -226,40 +241,83 @@ def prior_for(
     return prior, record, notes
 
 
-@contextmanager
-def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to fill: its files appear in `folder` when the block ends without an error.
+def variation_weight(measurement: Measurement) -> float:
+    """The weight of total variation where nobody says one: `0.1 / s`.
+
+    s is the noise as it stands in the image, `sigma / (||A|| sqrt(max(1, n/m)))` for n unknowns
+    and m data (`solvers.noise_in_image`), and at least 0.001. Of `nll + weight TV` the first part
+    grows as 1 / s^2 and the second is in units of the image, so that a weight in 1 / s has the
+    same meaning for a blur, missing pixels, a block average and a tomograph, whatever the units of
+    A and of the data. Of 54 problems on 64 x 64 pictures (two
+    blurs, 30 and 70 % of the pixels missing, two x 4 reductions, tomography with 22, 60 and 180
+    views; two noise levels) 43 come within 0.5 dB of what the best weight gives, and all lose
+    0.4 dB on average. Well-posed data with little noise want less, plain denoising wants more.
 
     Args:
-        folder: The final folder; created, or its files of the same names replaced.
+        measurement: What was seen, with Gaussian noise.
     """
-    folder = Path(folder).absolute()
+    return 0.1 / max(noise_in_image(measurement), 1e-3)
+
+
+def suited(method: Any, prior: Any) -> None:
+    """Raise a `ValueError` where a method asks for a denoiser and the prior is total variation.
+
+    Such a method says so in the type of its argument `prior`.
+    """
+    wanted = get_type_hints(type(method).__call__).get("prior")
+    if isinstance(prior, TotalVariation) and wanted is Denoiser:
+        raise ValueError(
+            f"--prior {TV}: {type(method).__name__} wants a Denoiser, and total variation has a "
+            "proximal map only; use --method fista"
+        )
+
+
+@contextmanager
+def staged(folder: str | os.PathLike[str], *, by: str) -> Iterator[Path]:
+    """A folder to fill: it becomes `folder`, as a whole, when the block ends without an error.
+
+    Args:
+        folder: The final folder. Results of an earlier run of the same command are replaced, with
+            everything in their folder; any other folder must be empty.
+        by: The command that fills it, as its record names it.
+    Raises:
+        OSError: It cannot be written, or holds something else.
+    """
+    folder = Path(os.path.realpath(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
             raise PermissionError(13, "read-only, or not a folder")
-        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        _check_free(folder, by)
+        room = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise OSError(
             f"cannot write results to {folder}: {error.strerror}; choose another folder with --out"
         ) from error
     try:
+        stage = room / "results"
+        stage.mkdir()
         yield stage
-        mask = os.umask(0)
-        os.umask(mask)
-        stage.chmod(0o777 & ~mask)
-        if not folder.exists():
-            os.replace(stage, folder)
-        else:
-            for file in sorted(stage.rglob("*")):
-                target = folder / file.relative_to(stage)
-                if file.is_dir():
-                    target.mkdir(exist_ok=True)
-                else:
-                    os.replace(file, target)
-        flush(folder.parent)
+        _check_free(folder, by)  # much may have happened meanwhile
+        publish(stage, folder, room / "replaced")
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _check_free(folder: Path, by: str) -> None:
+    """Raise a `FileExistsError` unless a folder is new, empty, or of an earlier run of a command.
+
+    What another command has made is not taken: it may hold the very data that are read.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    for name in RECORDS:
+        try:
+            if json.loads((folder / name).read_text())["command"][:2] == ["measurand", by]:
+                return
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    raise FileExistsError(17, f"it holds something else than results of `measurand {by}`")
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def test_a_disk_that_is_full_leaves_the_old_result(job, monkeypatch, moment):
             raise OSError(28, "No space left on device")
         rename(*words)
 
-    monkeypatch.setattr("measurand.task.flush" if moment == "flush" else "os.replace", full)
+    monkeypatch.setattr("measurand.files.flush" if moment == "flush" else "os.replace", full)
     outcome = other.task(job.scans[0])
     monkeypatch.undo()
     assert outcome.status == "failed" and "No space left" in outcome.error
