@@ -30,17 +30,17 @@ from machine import write
 from torch import Tensor
 
 from measurand.checkpoints import load_prior
+from measurand.jobs.restore import restore
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.noises import Gaussian
-from measurand.objectives import PSNR, SURE, Case, Discrepancy, Objective, ProjectedSURE
 from measurand.operators import Blur, LinearOperator, Mask, ParallelCT, even_angles, random_mask
 from measurand.priors import TotalVariation
-from measurand.restore import restore
-from measurand.settings import plain
 from measurand.solvers import FISTA, HQS
 from measurand.tensors import generators
-from measurand.tune import tune
+from measurand.tuning.objectives import PSNR, SURE, Case, Discrepancy, Objective, ProjectedSURE
+from measurand.tuning.settings import plain
+from measurand.tuning.trials import tune
 
 SIDE, CT_SIDE = 96, 128
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .checkpoints import load_prior
 from .files import write_atomic
+from .jobs.restore import Restored, bar, facts, restore, staged, steps_of, variation_weight
 from .measurement import Measurement
 from .metrics import psnr, ssim
 from .noises import Gaussian
@@ -37,7 +38,6 @@ from .operators import (
 )
 from .priors.variation import TotalVariation
 from .report import Panel, Row, overview, page
-from .restore import Restored, bar, facts, restore, staged, steps_of, variation_weight
 from .samplers import DiffPIR, PnPDM
 from .schedules import Step
 from .solvers import FISTA, HQS

@@ -13,11 +13,11 @@ import torch
 from test_cli import files, picture, run, tiny
 
 from measurand.data.files import Form, write_image
+from measurand.jobs.restore import restore
 from measurand.measurement import Measurement
 from measurand.noises import Gaussian
 from measurand.operators import Blur, GaussianBlur, Identity, Mask
 from measurand.priors import CallableDenoiser
-from measurand.restore import restore
 from measurand.samplers import DAPS, DiffPIR, PiGDM, PnPDM, ReverseSDE
 from measurand.solvers import ADMM, HQS, RED
 

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import tyro
 from tyro.conf import Positional
 
-from ..arguments import build, fitted, is_sampler, methods, twins, union
-from ..batch import Job, failures, run, summary, table
 from ..data.files import Form, read_image, write_image
 from ..devices import device_named
-from ..executors import Loop, executors
 from ..files import sha256_file, write_atomic
 from ..fit import check_fit, fits
-from ..manifest import Scan, is_many, scans_in, shard, shard_named
+from ..jobs.arguments import build, fitted, is_sampler, methods, twins, union
+from ..jobs.batch import Job, failures, run, summary, table
+from ..jobs.executors import Loop, executors
+from ..jobs.manifest import Scan, is_many, scans_in, shard, shard_named
+from ..jobs.reconstruction import Reconstruction, measured, noise_of
+from ..jobs.restore import bar, facts, prior_for, resolved, staged, steps_of
 from ..measurement import Measurement
 from ..operators import Mask
-from ..reconstruction import Reconstruction, measured, noise_of
-from ..restore import bar, facts, prior_for, resolved, staged, steps_of
 from ..schedules import Step
-from ..settings import Settings, read_settings
 from ..solvers import HQS
 from ..tensors import generators
+from ..tuning.settings import Settings, read_settings
 
 __all__ = ["Check", "Reconstruct", "Simulate"]
 

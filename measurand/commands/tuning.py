@@ -12,21 +12,21 @@ import tyro
 from torch import Tensor
 from tyro.conf import Positional
 
-from .. import objectives
-from ..arguments import build, kebab, methods, twins, union
 from ..data.files import read_image
 from ..devices import device_named
 from ..files import write_atomic
+from ..jobs.arguments import build, kebab, methods, twins, union
+from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in
+from ..jobs.restore import bar, facts, prior_for, resolved, staged, suited
 from ..measurement import Measurement
-from ..objectives import PSNR, Case
 from ..operators import LinearOperator, Mask
 from ..priors import TotalVariation
-from ..reconstruction import measured, noise_of, operator_for, truth_in
-from ..restore import bar, facts, prior_for, resolved, staged, suited
-from ..settings import Settings, write_settings
 from ..solvers import HQS
 from ..tensors import generators
-from ..tune import Trial, Tuned, tune
+from ..tuning import objectives
+from ..tuning.objectives import PSNR, Case
+from ..tuning.settings import Settings, write_settings
+from ..tuning.trials import Trial, Tuned, tune
 from .knowledge import seconds
 
 __all__ = ["Tune"]

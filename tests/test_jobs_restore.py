@@ -7,12 +7,12 @@ import pytest
 import torch
 from test_cli import files
 
+from measurand.jobs.restore import restore, staged, suited, variation_weight
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.noises import Gaussian
 from measurand.operators import BlockAverage, GaussianBlur, Mask, ParallelCT, even_angles
 from measurand.priors import TotalVariation
-from measurand.restore import restore, staged, suited, variation_weight
 from measurand.samplers import DiffPIR
 from measurand.solvers import FISTA, HQS, PGM
 from measurand.tensors import generators

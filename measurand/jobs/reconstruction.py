@@ -23,17 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.arrays import split_key
+from ..data.files import Form, read_image, write_image
+from ..devices import device_named
+from ..files import sha256_file
+from ..measurement import Measurement
+from ..metrics import coverage, crps, nmse, psnr, ssim
+from ..noises import ComplexGaussian, Gaussian, estimate_sigma
+from ..operators import LinearOperator, Mask
+from ..report import comparison
+from ..schedules import Step
 from .arguments import build, files_of, fitted, is_sampler
-from .data.arrays import split_key
-from .data.files import Form, read_image, write_image
-from .devices import device_named
-from .files import sha256_file
 from .manifest import Scan
-from .measurement import Measurement
-from .metrics import coverage, crps, nmse, psnr, ssim
-from .noises import ComplexGaussian, Gaussian, estimate_sigma
-from .operators import LinearOperator, Mask
-from .report import comparison
 from .restore import (
     Loaded,
     facts,
@@ -44,7 +45,6 @@ from .restore import (
     restore,
     suited,
 )
-from .schedules import Step
 
 __all__ = [
     "Problem",

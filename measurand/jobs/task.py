@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from .files import claimed, publish, sha256_file, write_atomic
+from ..files import claimed, publish, sha256_file, write_atomic
 from .manifest import Scan
 
 __all__ = ["Outcome", "Restore", "Task", "Work", "forget", "scan_seed"]

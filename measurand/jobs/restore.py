@@ -24,16 +24,16 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
+from ..checkpoints import known_priors, load_prior
+from ..files import publish, sha256_file
+from ..measurement import Measurement
+from ..priors.denoiser import Counted, Denoiser, Rescaled, Tiled
+from ..priors.grey import Grey
+from ..priors.variation import TotalVariation
+from ..schedules import Step
+from ..solvers.levels import noise_in_image
+from ..tensors import generators
 from .arguments import is_sampler
-from .checkpoints import known_priors, load_prior
-from .files import publish, sha256_file
-from .measurement import Measurement
-from .priors.denoiser import Counted, Denoiser, Rescaled, Tiled
-from .priors.grey import Grey
-from .priors.variation import TotalVariation
-from .schedules import Step
-from .solvers.levels import noise_in_image
-from .tensors import generators
 
 __all__ = [
     "Restored",
