@@ -97,8 +97,11 @@ def when_begun(job, count, process):
 
 
 def gone(pid):
+    """Whether a process is dead with all of its threads: the last one closes its files."""
+    process = Path(f"/proc/{pid}")
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        dead = (process / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        return dead and len(list((process / "task").iterdir())) < 2
     except OSError:
         return True
 
