@@ -10,7 +10,7 @@ no truth on the first two of the same measurements. PSNR over all pixels and cha
 * motion deblurring: measured kernel levin09_0, circular, noise 0.02 of the range; HQS
 * missing pixels: 70 % of the pixels not seen, noise 0.02 of the range; HQS
 * sparse-view CT: 45 views, noise of 1.0 (pixel sides times value); FISTA and total variation,
-  whose default weight is the 0.1 / sigma of the command line
+  whose weight begins at 0.1 / sigma, far off: it does not know the units of A
 
     python benchmarks/tuning.py            writes results/tuning.json
 """
