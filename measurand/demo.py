@@ -24,7 +24,8 @@ from torch import Tensor
 
 from .checkpoints import load_prior
 from .files import write_atomic
-from .jobs.restore import Restored, bar, facts, restore, staged, steps_of, variation_weight
+from .jobs.folders import staged
+from .jobs.restore import Restored, bar, facts, restore, steps_of, variation_weight
 from .measurement import Measurement
 from .metrics import psnr, ssim
 from .noises import Gaussian

@@ -17,9 +17,10 @@ from ..fit import check_fit, fits
 from ..jobs.arguments import build, fitted, is_sampler, methods, twins, union
 from ..jobs.batch import Job, failures, run, summary, table
 from ..jobs.executors import Loop, executors
+from ..jobs.folders import staged
 from ..jobs.manifest import Scan, is_many, scans_in, shard, shard_named
 from ..jobs.reconstruction import Reconstruction, measured, noise_of
-from ..jobs.restore import bar, facts, prior_for, resolved, staged, steps_of
+from ..jobs.restore import bar, facts, prior_for, resolved, steps_of
 from ..measurement import Measurement
 from ..operators import Mask
 from ..schedules import Step

@@ -16,8 +16,9 @@ from ..data.files import read_image
 from ..devices import device_named
 from ..files import write_atomic
 from ..jobs.arguments import build, kebab, methods, twins, union
+from ..jobs.folders import staged
 from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in
-from ..jobs.restore import bar, facts, prior_for, resolved, staged, suited
+from ..jobs.restore import bar, facts, prior_for, resolved, suited
 from ..measurement import Measurement
 from ..operators import LinearOperator, Mask
 from ..priors import TotalVariation

@@ -1,18 +1,14 @@
 """One measurement in, one folder of results out: what a reconstruction is made of.
 
-`restore` runs a method and keeps time and count; `staged` is a folder that appears when everything
-in it is written; `priors_for` makes a named prior fit the images of an operator, and says how.
+`restore` runs a method and keeps time and count; `prior_for` makes a named prior fit the images of
+an operator, and says how; `variation_weight` is the weight of total variation where none is named.
 The noise of draw i comes from (seed, i), so draws may be made a few at a time.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import platform
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import known_priors, load_prior
-from ..files import publish, sha256_file
+from ..files import sha256_file
 from ..measurement import Measurement
 from ..priors.denoiser import Counted, Denoiser, Rescaled, Tiled
 from ..priors.grey import Grey
@@ -42,13 +38,11 @@ __all__ = [
     "prior_for",
     "prior_loaded",
     "restore",
-    "staged",
     "suited",
     "variation_weight",
 ]
 
 TV = "total-variation"
-RECORDS = ("run.json", "results.json", "trials.json")  # where a folder says what has made it
 
 
 @dataclass(frozen=True)
@@ -270,54 +264,6 @@ def suited(method: Any, prior: Any) -> None:
             f"--prior {TV}: {type(method).__name__} wants a Denoiser, and total variation has a "
             "proximal map only; use --method fista"
         )
-
-
-@contextmanager
-def staged(folder: str | os.PathLike[str], *, by: str) -> Iterator[Path]:
-    """A folder to fill: it becomes `folder`, as a whole, when the block ends without an error.
-
-    Args:
-        folder: The final folder. Results of an earlier run of the same command are replaced, with
-            everything in their folder; any other folder must be empty.
-        by: The command that fills it, as its record names it.
-    Raises:
-        OSError: It cannot be written, or holds something else.
-    """
-    folder = Path(os.path.realpath(folder))
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise PermissionError(13, "read-only, or not a folder")
-        _check_free(folder, by)
-        room = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise OSError(
-            f"cannot write results to {folder}: {error.strerror}; choose another folder with --out"
-        ) from error
-    try:
-        stage = room / "results"
-        stage.mkdir()
-        yield stage
-        _check_free(folder, by)  # much may have happened meanwhile
-        publish(stage, folder, room / "replaced")
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
-def _check_free(folder: Path, by: str) -> None:
-    """Raise a `FileExistsError` unless a folder is new, empty, or of an earlier run of a command.
-
-    What another command has made is not taken: it may hold the very data that are read.
-    """
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    for name in RECORDS:
-        try:
-            if json.loads((folder / name).read_text())["command"][:2] == ["measurand", by]:
-                return
-        except (OSError, ValueError, TypeError, KeyError):
-            continue
-    raise FileExistsError(17, f"it holds something else than results of `measurand {by}`")
 
 
 @contextmanager
