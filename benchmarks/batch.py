@@ -33,11 +33,11 @@ import torch
 from machine import ratio, settle_allocator, write
 from PIL import Image
 
-from measurand.arguments import twins
-from measurand.batch import Job, run
-from measurand.executors import Loop, Pool
-from measurand.manifest import Scan, scans_in
-from measurand.reconstruction import Reconstruction
+from measurand.jobs.arguments import twins
+from measurand.jobs.batch import Job, run
+from measurand.jobs.executors import Loop, Pool
+from measurand.jobs.manifest import Scan, scans_in
+from measurand.jobs.reconstruction import Reconstruction
 from measurand.solvers import HQS
 
 GATE = 1.05  # cost of a scan in a job, beside one in a plain loop

@@ -10,7 +10,7 @@ no truth on the first two of the same measurements. PSNR over all pixels and cha
 * motion deblurring: measured kernel levin09_0, circular, noise 0.02 of the range; HQS
 * missing pixels: 70 % of the pixels not seen, noise 0.02 of the range; HQS
 * sparse-view CT: 45 views, noise of 1.0 (pixel sides times value); FISTA and total variation,
-  whose default weight is the 0.1 / sigma of the command line
+  whose weight begins at 0.1 / sigma, far off: it does not know the units of A
 
     python benchmarks/tuning.py            writes results/tuning.json
 """
@@ -30,17 +30,17 @@ from machine import write
 from torch import Tensor
 
 from measurand.checkpoints import load_prior
+from measurand.jobs.restore import restore
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.noises import Gaussian
-from measurand.objectives import PSNR, SURE, Case, Discrepancy, Objective, ProjectedSURE
 from measurand.operators import Blur, LinearOperator, Mask, ParallelCT, even_angles, random_mask
 from measurand.priors import TotalVariation
-from measurand.restore import restore
-from measurand.settings import plain
 from measurand.solvers import FISTA, HQS
 from measurand.tensors import generators
-from measurand.tune import tune
+from measurand.tuning.objectives import PSNR, SURE, Case, Discrepancy, Objective, ProjectedSURE
+from measurand.tuning.settings import plain
+from measurand.tuning.trials import tune
 
 SIDE, CT_SIDE = 96, 128
 

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from .checkpoints import load_prior
 from .files import write_atomic
+from .jobs.folders import staged
+from .jobs.restore import Restored, bar, facts, restore, steps_of, variation_weight
 from .measurement import Measurement
 from .metrics import psnr, ssim
 from .noises import Gaussian
@@ -37,7 +39,6 @@ from .operators import (
 )
 from .priors.variation import TotalVariation
 from .report import Panel, Row, overview, page
-from .restore import Restored, bar, facts, restore, staged, steps_of
 from .samplers import DiffPIR, PnPDM
 from .schedules import Step
 from .solvers import FISTA, HQS
@@ -151,11 +152,11 @@ def demo(
     """
     network, device = load_prior(prior, device=device), torch.device(device)
     posed = problems() if chosen is None else list(chosen)
-    with staged(out) as folder:
+    with staged(out, by="demo") as folder:
         # one problem per core with one thread inside: cores do not wait for each other
         workers = min(len(posed), os.cpu_count() or 1) if device.type == "cpu" else 1
         lock, done, threads = threading.Lock(), [0], torch.get_num_threads()
-        work = sum(calls for p in posed for _, _, _, calls in _methods(p.sigma, network))
+        work = sum(calls for p in posed for _, _, _, calls in _methods(1.0, network))
         with bar("demo", work, quiet=quiet) as update, ThreadPoolExecutor(workers) as pool:
 
             def advance(calls: int) -> None:
@@ -175,9 +176,14 @@ def demo(
     return _words(results, Path(out))
 
 
-def _methods(sigma: float, network: Any) -> list[tuple[str, Any, Any, int]]:
-    """Name, method, prior and work of the four competitors, in denoiser calls of one image."""
-    variation = TotalVariation(weight=0.1 / max(sigma, 0.01), tol=1e-3)
+def _methods(weight: float, network: Any) -> list[tuple[str, Any, Any, int]]:
+    """The four competitors: name, method, prior, and work in denoiser calls of one image.
+
+    Args:
+        weight: Weight of total variation.
+        network: The learned prior.
+    """
+    variation = TotalVariation(weight=weight, tol=1e-3)
     sampler = PnPDM.quick()
     return [
         ("TV", FISTA(steps=60), variation, 20),
@@ -201,8 +207,9 @@ def _solve(
     y = noise(operator(x), generators(seed, 1, device))
     y = operator(y) if isinstance(operator, Mask) else y
     measurement = Measurement(operator, noise, y)
+    weight = variation_weight(measurement)
     found: dict[str, Restored] = {}
-    for name, method, prior, calls in _methods(problem.sigma, network):
+    for name, method, prior, calls in _methods(weight, network):
         steps, told = steps_of(method) or 1, [0]
 
         def on_step(first: int, some: int, step: Step) -> None:
@@ -295,7 +302,8 @@ def _write(
         best=best,
         footer=footer,
     )
-    record = {"prior": prior, "seed": seed, "results": results, **machine}
+    command = ["measurand", "demo"]  # by which a later demo knows the folder
+    record = {"command": command, "prior": prior, "seed": seed, "results": results, **machine}
     write_atomic(folder / "results.json", json.dumps(record, indent=1) + "\n")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic", "claimed", "sha256", "sha256_file", "write_atomic"]
+__all__ = ["atomic", "claimed", "publish", "sha256", "sha256_file", "write_atomic"]
 
 
 @contextmanager
@@ -82,10 +82,14 @@ def _locked(path: Path) -> int | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:  # its last owner removed the folder just now
+            continue
+        except FileExistsError:  # the same, while mkdir looked whether it is one
+            if path.parent.is_file() or path.parent.is_symlink():
+                raise
             continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,6 +123,29 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     """
     with atomic(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def publish(stage: Path, folder: Path, aside: Path) -> None:
+    """Puts a filled folder in its place: as a whole, or not at all.
+
+    Args:
+        stage: The filled folder.
+        folder: Where it belongs; the folders above it are made.
+        aside: Where a folder that is there now is moved to, for the caller to remove. All three
+            are on one file system.
+    """
+    for path in [*stage.rglob("*"), stage]:
+        flush(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if folder.exists():
+            os.replace(folder, aside)  # from here to the next line there is nothing
+        os.replace(stage, folder)
+    except BaseException:
+        if aside.exists() and not folder.exists():
+            os.replace(aside, folder)
+        raise
+    flush(folder.parent)
 
 
 def flush(path: str | os.PathLike[str]) -> None:

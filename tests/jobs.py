@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from measurand.batch import Job, run
-from measurand.executors import Loop, Pool
-from measurand.manifest import scans_in
+from measurand.jobs.batch import Job, run
+from measurand.jobs.executors import Loop, Pool
+from measurand.jobs.manifest import scans_in
 from measurand.tensors import generators
 
 

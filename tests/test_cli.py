@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from measurand.checkpoints import save_prior
+from measurand.checkpoints import load_tensors, save_prior
 from measurand.cli import HELP, arranged, main
 from measurand.commands import COMMANDS, seconds
 from measurand.data.files import read_image
 from measurand.nets import ConvUNet
 from measurand.priors.edm import EDMDenoiser
+from measurand.recipes import natural_color
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -97,7 +98,7 @@ def test_operators_and_methods_appear_with_their_docstrings(capsys):
     with pytest.raises(SystemExit):
         run("reconstruct", "a.png", "--operator", "gaussian-blur", "--method", "diffpir", "--help")
     out = capsys.readouterr().out
-    assert "--operator.sigma" not in out or "--method.zeta" in out
+    assert "--operator.sigma" in out and "--method.zeta" in out
 
 
 def test_choices_may_stand_anywhere_on_the_line():
@@ -136,6 +137,56 @@ def test_simulate_then_reconstruct_with_metrics(here, capsys):
     mean = read_image("r/estimate.npz").x[0]
     torch.testing.assert_close(every.mean(0), mean, atol=1e-6, rtol=1e-5)
     np.testing.assert_allclose(np.load("r/sd.npy"), every.std(0).numpy(), atol=1e-6)
+
+
+def test_the_truth_has_a_value_range_of_its_own(here, capsys):
+    i, j = np.mgrid[:20, :24] / 24
+    np.save(here / "f.npy", 1 + np.sin(3 * i) * np.cos(4 * j))  # in [0, 2]
+    assert run("simulate", "f.npy", "--value-range", 0, 2, "--operator", "identity",
+               "--sigma", 0.01, "--out", "m") == 0  # fmt: skip
+    tv = ["--operator", "identity", "--sigma", 0.01, "--prior", "total-variation:0.01",
+          "--method", "fista", "--method.steps", 3, "--truth", "f.npy"]  # fmt: skip
+    assert run("reconstruct", "m/measurement.npz", *tv, "--truth-range", 0, 2, "--out", "a") == 0
+    assert run("reconstruct", "m/measurement.npz", *tv, "--out", "b") == 0
+    assert run("reconstruct", "f.npy", *tv, "--value-range", 0, 2, "--out", "c") == 0
+    a, b, c = (json.loads((here / n / "run.json").read_text()) for n in "abc")
+    assert a["metrics"]["psnr"] > 40 and c["metrics"]["psnr"] > 40 and a["notes"] == []
+    (note,) = b["notes"]
+    assert note.startswith("truth: samples span") and "taken as an image in [-1, 1]" in note
+    assert f"note: {note}" in capsys.readouterr().out
+
+
+def test_a_real_truth_of_a_complex_image_has_phase_zero(here, capsys):
+    truth = picture(here / "t.png", 16, 16)
+    np.save(here / "mask.npy", np.ones(16))
+    mri = ["--operator", "cartesian-mri", "--operator.mask", "mask.npy", "--sigma", 0.01]
+    assert run("simulate", truth, *mri, "--out", "m") == 0
+    tv = ["--prior", "total-variation:0.01", "--method", "fista", "--method.steps", 5]
+    common = ["reconstruct", "m/measurement.npz", *mri, *tv]
+    assert run(*common, "--truth", truth, "--out", "r") == 0
+    record = json.loads((here / "r" / "run.json").read_text())
+    assert record["metrics"]["psnr"] > 35 and (here / "r" / "comparison.png").exists()
+    assert record["notes"] == ["truth: real, compared as a complex image of phase zero"]
+    np.save(here / "c.npy", np.ones((1, 16, 16), np.complex64))
+    capsys.readouterr()
+    assert run("reconstruct", truth, "--operator", "identity", "--sigma", 0.1, *tv,
+               "--truth", "c.npy", "--out", "q") == 2  # fmt: skip
+    assert "c.npy: got a complex truth" in capsys.readouterr().err
+    assert not (here / "q").exists()
+
+
+def test_a_second_run_into_a_folder_leaves_nothing_of_the_first(here, capsys):
+    y, prior = picture(here / "y.png", 16, 16, 3), tiny(here / "p.safetensors")
+    common = ["reconstruct", y, "--operator", "identity", "--sigma", 0.2, "--quiet"]
+    sampler = ["--prior", prior, "--method", "diffpir", "--method.steps", 2, "--draws", 2]
+    tv = ["--prior", "total-variation", "--method", "fista", "--method.steps", 2]
+    assert run(*common, *sampler, "--out", "r") == 0
+    assert run(*common, *tv, "--out", "r") == 0
+    assert files("r") == ["comparison.png", "estimate.png", "run.json"]
+    assert run("simulate", y, "--operator", "identity", "--out", "m") == 0
+    assert run("reconstruct", "m/measurement.npz", *common[2:], *tv, "--out", "m") == 2
+    assert "something else than results of `measurand reconstruct`" in capsys.readouterr().err
+    assert files("m") == ["measurement.npz", "measurement.png", "run.json"]
 
 
 def test_the_same_seed_gives_the_same_bits(here):
@@ -258,13 +309,36 @@ def test_train_makes_a_prior_that_reconstruct_takes(here, capsys):
         picture(here / "set" / f"{i}.png", 40, 40, 3)
     assert run("train", "natural-color", "--recipe.widths", 4, 8, "--recipe.blocks", 1,
                "--recipe.crops", 16, 32, "--recipe.batch", 2, "--data", "set", "--steps", 3,
-               "--device", "cpu", "--out", "t", "--quiet") == 0  # fmt: skip
+               "--licence", "mine", "--device", "cpu", "--out", "t", "--quiet") == 0  # fmt: skip
     weights = next((here / "t").glob("*.safetensors"))
     y = picture(here / "y.png", 16, 16, 3)
     assert run("reconstruct", y, "--operator", "identity", "--sigma", 0.1, "--prior", weights,
                "--method.steps", 2, "--quiet", "--out", "r") == 0  # fmt: skip
     assert run("train", "natural-color", "--data", "set") == 2
     assert "say how long" in capsys.readouterr().err
+
+
+def test_training_asks_under_which_licence_the_data_come(here, capsys):
+    (here / "set").mkdir()
+    picture(here / "set" / "a.png", 40, 40, 3)
+    common = ["train", "natural-color", "--recipe.widths", 4, 8, "--recipe.blocks", 1, "--data",
+              "set", "--recipe.crops", 16, 32, "--recipe.batch", 2, "--steps", 2, "--device",
+              "cpu", "--quiet"]  # fmt: skip
+    both = ["--licence", "mine", "--licence-of-recipe"]
+    for words in ([], both, ["--licence", " "]):
+        assert run(*common, *words, "--out", "t") == 2
+        assert "licence" in capsys.readouterr().err and not (here / "t").exists()
+    for name, words, wanted in (
+        ("a", ["--licence", "my own, all rights mine"], "my own, all rights mine"),
+        ("b", ["--licence-of-recipe"], natural_color.licence),
+    ):
+        assert run(*common, *words, "--out", name) == 0
+        card = load_tensors(next((here / name).glob("*-0.05.safetensors")))[1]
+        assert card["licence"] == card["recipe"]["licence"] == wanted
+        assert (natural_color.licence in json.dumps(card)) == (name == "b")
+    assert run("train", "kernels-32", "--recipe.widths", 4, 8, "--recipe.blocks", 1,
+               "--recipe.batch", 2, "--recipe.attention", "--steps", 2, "--device", "cpu",
+               "--quiet", "--out", "k") == 0  # fmt: skip
 
 
 def test_durations():

@@ -9,8 +9,8 @@ from test_cli import files, picture, run, tiny
 
 from measurand.data.files import read_image
 from measurand.metrics import psnr
-from measurand.settings import read_settings
 from measurand.solvers import FISTA, HQS
+from measurand.tuning.settings import read_settings
 
 BLUR = ["--operator", "gaussian-blur", "--operator.sigma", 1.2]
 SMALL = ["--method", "fista", "--method.steps", 4, "--prior", "total-variation"]

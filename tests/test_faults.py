@@ -13,11 +13,11 @@ import torch
 from test_cli import files, picture, run, tiny
 
 from measurand.data.files import Form, write_image
+from measurand.jobs.restore import restore
 from measurand.measurement import Measurement
 from measurand.noises import Gaussian
 from measurand.operators import Blur, GaussianBlur, Identity, Mask
 from measurand.priors import CallableDenoiser
-from measurand.restore import restore, staged
 from measurand.samplers import DAPS, DiffPIR, PiGDM, PnPDM, ReverseSDE
 from measurand.solvers import ADMM, HQS, RED
 
@@ -188,7 +188,28 @@ def test_a_method_that_cannot_use_the_prior(here, capsys):
     message = refused(
         capsys, here, "reconstruct", "y.png", *BLUR, "--sigma", 0.1, "--prior", "total-variation"
     )
-    assert "HQS" in message and "Denoiser" in message
+    assert "HQS" in message and "Denoiser" in message and "use --method fista" in message
+    message = refused(
+        capsys, here, "tune", "y.png", *BLUR, "--sigma", 0.1, "--prior", "total-variation",
+        "--objective", "sure", "--trials", 3,
+    )  # fmt: skip
+    assert "use --method fista" in message
+
+
+def test_fewer_draws_than_one(here, capsys):
+    for words in (["reconstruct", "y.png"], ["tune", "y.png", "--objective", "sure"]):
+        message = refused(capsys, here, *words, *BLUR, "--sigma", 0.1, "--draws", 0)
+        assert message == "measurand: --draws: got 0, wanted at least 1"
+
+
+def test_a_npy_that_is_no_array(here, capsys):
+    (here / "text.npy").write_text("hello, this is no array at all")
+    (here / "empty.npy").write_text("")
+    np.save(here / "objects.npy", np.array([{}, None]), allow_pickle=True)
+    for name, why in (("text", "magic string"), ("empty", "magic"), ("objects", "never read")):
+        message = refused(capsys, here, "reconstruct", f"{name}.npy", *BLUR, "--sigma", 0.1, *TV)
+        assert f"{name}.npy: cannot be read as .npy" in message and why in message
+        assert "allow_pickle" not in message
 
 
 def test_an_output_that_cannot_be_written(here, capsys):
@@ -206,30 +227,6 @@ def test_a_read_only_folder(here, capsys):
     for out in ("locked", "locked/inside"):
         assert run("reconstruct", "y.png", *BLUR, "--sigma", 0.1, *TV, "--out", out) == 2
         assert "cannot write results" in capsys.readouterr().err
-
-
-def test_a_folder_of_results_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    with pytest.raises(RuntimeError), staged(tmp_path / "r") as folder:
-        (folder / "a.txt").write_text("half")
-        raise RuntimeError
-    assert files(tmp_path) == []
-    with staged(tmp_path / "r") as folder:
-        (folder / "a.txt").write_text("one")
-        assert not (tmp_path / "r").exists()
-    with staged(tmp_path / "r") as folder:
-        (folder / "sub").mkdir()
-        (folder / "sub" / "b.txt").write_text("two")
-    assert files(tmp_path) == ["r/a.txt", "r/sub/b.txt"]
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("tempfile.mkdtemp", full)
-    with (
-        pytest.raises(OSError, match="cannot write results.*No space left"),
-        staged(tmp_path / "q"),
-    ):
-        pass
 
 
 def accepted_or_named(operator, y, sigma):

@@ -14,9 +14,9 @@ FLOORS = [
     {"samplers", "unfolded", "bridges"},
     {"checkpoints", "data"},
     {"training", "ema", "gradients", "domains", "quality"},
-    {"recipes", "journal", "shift", "batch", "export", "viewer", "check", "fit", "report", "demo"}
-    | {"arguments", "restore", "settings", "search", "objectives", "tune"}
-    | {"manifest", "reconstruction", "executors", "task"},
+    {"recipes", "journal", "shift", "export", "viewer", "check", "fit", "report"},
+    {"jobs"},
+    {"tuning", "demo"},
     {"commands"},
     {"cli"},
     {"__main__"},

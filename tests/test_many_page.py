@@ -64,7 +64,7 @@ def test_the_commands_of_a_cluster_are_understood():
     import tyro
 
     from measurand.commands import COMMANDS
-    from measurand.executors import Ray, Slurm
+    from measurand.jobs.executors import Ray, Slurm
 
     config = (tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff)
     found = [

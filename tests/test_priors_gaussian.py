@@ -13,7 +13,7 @@ from measurand.noises import Gaussian as GaussianNoise
 from measurand.operators.base import LinearOperator
 from measurand.priors import CosineGaussian, FourierGaussian, Gaussian, GaussianMixture
 from measurand.priors.denoiser import Denoiser, Density, Proximable
-from measurand.priors.gaussian import matrix
+from measurand.priors.dense import matrix
 from measurand.tensors import generators, randn_like
 
 F64, C128 = torch.float64, torch.complex128

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from measurand.checkpoints import load_tensors
 from measurand.cli import main
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "train.md").read_text()
@@ -28,14 +29,21 @@ def test_the_page_can_be_followed(tmp_path, monkeypatch, capsys):
         for line in block.strip().splitlines()
     ]
     assert len(commands) == 4
+    licences = []
     for line in commands:
         program, *words = shlex.split(line)
         assert program == "measurand"
         if words[0] == "train":
-            words = re.sub(r"--time-budget \w+", "--steps 2", " ".join(words)).split()
-            words += TINY.split()
+            at = words.index("--time-budget")
+            words = [*words[:at], "--steps", "2", *words[at + 2 :], *TINY.split()]
         assert main(words) == 0, capsys.readouterr().err
+        if words[0] == "train":
+            licences.append(load_tensors("runs/mine/mine-0.05.safetensors")[1]["licence"])
     assert Path("runs/mine/mine-0.05.safetensors").is_file()
+    assert licences == [
+        "my own photographs, all rights mine",
+        "scans of our hospital, for research",
+    ]
     assert Path("recovered").is_dir() and Path("runs/mine/metrics.jsonl").is_file()
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     code = code.replace("time_budget=7200", "steps=2, quiet=True")

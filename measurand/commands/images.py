@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import tyro
 from tyro.conf import Positional
 
-from ..arguments import build, fitted, is_sampler, methods, twins, union
-from ..batch import Job, failures, run, summary, table
 from ..data.files import Form, read_image, write_image
 from ..devices import device_named
-from ..executors import Loop, executors
 from ..files import sha256_file, write_atomic
 from ..fit import check_fit, fits
-from ..manifest import Scan, is_many, scans_in, shard, shard_named
+from ..jobs.arguments import build, fitted, is_sampler, methods, twins, union
+from ..jobs.batch import Job, failures, run, summary, table
+from ..jobs.executors import Loop, executors
+from ..jobs.folders import staged
+from ..jobs.manifest import Scan, is_many, scans_in, shard, shard_named
+from ..jobs.reconstruction import Reconstruction, measured, noise_of
+from ..jobs.restore import bar, facts, prior_for, resolved, steps_of
+from ..measurement import Measurement
 from ..operators import Mask
-from ..reconstruction import Reconstruction, measured, noise_of
-from ..restore import bar, facts, prior_for, resolved, staged, steps_of
 from ..schedules import Step
-from ..settings import Settings, read_settings
 from ..solvers import HQS
 from ..tensors import generators
+from ..tuning.settings import Settings, read_settings
 
 __all__ = ["Check", "Reconstruct", "Simulate"]
 
@@ -58,11 +60,14 @@ class Reconstruct:
         settings: A settings file, as `tune` writes it: the method with its settings, and a prior.
         draws: Number of draws of a sampler.
         seed: Seed of everything random; the same seed gives the same bits.
-        out: Folder for the results; runs/NAME-METHOD when absent.
+        out: Folder for the results; runs/NAME-METHOD when absent. What an earlier run has left
+            there is replaced as a whole; no other folder is taken unless it is empty.
         truth: The true image, where it is known: adds metrics and an error map. For a folder, a
             folder of truths under the same names.
         shape: Shape C H W of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
+        truth_range: The same of the truth; that of the measurement when absent, if both are files
+            of one kind.
         tile: Larger images are denoised in overlapping tiles of this size, in pixels.
         device: cpu, cuda, or auto.
         executor: Many scans: who does them.
@@ -85,6 +90,7 @@ class Reconstruct:
     truth: Path | None = None
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
+    truth_range: tuple[float, float] | None = None
     tile: int = 512
     device: str = "auto"
     executor: Executor = field(default_factory=Loop)
@@ -119,7 +125,7 @@ class Reconstruct:
         name = type(self.method).__name__
         stem = self.file.name.split(":")[0].rsplit(".", 1)[0]
         out = self.out or Path("runs") / f"{stem}-{name.lower()}"
-        with staged(out) as folder:
+        with staged(out, by="reconstruct") as folder:
             total = steps_of(self.method)
             rounds = -(-self.draws // 4) if is_sampler(self.method) else 1
             with bar(name, total and total * rounds, quiet=self.quiet) as update:
@@ -147,6 +153,7 @@ class Reconstruct:
             draws=self.draws,
             shape=self.shape,
             value_range=self.value_range,
+            truth_range=self.truth_range,
             tile=self.tile,
             device=self.device,
             figure=figure,
@@ -247,7 +254,7 @@ class Simulate:
         if isinstance(operator, Mask):
             y = operator(y)
         out = self.out or Path("runs") / f"{self.file.name.rsplit('.', 1)[0]}-measured"
-        with staged(out) as folder:
+        with staged(out, by="simulate") as folder:
             kind = "complex64" if y.is_complex() else "float32"
             axes = "" if y.is_complex() else "CHW"
             form = Form(".npz", kind, axes=axes, low=-1.0, high=1.0, key="y")
@@ -307,9 +314,9 @@ class Check:
             self.sigma,
             self.value_range,
         )
-        prior, _, more = prior_for(self.prior, operator, sigma, device=device)
-        noise = noise_of(sigma, y).to(device)
-        verdicts = check_fit(operator.to(device), noise, y.to(device), prior)
+        m = Measurement(operator.to(device), noise_of(sigma, y), y).to(device)
+        prior, _, more = prior_for(self.prior, m, device=device)
+        verdicts = check_fit(m.operator, m.noise, m.y, prior)
         good = fits(verdicts)
         if self.json:
             print(json.dumps({"fits": good, "verdicts": [v._asdict() for v in verdicts]}))

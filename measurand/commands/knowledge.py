@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -87,9 +87,14 @@ class Evaluate:
 class Train:
     """Train a prior by a named recipe.
 
+    The card of the weights says what the training data were and under which licence: that is
+    yours to say.
+
     Args:
         recipe: What to train; its fields can be changed.
         data: Folders, zips or files of images; none for kernels, which are made.
+        licence: Licence and origin of the data, in a few words, for the card of the weights.
+        licence_of_recipe: The data are those of the recipe: its own words on them are true.
         held_out: More files, to measure the quality on.
         out: Folder of the run; runs/NAME when absent.
         time_budget: How long to train: 90s, 20m, 2h.
@@ -106,6 +111,8 @@ class Train:
 
     recipe: Recipe
     data: tuple[Path, ...] = ()
+    licence: str | None = None
+    licence_of_recipe: bool = False
     held_out: tuple[Path, ...] = ()
     out: Path | None = None
     time_budget: str | None = None
@@ -123,7 +130,7 @@ class Train:
         if (self.time_budget is None) == (self.steps is None):
             raise ValueError("train: say how long, by --time-budget 20m or by --steps 10000")
         files = recipes.train_recipe(
-            self.recipe,
+            replace(self.recipe, licence=self._licence()),
             self.data,
             self.out or Path("runs") / self.recipe.name,
             held_out=self.held_out,
@@ -141,6 +148,18 @@ class Train:
         if not self.quiet:
             print("\n".join(str(path) for path in files.values()))
         return 0
+
+    def _licence(self) -> str:
+        """Licence and origin of the data: what the user says of them."""
+        if self.licence is not None and not self.licence_of_recipe:
+            return self.licence
+        if self.licence is None and (self.licence_of_recipe or not self.data):
+            return self.recipe.licence  # without data only what a program makes is trained on
+        raise ValueError(
+            "train: say what the data are and under which licence, by --licence 'my own "
+            f"photographs, all rights mine'; or by --licence-of-recipe alone that they are "
+            f"'{self.recipe.licence}'"
+        )
 
 
 def seconds(text: str) -> float:

@@ -12,21 +12,22 @@ import tyro
 from torch import Tensor
 from tyro.conf import Positional
 
-from .. import objectives
-from ..arguments import build, kebab, methods, twins, union
 from ..data.files import read_image
 from ..devices import device_named
 from ..files import write_atomic
+from ..jobs.arguments import build, kebab, methods, twins, union
+from ..jobs.folders import staged
+from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in
+from ..jobs.restore import bar, facts, prior_for, resolved, suited
 from ..measurement import Measurement
-from ..objectives import PSNR, Case
 from ..operators import LinearOperator, Mask
 from ..priors import TotalVariation
-from ..reconstruction import measured, noise_of, operator_for
-from ..restore import bar, facts, prior_for, resolved, staged
-from ..settings import Settings, write_settings
 from ..solvers import HQS
 from ..tensors import generators
-from ..tune import Trial, Tuned, tune
+from ..tuning import objectives
+from ..tuning.objectives import PSNR, Case
+from ..tuning.settings import Settings, write_settings
+from ..tuning.trials import Trial, Tuned, tune
 from .knowledge import seconds
 
 __all__ = ["Tune"]
@@ -107,11 +108,16 @@ class Tune:
     def __call__(self, command: list[str]) -> int:
         if not self.files:
             raise ValueError("tune: got no file, wanted measurements, or pictures with --simulate")
+        if self.draws < 1:
+            raise ValueError(f"--draws: got {self.draws}, wanted at least 1")
         device = device_named(self.device)
         limit = None if self.time_budget is None else seconds(self.time_budget)
         cases, sigma, notes = self._simulated() if self.simulate else self._seen()
-        widest = max((c.measurement.operator for c in cases), key=lambda a: max(a.in_shape))
-        prior, record, more = prior_for(self.prior, widest, sigma, device=device, tile=self.tile)
+        widest = max((m for m, _ in cases), key=lambda m: max(m.operator.in_shape))
+        prior, record, more = prior_for(
+            self.prior, widest.to(device), device=device, tile=self.tile
+        )
+        suited(self.method, prior)
         if not (self.quiet or self.json):
             for note in notes + more:
                 print(f"note: {note}")
@@ -121,7 +127,7 @@ class Tune:
             Case(m.to(device), None if truth is None else truth.to(device)) for m, truth in cases
         ]
         out = self.out or Path("runs") / f"tuned-{name.lower()}"
-        with staged(out) as folder:
+        with staged(out, by="tune") as folder:
             with bar("tune", self.trials, quiet=self.quiet) as update:
                 found = tune(
                     self.method,
@@ -200,13 +206,8 @@ class Tune:
             notes += more
             truth = None
             if self.truth:
-                truth = read_image(self.truth[k], value_range=self.value_range).x
-                truth = truth.to(operator.in_dtype)
-                if truth.shape[1:] != operator.in_shape:
-                    raise ValueError(
-                        f"{self.truth[k]}: got a truth of shape {tuple(truth.shape[1:])}, wanted "
-                        f"{operator.in_shape}"
-                    )
+                truth, told = truth_in(self.truth[k], operator, self.value_range)
+                notes += told
             cases.append(Case(Measurement(operator, noise_of(sigma, y), y), truth))
         assert sigma is not None  # of the first file at the latest
         return cases, sigma, notes

@@ -45,8 +45,8 @@ def load(
     with reading(source):
         if source.suffix == ".npy":
             if source.path:
-                mapped = np.load(source.path, mmap_mode="r", allow_pickle=False)
-                array = np.array(mapped)  # mapping has checked the size
+                with source.open() as opened:
+                    array = _array(opened, opened.seek(0, io.SEEK_END))
             else:
                 content = source.read()
                 array = _array(io.BytesIO(content), len(content))
@@ -56,7 +56,8 @@ def load(
                 key = _choose(source.name, key, [n for n in names if n != "range"])
                 array = _member(source.name, archive, key)
                 if "range" in names and archive.getinfo("range.npy").file_size < 1000:
-                    ends = np.load(io.BytesIO(archive.read("range.npy")), allow_pickle=False)
+                    content = archive.read("range.npy")
+                    ends = _array(io.BytesIO(content), len(content))
                     stored_range = (float(ends[0]), float(ends[1]))
         else:
             with opened_hdf5(source) as h5:
@@ -148,6 +149,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 def _array(file: BinaryIO | Any, size: int) -> np.ndarray:
     """The array of an .npy stream of `size` bytes; what the header claims must be there."""
+    file.seek(0)
     shape, dtype = _header(file)
     if dtype.hasobject:
         raise ValueError("holds pickled objects, which are never read")

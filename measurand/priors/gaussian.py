@@ -35,10 +35,9 @@ from torch import Tensor, nn
 from ..linalg import cg
 from ..operators.base import LinearOperator
 from ..tensors import Generators, as_generators, inner, per_item, randn_like
+from .dense import affordable, apply, columns, matrix
 
-__all__ = ["CosineGaussian", "EigenGaussian", "FourierGaussian", "Gaussian", "matrix"]
-
-_LARGEST = 2**27  # entries of a dense matrix: 1 GB in float64
+__all__ = ["CosineGaussian", "EigenGaussian", "FourierGaussian", "Gaussian"]
 
 
 class LinearGaussian(Protocol):
@@ -89,11 +88,11 @@ class EigenGaussian(nn.Module, ABC):
     @property
     def covariance(self) -> Tensor:
         """The dense covariance, with shape (1 or B, n, n)."""
-        n = _affordable(math.prod(self.shape), math.prod(self.shape))
+        n = affordable(math.prod(self.shape), math.prod(self.shape))
         eye = torch.eye(n, dtype=self.dtype, device=self.mean.device).reshape(n, *self.shape)
         # row j of the batch is C e_j: the transpose of C
-        columns = [self.synthesis(c * self.analysis(eye)).reshape(n, n) for c in self.variances]
-        return torch.stack(columns).mT
+        found = [self.synthesis(c * self.analysis(eye)).reshape(n, n) for c in self.variances]
+        return torch.stack(found).mT
 
     def covariance_times(self, x: Tensor) -> Tensor:
         """The product `C x`, with the shape of `x`."""
@@ -227,12 +226,12 @@ class EigenGaussian(nn.Module, ABC):
         A = matrix(measurement.operator, self.dtype)  # noqa: N806 (the field's symbol)
         C = self.covariance  # noqa: N806
         mean = self.mean.flatten(1)
-        y = _columns(measurement.y, self.dtype)
+        y = columns(measurement.y, self.dtype)
         CAh = C @ A.mH  # noqa: N806
         S = A @ CAh  # noqa: N806
         S = S + torch.diag_embed((sigma**2).expand(-1, S.shape[-1])).to(S.dtype)  # noqa: N806
         lower = torch.linalg.cholesky(S)
-        residual = (y - _apply(A, mean)).unsqueeze(-1)
+        residual = (y - apply(A, mean)).unsqueeze(-1)
         white = torch.linalg.solve_triangular(lower, residual, upper=False)
         gain = torch.cholesky_solve(CAh.mH, lower).mH  # C A^H S^-1
         mean = mean + (gain @ residual).squeeze(-1)
@@ -275,10 +274,10 @@ class Gaussian(EigenGaussian):
         self.register_buffer("basis", basis.reshape(-1, n, n).to(mean.dtype))
 
     def analysis(self, x: Tensor) -> Tensor:
-        return _apply(self.basis.mH, x.flatten(1))
+        return apply(self.basis.mH, x.flatten(1))
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
-        return _apply(self.basis, coefficients.to(self.dtype)).reshape(-1, *self.shape)
+        return apply(self.basis, coefficients.to(self.dtype)).reshape(-1, *self.shape)
 
     @property
     def covariance(self) -> Tensor:
@@ -349,42 +348,6 @@ class CosineGaussian(EigenGaussian):
         return x
 
 
-def matrix(operator: LinearOperator, dtype: torch.dtype = torch.float64) -> Tensor:
-    """The dense matrix of an operator between flattened images.
-
-    Args:
-        operator: The operator; small.
-        dtype: Kind and precision in which to build it: that of the operator's images. Where the
-            images are real and the data complex, the data become pairs of real numbers.
-    Returns:
-        The matrix, with shape (1 or B, m, n): one per item where the operator has one per item.
-    """
-    if dtype.is_complex != operator.in_dtype.is_complex:
-        raise ValueError(f"matrix: got images of {dtype} for {operator}")
-    if dtype.is_complex and not operator.out_dtype.is_complex:
-        raise ValueError(f"matrix: {operator} is not linear over the complex numbers")
-    n = math.prod(operator.in_shape)
-    _affordable(n, math.prod(operator.out_shape))
-    eye = torch.eye(n, dtype=dtype, device=operator.blank_input().device)
-    eye = eye.reshape(n, *operator.in_shape)
-    rows = [_columns(operator[i].forward(eye), dtype) for i in range(operator.batch)]
-    return torch.stack(rows).mT
-
-
-def _columns(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """Data as vectors over the field of the images, with shape (B, m)."""
-    if y.is_complex() and not dtype.is_complex:
-        y = torch.view_as_real(y.contiguous())
-    return y.flatten(1).to(dtype)
-
-
-def _apply(matrix: Tensor, x: Tensor) -> Tensor:
-    """The products of a batch of vectors (B, n) with one matrix, or with one per item."""
-    if len(matrix) == 1:
-        return x @ matrix[0].mT
-    return (matrix @ x.unsqueeze(-1)).squeeze(-1)
-
-
 def _log_normal(quadratic: Tensor, logdet: Tensor, like: Tensor) -> Tensor:
     """The log-density of a normal vector; a complex one is two real ones of equal variance."""
     parts = 2 if like.is_complex() else 1
@@ -405,13 +368,3 @@ def _cosines(n: int, like: Tensor) -> Tensor:
     rows = torch.cos(math.pi * (k + 0.5) * k[:, None] / n) * math.sqrt(2 / n)
     rows[0] /= math.sqrt(2)
     return rows.to(like)
-
-
-def _affordable(n: int, m: int) -> int:
-    """The size n, after a check that an n x m matrix may be built."""
-    if n * m > _LARGEST:
-        raise ValueError(
-            f"a dense {n} x {m} matrix is too large; posterior_mean and posterior_sample do "
-            "without one"
-        )
-    return n

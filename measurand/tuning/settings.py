@@ -25,8 +25,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from .arguments import methods
-from .files import write_atomic
+from ..files import write_atomic
+from ..jobs.arguments import methods
 
 __all__ = ["Setting", "Settings", "changed", "plain", "read_settings", "space", "write_settings"]
 

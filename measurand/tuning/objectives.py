@@ -52,9 +52,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .measurement import Measurement
-from .metrics import psnr
-from .tensors import generators, inner, randn_like
+from ..measurement import Measurement
+from ..metrics import psnr
+from ..tensors import generators, inner, randn_like
 
 __all__ = ["PSNR", "SURE", "Case", "Discrepancy", "Objective", "ProjectedSURE", "Restore"]
 

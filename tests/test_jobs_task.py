@@ -8,7 +8,7 @@ import shutil
 import pytest
 from jobs import begun, files_for, job_on, results
 
-from measurand.task import scan_seed
+from measurand.jobs.task import scan_seed
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_scan_that_fails_is_told_and_leaves_nothing(job):
 
 
 def test_an_error_that_is_no_message_names_its_kind(job, monkeypatch):
-    monkeypatch.setattr("measurand.task._ready", lambda work: {}["nothing"])
+    monkeypatch.setattr("measurand.jobs.task._ready", lambda work: {}["nothing"])
     assert job.task(job.scans[0]).error == "KeyError: 'nothing'"
 
 
@@ -125,7 +125,7 @@ def test_a_disk_that_is_full_leaves_the_old_result(job, monkeypatch, moment):
             raise OSError(28, "No space left on device")
         rename(*words)
 
-    monkeypatch.setattr("measurand.task.flush" if moment == "flush" else "os.replace", full)
+    monkeypatch.setattr("measurand.files.flush" if moment == "flush" else "os.replace", full)
     outcome = other.task(job.scans[0])
     monkeypatch.undo()
     assert outcome.status == "failed" and "No space left" in outcome.error

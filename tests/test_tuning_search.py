@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from measurand.search import search
+from measurand.tuning.search import search
 
 
 def least(loss, start, n, **options):

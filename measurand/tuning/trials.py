@@ -28,9 +28,9 @@ from typing import Any
 
 import torch
 
-from .measurement import Measurement
+from ..jobs.restore import restore
+from ..measurement import Measurement
 from .objectives import PSNR, Case, Objective
-from .restore import restore
 from .search import search
 from .settings import Setting, changed, space
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .data.arrays import ARRAYS, split_key
-from .data.files import PICTURES
+from ..data.arrays import ARRAYS, split_key
+from ..data.files import PICTURES
 
 __all__ = ["Scan", "is_many", "read_manifest", "scans_in", "shard", "shard_named"]
 

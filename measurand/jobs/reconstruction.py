@@ -23,21 +23,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.arrays import split_key
+from ..data.files import Form, read_image, write_image
+from ..devices import device_named
+from ..files import sha256_file
+from ..measurement import Measurement
+from ..metrics import coverage, crps, nmse, psnr, ssim
+from ..noises import ComplexGaussian, Gaussian, estimate_sigma
+from ..operators import LinearOperator, Mask
+from ..report import comparison
+from ..schedules import Step
 from .arguments import build, files_of, fitted, is_sampler
-from .data.arrays import split_key
-from .data.files import Form, read_image, write_image
-from .devices import device_named
-from .files import sha256_file
 from .manifest import Scan
-from .measurement import Measurement
-from .metrics import coverage, crps, nmse, psnr, ssim
-from .noises import ComplexGaussian, Gaussian, estimate_sigma
-from .operators import LinearOperator, Mask
-from .report import comparison
-from .restore import Loaded, facts, prior_file, prior_for, prior_loaded, resolved, restore
-from .schedules import Step
+from .restore import (
+    Loaded,
+    facts,
+    prior_file,
+    prior_for,
+    prior_loaded,
+    resolved,
+    restore,
+    suited,
+)
 
-__all__ = ["Problem", "Reconstruction", "Restorer", "measured", "noise_of", "operator_for"]
+__all__ = [
+    "Problem",
+    "Reconstruction",
+    "Restorer",
+    "measured",
+    "noise_of",
+    "operator_for",
+    "truth_in",
+]
 
 OnStep = Callable[[int, int, Step], None]
 
@@ -55,6 +72,8 @@ class Reconstruction:
         draws: Number of draws of a sampler.
         shape: Shape (C, H, W) of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
+        truth_range: The same of the truth; that of the measurement where absent, if both are
+            files of one kind.
         tile: Larger images are denoised in overlapping tiles of this size, in pixels.
         device: cpu, cuda, or auto; where it is run, not part of what the result is.
         figure: Whether to draw comparison.png.
@@ -67,9 +86,14 @@ class Reconstruction:
     draws: int = 4
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
+    truth_range: tuple[float, float] | None = None
     tile: int = 512
     device: str = "cpu"
     figure: bool = False
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"--draws: got {self.draws}, wanted at least 1")
 
     def settings(self) -> dict[str, Any]:
         """All that decides a result but its file and its seed, as plain JSON.
@@ -89,6 +113,7 @@ class Reconstruction:
             "draws": self.draws if is_sampler(self.method) else None,
             "shape": resolved(self.shape),
             "value_range": resolved(self.value_range),
+            "truth_range": resolved(self.truth_range),
             "tile": self.tile,
             "figure": self.figure,
         }
@@ -174,17 +199,17 @@ class Restorer:
         operator, y, sigma, form, notes = measured(
             scan.file, self._operator, how.sigma, how.value_range
         )
-        prior, record, more = prior_for(self.loaded, operator, sigma, tile=how.tile)
-        truth = None
-        if scan.truth is not None:
-            truth = read_image(scan.truth).x
-            if truth.shape[1:] != operator.in_shape:
-                raise ValueError(
-                    f"{scan.truth}: got a truth of shape {tuple(truth.shape[1:])}, wanted "
-                    f"{operator.in_shape}"
-                )
         measurement = Measurement(operator.to(self.device), noise_of(sigma, y), y).to(self.device)
-        said = (*notes, *more)
+        prior, record, more = prior_for(self.loaded, measurement, tile=how.tile)
+        suited(how.method, prior)
+        truth: Tensor | None = None
+        told: tuple[str, ...] = ()
+        if scan.truth is not None:
+            ends = how.truth_range
+            if ends is None and _kind(scan.truth) == _kind(scan.file):
+                ends = how.value_range
+            truth, told = truth_in(scan.truth, operator, ends)
+        said = (*notes, *more, *told)
         return Problem(scan, measurement, y, sigma, form, prior, record, truth, said)
 
     def _build(self, seen: tuple[int, ...]) -> LinearOperator:
@@ -304,6 +329,36 @@ def measured(
             sigma = max(sigma, 2.0 / np.iinfo(stored).max / math.sqrt(12.0))
         notes.append(f"noise estimated: sigma {sigma:.4g} ({127.5 * sigma:.2g} of 255)")
     return operator, y, sigma, picture.form, notes
+
+
+def truth_in(
+    file: str | Path, operator: LinearOperator, value_range: tuple[float, float] | None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """The true image behind a measurement, and notes.
+
+    A real truth of complex images is one without a phase, as `simulate` measures it: metrics
+    compare complex numbers.
+
+    Args:
+        file: The truth.
+        operator: Says the shape and the kind of the images.
+        value_range: Samples that mean black and white.
+    """
+    picture = read_image(file, value_range=value_range)
+    x, notes = picture.x, [f"truth: {note}" for note in picture.notes]
+    if x.shape[1:] != operator.in_shape:
+        raise ValueError(
+            f"{file}: got a truth of shape {tuple(x.shape[1:])}, wanted {operator.in_shape}"
+        )
+    if x.is_complex() and not operator.in_dtype.is_complex:
+        raise ValueError(f"{file}: got a complex truth, the images of {operator} are real")
+    if operator.in_dtype.is_complex and not x.is_complex():
+        notes.append("truth: real, compared as a complex image of phase zero")
+    return x.to(operator.in_dtype), tuple(notes)
+
+
+def _kind(file: str | Path) -> str:
+    return split_key(file)[0].suffix.lower()
 
 
 def noise_of(sigma: float, y: Tensor) -> Gaussian:

@@ -10,11 +10,11 @@ from known_answers import Matrix, gaussian_problem
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.noises import ComplexGaussian, Gaussian, Poisson
-from measurand.objectives import PSNR, SURE, Case, Discrepancy, ProjectedSURE
 from measurand.operators import Identity, Mask
 from measurand.priors import TotalVariation
 from measurand.solvers import FISTA
 from measurand.tensors import generators
+from measurand.tuning.objectives import PSNR, SURE, Case, Discrepancy, ProjectedSURE
 
 
 def picture(n=24):

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import operators, samplers, solvers
-from .data.arrays import split_key
-from .data.files import read_array
-from .measurement import Measurement
-from .operators import LinearOperator
+from .. import operators, samplers, solvers
+from ..data.arrays import split_key
+from ..data.files import read_array
+from ..measurement import Measurement
+from ..operators import LinearOperator
 
 __all__ = ["build", "files_of", "fitted", "is_sampler", "methods", "read_tensor", "twins"]
 

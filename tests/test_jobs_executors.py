@@ -13,8 +13,8 @@ import pytest
 import torch
 from jobs import begun, files_for, job_on, results
 
-from measurand.batch import run
-from measurand.executors import Loop, Pool, Ray, Slurm, executors
+from measurand.jobs.batch import run
+from measurand.jobs.executors import Loop, Pool, Ray, Slurm, executors
 
 HERE = Path(__file__).resolve().parent
 
@@ -97,8 +97,11 @@ def when_begun(job, count, process):
 
 
 def gone(pid):
+    """Whether a process is dead with all of its threads: the last one closes its files."""
+    process = Path(f"/proc/{pid}")
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        dead = (process / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        return dead and len(list((process / "task").iterdir())) < 2
     except OSError:
         return True
 
@@ -168,8 +171,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 if __name__ == "__main__":
     from jobs import job_on
-    from measurand.batch import run
-    from measurand.executors import Pool
+    from measurand.jobs.batch import run
+    from measurand.jobs.executors import Pool
     job = job_on(sys.argv[2], sys.argv[3], seconds=0.1)
     job.open()
     assert all(o.status in ("new", "kept") for o in run(job, Pool(2)))
@@ -190,7 +193,7 @@ def test_submitit_gives_the_bits_of_a_loop_and_survives_a_job(tmp_path, monkeypa
 
 def test_a_preempted_job_goes_on_with_the_same_scans(tmp_path):
     submitit = pytest.importorskip("submitit", reason="submitit is not installed: extra 'slurm'")
-    from measurand.executors import _Part
+    from measurand.jobs.executors import _Part
 
     job = job_on(files_for(tmp_path / "in", 2))
     again = _Part(job.task).checkpoint(list(job.scans))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from measurand import operators, samplers, solvers
-from measurand.arguments import build, fitted, is_sampler, kebab, methods, read_tensor, twins
+from measurand.jobs.arguments import build, fitted, is_sampler, kebab, methods, read_tensor, twins
 from measurand.operators import LinearOperator
 from measurand.solvers import HQS
 

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from .files import claimed, flush, sha256_file, write_atomic
+from ..files import claimed, publish, sha256_file, write_atomic
 from .manifest import Scan
 
 __all__ = ["Outcome", "Restore", "Task", "Work", "forget", "scan_seed"]
@@ -104,7 +103,8 @@ class Task:
                     "outputs": _sizes(stage),
                 }
                 write_atomic(stage / "run.json", json.dumps(record, indent=1) + "\n")
-                _publish(stage, self.out / scan.name, partial / "replaced")
+                _check_free(self.out / scan.name)
+                publish(stage, self.out / scan.name, partial / "replaced")
                 return _outcome(scan, "new", record)
         except Exception as error:  # whatever is wrong with one scan, the others go on
             return Outcome(scan.name, "failed", _said(error))
@@ -142,24 +142,10 @@ def forget() -> None:
     _ready.cache_clear()
 
 
-def _publish(stage: Path, folder: Path, aside: Path) -> None:
-    """Makes a filled folder the result of its scan, in the place of an older one of ours."""
-    for path in [*stage.rglob("*"), stage]:
-        flush(path)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        if _record(folder) is None and any(folder.iterdir()):
-            raise FileExistsError(
-                f"{folder}: exists, and is no result of a job; nothing is written"
-            )
-        os.replace(folder, aside)  # from here to the next replacement there is no result
-    try:
-        os.replace(stage, folder)
-    except OSError:
-        if aside.exists():
-            os.replace(aside, folder)
-        raise
-    flush(folder.parent)
+def _check_free(folder: Path) -> None:
+    """Raise a `FileExistsError` unless a folder is new, empty, or an older result of ours."""
+    if folder.exists() and _record(folder) is None and any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: exists, and is no result of a job; nothing is written")
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

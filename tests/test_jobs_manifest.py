@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measurand.manifest import Scan, is_many, read_manifest, scans_in, shard, shard_named
+from measurand.jobs.manifest import Scan, is_many, read_manifest, scans_in, shard, shard_named
 
 
 @pytest.fixture

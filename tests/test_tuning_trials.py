@@ -10,13 +10,13 @@ from scipy.optimize import brentq, minimize_scalar
 
 from measurand.measurement import Measurement
 from measurand.noises import Gaussian
-from measurand.objectives import SURE, Discrepancy
 from measurand.operators import Identity
 from measurand.priors import TotalVariation
 from measurand.samplers import DiffPIR
 from measurand.solvers import ADMM, FISTA, HQS, PGM, Constant
 from measurand.tensors import generators
-from measurand.tune import tune
+from measurand.tuning.objectives import SURE, Discrepancy
+from measurand.tuning.trials import tune
 
 
 @dataclass(frozen=True)

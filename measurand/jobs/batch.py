@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from .files import claimed, sha256, write_atomic
+from ..files import claimed, sha256, write_atomic
 from .manifest import Scan
 from .task import Outcome, Task, Work
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from test_cli import files, picture, run, tiny
 
-from measurand.arguments import files_of, twins
-from measurand.manifest import Scan
-from measurand.reconstruction import Reconstruction
+from measurand.jobs.arguments import files_of, twins
+from measurand.jobs.manifest import Scan
+from measurand.jobs.reconstruction import Reconstruction
 from measurand.samplers import DiffPIR
 from measurand.solvers import FISTA
 
@@ -134,7 +134,7 @@ def test_twins_travel(here):
 
 
 def test_operators_and_priors_are_made_once_for_files_alike(here, monkeypatch):
-    from measurand import reconstruction
+    from measurand.jobs import reconstruction
 
     built, loaded = [], []
     fitted, prior_loaded = reconstruction.fitted, reconstruction.prior_loaded

@@ -11,11 +11,11 @@ from dataclasses import replace
 import pytest
 from jobs import begun, files_for, job_on, results
 
-from measurand.batch import Job, failures, run, summary, table
-from measurand.executors import Loop
 from measurand.files import claimed
-from measurand.manifest import shard
-from measurand.task import Outcome
+from measurand.jobs.batch import Job, failures, run, summary, table
+from measurand.jobs.executors import Loop
+from measurand.jobs.manifest import shard
+from measurand.jobs.task import Outcome
 
 
 def test_a_rerun_does_what_is_missing(tmp_path):

@@ -1,40 +1,46 @@
 """One measurement in, one folder of results out: what a reconstruction is made of.
 
-`restore` runs a method and keeps time and count; `staged` is a folder that appears when everything
-in it is written; `priors_for` makes a named prior fit the images of an operator, and says how.
+`restore` runs a method and keeps time and count; `prior_for` makes a named prior fit the images of
+an operator, and says how; `variation_weight` is the weight of total variation where none is named.
 The noise of draw i comes from (seed, i), so draws may be made a few at a time.
 """
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
 
+from ..checkpoints import known_priors, load_prior
+from ..files import sha256_file
+from ..measurement import Measurement
+from ..priors.denoiser import Counted, Denoiser, Rescaled, Tiled
+from ..priors.grey import Grey
+from ..priors.variation import TotalVariation
+from ..schedules import Step
+from ..solvers.levels import noise_in_image
+from ..tensors import generators
 from .arguments import is_sampler
-from .checkpoints import known_priors, load_prior
-from .files import flush, sha256_file
-from .measurement import Measurement
-from .operators import LinearOperator
-from .priors.denoiser import Counted, Rescaled, Tiled
-from .priors.grey import Grey
-from .priors.variation import TotalVariation
-from .schedules import Step
-from .tensors import generators
 
-__all__ = ["Restored", "bar", "facts", "prior_for", "prior_loaded", "restore", "staged"]
+__all__ = [
+    "Restored",
+    "bar",
+    "facts",
+    "prior_for",
+    "prior_loaded",
+    "restore",
+    "suited",
+    "variation_weight",
+]
 
 TV = "total-variation"
 
@@ -86,8 +92,11 @@ def restore(
     Returns:
         The estimate, the draws, and what they cost.
     Raises:
+        ValueError: No draw is asked for.
         FloatingPointError: The method returned values that are NaN or infinite.
     """
+    if draws < 1:
+        raise ValueError(f"restore: got draws = {draws}, wanted at least 1")
     counted = Counted(prior) if hasattr(prior, "denoise") else None
     used = counted or prior
     device = measurement.y.device
@@ -175,18 +184,17 @@ def prior_loaded(name: str, device: str | torch.device = "cpu") -> Loaded:
 
 def prior_for(
     name: str | Loaded,
-    operator: LinearOperator,
-    sigma: float,
+    measurement: Measurement,
     *,
     device: str | torch.device = "cpu",
     tile: int = 512,
 ) -> tuple[Any, dict[str, Any], list[str]]:
-    """A prior fitted to the images of an operator.
+    """A prior fitted to the images behind a measurement.
 
     Args:
         name: The name of a prior, or what `prior_loaded` made of it.
-        operator: Says the shape and the kind of the images.
-        sigma: Noise level, from which the weight of total variation follows: `0.1 / sigma`.
+        measurement: Says the shape and the kind of the images, and by `variation_weight` the
+            weight of total variation where none is named.
         device: Where the network runs, if it is yet to be loaded.
         tile: Images larger than this are denoised in overlapping tiles of this size, in pixels.
     Returns:
@@ -195,8 +203,9 @@ def prior_for(
     notes: list[str] = []
     loaded = name if isinstance(name, Loaded) else prior_loaded(name, device)
     network, record = loaded.prior, loaded.record
+    operator = measurement.operator
     if network is None:
-        network = TotalVariation(weight=0.1 / max(sigma, 1e-3))
+        network = TotalVariation(weight=variation_weight(measurement))
     if isinstance(network, TotalVariation):
         return network, {"name": TV, "weight": network.weight}, notes
     prior: Any = network
@@ -226,40 +235,35 @@ def prior_for(
     return prior, record, notes
 
 
-@contextmanager
-def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to fill: its files appear in `folder` when the block ends without an error.
+def variation_weight(measurement: Measurement) -> float:
+    """The weight of total variation where nobody says one: `0.1 / s`.
+
+    s is the noise as it stands in the image, `sigma / (||A|| sqrt(max(1, n/m)))` for n unknowns
+    and m data (`solvers.noise_in_image`), and at least 0.001. Of `nll + weight TV` the first part
+    grows as 1 / s^2 and the second is in units of the image, so that a weight in 1 / s has the
+    same meaning for a blur, missing pixels, a block average and a tomograph, whatever the units of
+    A and of the data. Of 54 problems on 64 x 64 pictures (two
+    blurs, 30 and 70 % of the pixels missing, two x 4 reductions, tomography with 22, 60 and 180
+    views; two noise levels) 43 come within 0.5 dB of what the best weight gives, and all lose
+    0.4 dB on average. Well-posed data with little noise want less, plain denoising wants more.
 
     Args:
-        folder: The final folder; created, or its files of the same names replaced.
+        measurement: What was seen, with Gaussian noise.
     """
-    folder = Path(folder).absolute()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise PermissionError(13, "read-only, or not a folder")
-        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise OSError(
-            f"cannot write results to {folder}: {error.strerror}; choose another folder with --out"
-        ) from error
-    try:
-        yield stage
-        mask = os.umask(0)
-        os.umask(mask)
-        stage.chmod(0o777 & ~mask)
-        if not folder.exists():
-            os.replace(stage, folder)
-        else:
-            for file in sorted(stage.rglob("*")):
-                target = folder / file.relative_to(stage)
-                if file.is_dir():
-                    target.mkdir(exist_ok=True)
-                else:
-                    os.replace(file, target)
-        flush(folder.parent)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    return 0.1 / max(noise_in_image(measurement), 1e-3)
+
+
+def suited(method: Any, prior: Any) -> None:
+    """Raise a `ValueError` where a method asks for a denoiser and the prior is total variation.
+
+    Such a method says so in the type of its argument `prior`.
+    """
+    wanted = get_type_hints(type(method).__call__).get("prior")
+    if isinstance(prior, TotalVariation) and wanted is Denoiser:
+        raise ValueError(
+            f"--prior {TV}: {type(method).__name__} wants a Denoiser, and total variation has a "
+            "proximal map only; use --method fista"
+        )
 
 
 @contextmanager

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from measurand.arguments import methods
+from measurand.jobs.arguments import methods
 from measurand.nets import ConvUNet
 from measurand.priors import ClosedFormTotalVariation, TotalVariation
 from measurand.samplers import DAPS, HeunSDE, PnPDM
-from measurand.settings import (
+from measurand.solvers import ADMM, FISTA, HQS, PGM, RED, Annealed, Constant, GradientRED
+from measurand.tuning.settings import (
     Setting,
     Settings,
     changed,
@@ -19,7 +20,6 @@ from measurand.settings import (
     space,
     write_settings,
 )
-from measurand.solvers import ADMM, FISTA, HQS, PGM, RED, Annealed, Constant, GradientRED
 
 WANTED = {
     "PGM": {"steps"},

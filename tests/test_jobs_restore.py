@@ -1,0 +1,73 @@
+"""What a reconstruction is made of: the default weight, who takes which prior."""
+
+import pytest
+import torch
+
+from measurand.jobs.restore import restore, suited, variation_weight
+from measurand.measurement import Measurement
+from measurand.metrics import psnr
+from measurand.noises import Gaussian
+from measurand.operators import BlockAverage, GaussianBlur, Mask, ParallelCT, even_angles
+from measurand.priors import TotalVariation
+from measurand.samplers import DiffPIR
+from measurand.solvers import FISTA, HQS, PGM
+from measurand.tensors import generators
+
+
+def discs(n):
+    """A few flat discs, with shape (1, 1, n, n) in [-1, 1]."""
+    i, j = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
+    x = torch.full((n, n), -1.0)
+    for top, left, radius, value in ((0.5, 0.5, 0.4, 0.0), (0.4, 0.6, 0.15, 0.8)):
+        x[(i - top * n) ** 2 + (j - left * n) ** 2 < (radius * n) ** 2] = value
+    return x[None, None]
+
+
+def problem(operator, sigma):
+    x = discs(operator.in_shape[-1])
+    y = Gaussian(sigma)(operator(x), generators(0, 1))
+    return Measurement(operator, Gaussian(sigma), y), x
+
+
+def test_the_weight_of_total_variation_knows_the_units_of_the_operator():
+    m, _ = problem(GaussianBlur((1, 24, 24), 1.6), 0.04)
+    assert variation_weight(m) == pytest.approx(2.5, rel=1e-4)
+    m, _ = problem(Mask((1, 24, 24), (torch.arange(24) % 2).expand(1, 24, 24)), 0.04)
+    assert variation_weight(m) == pytest.approx(2.5, rel=1e-4)
+    m, _ = problem(BlockAverage((1, 24, 24), 4), 0.01)
+    assert variation_weight(m) == pytest.approx(10.0, rel=1e-4)
+    weights = []
+    for pixel in (1.0, 0.1):  # the same tomograph, in pixels and in units ten times as long
+        operator = ParallelCT((1, 24, 24), even_angles(8), pixel=pixel, spacing=pixel)
+        weights.append(variation_weight(problem(operator, 0.5 * pixel)[0]))
+    assert weights[0] == pytest.approx(weights[1], rel=1e-3) and weights[0] > 3
+    m, _ = problem(GaussianBlur((1, 24, 24), 1.6), 1e-9)
+    assert variation_weight(m) == pytest.approx(100.0)
+
+
+def test_the_weight_suits_sparse_tomography():
+    m, x = problem(ParallelCT((1, 48, 48), even_angles(20)), 0.5)
+
+    def quality(weight):
+        found = FISTA(steps=60)(m, TotalVariation(weight=weight, tol=1e-3))
+        return float(psnr(found, x, data_range=2.0))
+
+    found = quality(variation_weight(m))
+    assert found > quality(0.1 / 0.5) + 3
+    assert found > max(quality(f * variation_weight(m)) for f in (0.1, 10.0))
+
+
+def test_who_can_use_total_variation():
+    tv = TotalVariation(weight=1.0)
+    for method in (FISTA(), PGM()):
+        suited(method, tv)
+    for method in (HQS(), DiffPIR()):
+        with pytest.raises(ValueError, match=f"{type(method).__name__} wants.*--method fista"):
+            suited(method, tv)
+        suited(method, object())
+
+
+def test_no_draw_is_no_result():
+    m, _ = problem(GaussianBlur((1, 8, 8), 1.0), 0.1)
+    with pytest.raises(ValueError, match="draws = 0, wanted at least 1"):
+        restore(m, TotalVariation(weight=1.0), FISTA(steps=1), draws=0)
