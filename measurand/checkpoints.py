@@ -157,7 +157,7 @@ def load_prior(
     """Returns a trained prior: one that ships with the package, or a file.
 
     Args:
-        name: "natural-color" for the newest version, "natural-color@1" for a fixed one, or the
+        name: "natural-color" for the newest version, "natural-color@2" for a fixed one, or the
             path of a `.safetensors` file.
         device: Where it runs.
         dtype: Precision of the network; None is bfloat16 where the device has units for it and

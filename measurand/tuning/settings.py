@@ -13,7 +13,7 @@ A settings file is JSON, to be read and written by people too. Only `method` is 
 field that is left out has its default:
 
     {"method": {"class": "HQS", "steps": 24, "weight": 0.31, "levels": {"class": "Annealed",
-     "high": 0.15}}, "prior": {"name": "natural-color@1"}, "tuned": {"anything": "worth keeping"}}
+     "high": 0.15}}, "prior": {"name": "natural-color@2"}, "tuned": {"anything": "worth keeping"}}
 """
 
 import json
