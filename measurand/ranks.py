@@ -35,6 +35,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
+        meet()  # who leaves first must not cut off the others
     finally:
         dist.destroy_process_group()
 
