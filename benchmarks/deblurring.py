@@ -54,14 +54,19 @@ REFERENCE = {
     "DPIR with FFDNet, 8 steps, first 6": (30.42, 29.83, 27.49, 24.58),
     "FISTA with TV, first 6": (26.79, 26.36, 26.55, 24.15),
 }
-LEARNED: dict[str, Method] = {"HQS": HQS(), "HQS 8": HQS(steps=8), "ADMM": ADMM(), "RED": RED()}
+LEARNED: dict[str, Method] = {
+    "HQS": HQS(),
+    "HQS 24": HQS(steps=24),
+    "ADMM": ADMM(),
+    "RED": RED(),
+}
 
 HIGHS = (20 / 255, 49 / 255, 100 / 255)
 LOWS = (0.5, 0.7, 1.0, 1.4)
 WEIGHTS = (0.1, 0.15, 0.23, 0.35, 0.5, 0.7, 1.0)
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "HQS": {"weight": WEIGHTS, "low": LOWS, "high": HIGHS, "steps": (8, 16, 24, 40)},
-    "HQS 8": {"weight": WEIGHTS, "low": LOWS, "high": HIGHS},
+    "HQS 24": {"weight": WEIGHTS, "low": LOWS, "high": HIGHS},
     "ADMM": {"weight": WEIGHTS, "low": LOWS, "high": HIGHS, "steps": (16, 24, 40)},
     "RED": {"weight": WEIGHTS, "level": (0.5, 1.0, 1.5, 2.0), "steps": (30, 60, 100)},
     "TV": {"weight": (1.5, 2.5, 4.0, 6.0, 10.0, 16.0)},

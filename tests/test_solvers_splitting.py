@@ -242,4 +242,4 @@ def test_wrong_input_is_refused_with_a_name(method):
 
 def test_all_are_named_in_the_package():
     assert {"ADMM", "HQS", "Annealed", "Constant"} <= set(solvers.__all__)
-    assert "steps=24" in repr(HQS()) and "high=0.19" in repr(HQS())
+    assert "steps=8" in repr(HQS()) and "high=0.19" in repr(HQS())
