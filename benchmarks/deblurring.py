@@ -220,12 +220,17 @@ def evaluate(prior: Denoiser | None, x: Tensor, args: argparse.Namespace) -> Non
 def join(names: list[str], output: str) -> None:
     """One results file of several, made at the same time for other kernels or methods."""
     parts = [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
-    found = {(r["kernel"], r["method"]): r for part in parts for r in part["rows"]}
+    found = {
+        (row["kernel"], row["method"]): {**row, "images": part["images"]}
+        for part in reversed(parts)
+        for row in part["rows"]
+    }
     rows = list(found.values())
     rows.sort(key=lambda row: (list(TV_WEIGHTS).index(row["kernel"]), row["method"]))
     by_method: dict[str, list[float]] = {}
     for row in rows:
-        by_method.setdefault(row["method"], []).append(row["psnr"])
+        label = f"{row['method']}, {row['images']} images"
+        by_method.setdefault(label, []).append(row["psnr"])
     means = {k: round(statistics.mean(v), 3) for k, v in by_method.items() if len(v) == 4}
     print(write(output, {**parts[0], "rows": rows, "mean over kernels": means}))
     for name in names:
