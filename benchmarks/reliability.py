@@ -26,7 +26,7 @@ def main() -> None:
         report = Path(folder) / "report.xml"
         subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "--slow", "-m", "slow",
-             f"--junitxml={report}", *files]
+             "-o", "junit_family=xunit1", f"--junitxml={report}", *files]
         )  # fmt: skip
         cases = ET.parse(report).getroot().iter("testcase")
     rows = []
