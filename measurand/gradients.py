@@ -91,7 +91,7 @@ class Gradients:
                 losses = torch.cat((losses, more))
                 torch._foreach_add_(total, gradients)
             return losses, total
-        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             if most == 1:

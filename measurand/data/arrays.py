@@ -191,6 +191,14 @@ def _choose(name: str, key: str | None, names: list[str]) -> str:
 
 
 def all_finite(path: Path | str, samples: np.ndarray) -> None:
+    """Checks that no sample is NaN or infinite.
+
+    Args:
+        path: The file, for the message.
+        samples: What it holds.
+    Raises:
+        UnreadableFile: Some are; the message says how many.
+    """
     bad = np.size(samples) - int(np.isfinite(samples).sum())
     if bad:
         raise UnreadableFile(f"{path}: {bad} of {np.size(samples)} samples are NaN or infinite")

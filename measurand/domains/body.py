@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.collection import images
-from .material import Material, Paths, central, from_files
+from .material import OfFiles
 
 __all__ = ["Body"]
 
 
 @dataclass(frozen=True)
-class Body:
+class Body(OfFiles):
     """Slices x = 2 (HU - low) / (high - low) - 1, clipped to [-1, 1].
 
     The map is affine inside the window, so that attenuation `mu = mu_water (1 + HU / 1000)` is
@@ -36,14 +36,6 @@ class Body:
     @property
     def facts(self) -> dict[str, Any]:
         return {"units": "HU, [low, high] to [-1, 1]", "window": list(self.window)}
-
-    def open(
-        self, data: Paths, held_out: Paths, *, seed: int, device: torch.device, skip_bad: bool
-    ) -> Material:
-        return from_files(self, data, held_out, seed=seed, device=device, skip_bad=skip_bad)
-
-    def look(self, path: Path, under: str = "") -> list[Tensor]:
-        return central(self, self.read(path, under))
 
     def read(self, path: Path, under: str, skip_bad: bool = False) -> list[NDArray[Any]]:
         found = images(path, under=under, skip_bad=skip_bad).images

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.collection import images
-from .material import Material, Paths, central, from_files
+from .material import OfFiles
 
 __all__ = ["Brain", "smooth_phase"]
 
 
 @dataclass(frozen=True)
-class Brain:
+class Brain(OfFiles):
     """Complex slices with a 99.5 % quantile of the magnitude of one.
 
     Args:
@@ -41,14 +41,6 @@ class Brain:
     @property
     def facts(self) -> dict[str, Any]:
         return {"units": "complex, 99.5 % quantile of the magnitude of a slice is 1"}
-
-    def open(
-        self, data: Paths, held_out: Paths, *, seed: int, device: torch.device, skip_bad: bool
-    ) -> Material:
-        return from_files(self, data, held_out, seed=seed, device=device, skip_bad=skip_bad)
-
-    def look(self, path: Path, under: str = "") -> list[Tensor]:
-        return central(self, self.read(path, under))
 
     def read(self, path: Path, under: str, skip_bad: bool = False) -> list[NDArray[np.float16]]:
         """Returns slices as (H, W, 3): magnitude, and cosine and sine of their own phase."""

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.photos import pictures
-from .material import Material, Paths, central, from_files
+from .material import OfFiles
 
 __all__ = ["Faces"]
 
 
 @dataclass(frozen=True)
-class Faces:
+class Faces(OfFiles):
     """Square colour pictures in [-1, 1], shrunk as a whole to one size.
 
     Args:
@@ -25,21 +25,12 @@ class Faces:
 
     side: int = 64
     channels = 3
+    turn = False
     dtype = torch.float32
 
     @property
     def facts(self) -> dict[str, Any]:
         return {"units": "8-bit samples u as u / 127.5 - 1", "side": self.side}
-
-    def open(
-        self, data: Paths, held_out: Paths, *, seed: int, device: torch.device, skip_bad: bool
-    ) -> Material:
-        return from_files(
-            self, data, held_out, seed=seed, device=device, skip_bad=skip_bad, turn=False
-        )
-
-    def look(self, path: Path, under: str = "") -> list[Tensor]:
-        return central(self, self.read(path, under))
 
     def read(self, path: Path, under: str, skip_bad: bool = False) -> list[NDArray[np.uint8]]:
         return [self.whole(x) for x in pictures(path, under=under, skip_bad=skip_bad)]

@@ -5,10 +5,11 @@ A new domain is one file here: a frozen dataclass that says what its images are 
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..data.crops import Crops
 
-__all__ = ["Domain", "Material", "OfFiles", "central", "from_files", "generator_of"]
+__all__ = ["Domain", "Material", "OfFiles", "central", "generator_of"]
 
 Paths = Sequence[str | os.PathLike[str]]
 Images = list[NDArray[Any]]
@@ -84,58 +85,50 @@ class Domain(Protocol):
         ...
 
 
-class OfFiles(Protocol):
-    """The part of a domain of files that `from_files` and `central` need."""
+class OfFiles(ABC):
+    """A domain whose images are read from files: random crops, each symmetry as likely as another.
 
-    def read(self, path: Path, under: str, skip_bad: bool) -> Images:
+    What is left to say is how files are read, and what a stored sample means.
+    """
+
+    turn: ClassVar[bool] = True  # whether crops are turned by quarters, and not only mirrored
+
+    @abstractmethod
+    def read(self, path: Path, under: str, skip_bad: bool = False) -> Images:
         """Returns the images of some files as they are stored, each (H, W) or (H, W, C)."""
-        ...
 
+    @abstractmethod
     def image(self, stored: Tensor, generator: torch.Generator | None) -> Tensor:
         """Returns stored crops (n, C, h, w) as images, augmented where there is a generator."""
-        ...
 
+    def look(self, path: Path, under: str = "") -> list[Tensor]:
+        """Returns the images of some files as a network sees them; see `Domain.look`."""
+        return central(self, self.read(path, under))
 
-def from_files(
-    domain: OfFiles,
-    data: Paths,
-    held_out: Paths,
-    *,
-    seed: int,
-    device: torch.device,
-    skip_bad: bool,
-    turn: bool = True,
-) -> Material:
-    """Returns random crops of files, and up to 16 held-out images, spread over all there are.
+    def open(
+        self, data: Paths, held_out: Paths, *, seed: int, device: torch.device, skip_bad: bool
+    ) -> Material:
+        """Returns the images of some files to train on, and up to 16 spread over those held out.
 
-    Args:
-        domain: Reads files, and makes images of what they store.
-        data: See `Domain.open`; so for the others.
-        held_out: Further files to hold out.
-        seed: Chooses the crops and augmentations.
-        device: Where the pixels lie.
-        skip_bad: Leave out files that cannot be read.
-        turn: Crops are turned by quarters, too, and not only mirrored.
-    Raises:
-        ValueError: The data hold no image.
-    """
-    training: Images = []
-    kept: Images = [x for path in held_out for x in domain.read(Path(path), "", skip_bad)]
-    for path in map(Path, data):
-        parted = path.is_dir() or path.suffix.lower() == ".zip"
-        found = domain.read(path, "train", skip_bad) if parted else []
-        training += found or domain.read(path, "", skip_bad)
-        kept += domain.read(path, "val", skip_bad) if found else []
-    if not training:
-        raise ValueError(f"{', '.join(str(path) for path in data)}: got no image to train on")
-    crops = Crops(training, seed=seed, turn=turn, device=device)
+        See `Domain.open`.
+        """
+        training: Images = []
+        kept: Images = [x for path in held_out for x in self.read(Path(path), "", skip_bad)]
+        for path in map(Path, data):
+            parted = path.is_dir() or path.suffix.lower() == ".zip"
+            found = self.read(path, "train", skip_bad) if parted else []
+            training += found or self.read(path, "", skip_bad)
+            kept += self.read(path, "val", skip_bad) if found else []
+        if not training:
+            raise ValueError(f"{', '.join(str(path) for path in data)}: got no image to train on")
+        crops = Crops(training, seed=seed, turn=self.turn, device=device)
 
-    def batch(step: int, n: int, size: int) -> Tensor:
-        return domain.image(crops(step, n, size), generator_of(seed, step, device))
+        def batch(step: int, n: int, size: int) -> Tensor:
+            return self.image(crops(step, n, size), generator_of(seed, step, device))
 
-    spread = kept[:: max(1, len(kept) // 16)][:16]
-    shown = (x.to(device) for x in central(domain, spread))
-    return Material(batch, tuple(shown), len(training))
+        spread = kept[:: max(1, len(kept) // 16)][:16]
+        shown = (x.to(device) for x in central(self, spread))
+        return Material(batch, tuple(shown), len(training))
 
 
 def central(domain: OfFiles, stored: Images, size: int = 256) -> list[Tensor]:

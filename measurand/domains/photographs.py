@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.photos import pictures
-from .material import Material, Paths, central, from_files
+from .material import OfFiles
 
 __all__ = ["Photographs", "luminance"]
 
 
 @dataclass(frozen=True)
-class Photographs:
+class Photographs(OfFiles):
     """Photographs in [-1, 1]: x = u / 127.5 - 1 of the 8-bit samples u.
 
     Args:
@@ -33,14 +33,6 @@ class Photographs:
     @property
     def facts(self) -> dict[str, Any]:
         return {"units": "8-bit samples u as u / 127.5 - 1" + ", luminance" * self.grey}
-
-    def open(
-        self, data: Paths, held_out: Paths, *, seed: int, device: torch.device, skip_bad: bool
-    ) -> Material:
-        return from_files(self, data, held_out, seed=seed, device=device, skip_bad=skip_bad)
-
-    def look(self, path: Path, under: str = "") -> list[Tensor]:
-        return central(self, self.read(path, under))
 
     def read(self, path: Path, under: str, skip_bad: bool = False) -> list[NDArray[np.uint8]]:
         found = pictures(path, under=under, skip_bad=skip_bad)
