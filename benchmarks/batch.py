@@ -118,7 +118,7 @@ def measure(folder: Path, scratch: Path) -> list[dict[str, float]]:
 
 def default_scan(folder: Path, scratch: Path) -> float:
     """CPU time of one scan with the defaults of the command line."""
-    how = replace(HOW, method=HQS())
+    how = replace(HOW, method=HQS(steps=24))
     scans = scans_in(folder)
     restorer = how.ready()
     times = []

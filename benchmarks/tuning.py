@@ -75,12 +75,12 @@ def problems(data: Path) -> dict[str, Problem]:
 
     return {
         "motion deblurring": Problem(
-            Blur(shape, kernel), 0.04, HQS(), network, photos, ((PSNR(), None), *blind)
+            Blur(shape, kernel), 0.04, HQS(steps=24), network, photos, ((PSNR(), None), *blind)
         ),
         "missing pixels": Problem(
             Mask(shape, random_mask(shape, 0.7)),
             0.04,
-            HQS(),
+            HQS(steps=24),
             network,
             photos,
             ((PSNR(), None), *blind),
