@@ -32,7 +32,16 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    store, own, world = next(iter(dist.rendezvous("env://")))
+    # torchrun keeps one store over its restarts: without a prefix of their own, new processes
+    # would read the addresses that dead ones have left there
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore(f"{attempt} of {world}", store),
+        rank=own,
+        world_size=world,
+    )
     try:
         yield device
         meet()  # who leaves first must not cut off the others

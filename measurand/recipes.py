@@ -29,6 +29,7 @@ from .ema import EMA
 from .files import sha256, write_atomic
 from .journal import Journal
 from .nets import ConvUNet
+from .nets.transfer import transfer
 from .priors.edm import EDMDenoiser, edm_loss, fast_dtype, lognormal_sigma
 from .quality import denoising_psnr
 from .ranks import joined, rank
@@ -181,7 +182,7 @@ def train_recipe(
         time_budget: seconds to train.
         device: Where to train.
         resume: Go on from the state in `out`.
-        init: Prior to start from, by name or path.
+        init: Prior to start from, by name or path; its channels may differ, see `nets.transfer`.
         workers: Threads on a CPU, one part of the batch each.
         micro: Most images differentiated at once; None for as many as fit into the memory.
         save_every: Seconds between states.
@@ -204,7 +205,7 @@ def train_recipe(
         )
         prior = new_prior(recipe)
         if init is not None:
-            prior.net.load_state_dict(load_prior(init, dtype=torch.float32).net.state_dict())
+            transfer(load_prior(init, dtype=torch.float32).net, prior.net)
         prior.to(own).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         averages = [EMA(prior, width) for width in recipe.widths_ema]
         precision = fast_dtype(own)

@@ -105,7 +105,7 @@ def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on(tmp_path, undisturbe
     assert all(torch.equal(v, net(undisturbed, 0)[k]) for k, v in net(tmp_path, 1).items())
 
 
-@pytest.mark.parametrize("kills", [pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_dead_rank_is_started_again_and_nothing_is_lost(tmp_path, undisturbed, kills, injected):
     injected("12: death of a rank in training", kills)
     for k in range(kills):
