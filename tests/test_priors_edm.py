@@ -173,3 +173,22 @@ def test_levels_above_the_trained_ones_are_seen_at_the_highest():
     assert torch.allclose(prior.denoise(1e4 * n, 1e4), at_top, atol=1e-3)
     both = prior.denoise(torch.cat((80 * n, 1e4 * n)), torch.tensor([80.0, 1e4]))
     assert torch.allclose(both[1:], at_top, atol=1e-3)
+
+
+def test_a_loss_far_beyond_that_of_answering_zero_counts_by_its_logarithm():
+    class Loud(torch.nn.Module):
+        def __init__(self, gain):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor(gain))
+
+        def forward(self, x, c):
+            return self.gain * x
+
+    batch = {"x": torch.zeros(1, 1, 64, 64), "sigma": torch.tensor([80.0])}
+    batch["noise"] = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    power = float(batch["noise"].square().mean())
+    for gain, factor in ((1.5, 1.0), (100.0, 4 / (1e4 * power))):
+        net = Loud(gain)
+        loss = edm_loss(EDMDenoiser(net, channels=1), batch)
+        loss.sum().backward()
+        assert float(net.gain.grad) == pytest.approx(2 * gain * power * factor, rel=1e-2)

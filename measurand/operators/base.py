@@ -224,6 +224,11 @@ class LinearOperator(nn.Module, ABC):
             one = self[0]
             return hutchinson_trace(one.gram, one.blank_input())
 
+    @cached_property
+    def traces(self) -> list[float]:
+        """`tr(A^H A) / n` of each operator of the batch."""
+        return [self[i].trace_gram() for i in range(self.batch)]
+
     # -- tensors and batches -------------------------------------------------------------------
 
     @property
@@ -262,7 +267,7 @@ class LinearOperator(nn.Module, ABC):
 
     def _forget(self) -> None:
         """Drop what was computed for other items."""
-        for name in ("norm", "norms"):
+        for name in ("norm", "norms", "traces"):
             self.__dict__.pop(name, None)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -511,6 +516,9 @@ class Scaled(_Wrapping):
     @cached_property
     def norm(self) -> float:
         return abs(self.factor) * self.inner[0].norm
+
+    def trace_gram(self) -> float:
+        return self.factor**2 * self.inner[0].trace_gram()
 
     @classmethod
     def example(cls) -> Self:

@@ -135,6 +135,10 @@ def edm_loss(prior: EDMDenoiser, batch: Mapping[str, Tensor]) -> Tensor:
 
     loss = (sigma^2 + s^2) / (sigma s)^2 mean |D(x + sigma n, sigma) - x|^2
 
+    A network that answers 0 has a loss of about 1. Beyond 4 a loss l counts as 4 + 4 ln(l / 4):
+    at rarely seen levels a network without normalisation can answer with numbers in the hundreds,
+    and one such item must not drown the gradient of all others.
+
     Args:
         prior: The denoiser.
         batch: "x" images (B, C, H, W), "sigma" levels (B,), "noise" of x's shape, standard
@@ -144,7 +148,8 @@ def edm_loss(prior: EDMDenoiser, batch: Mapping[str, Tensor]) -> Tensor:
     level = per_item(sigma, x)
     error = to_channels(prior(x + level * batch["noise"], sigma, batch.get("condition")) - x)
     weight = (sigma**2 + s**2) / (sigma * s) ** 2
-    return weight * error.square().flatten(1).mean(1)
+    loss = weight * error.square().flatten(1).mean(1)
+    return torch.where(loss > 4, 4 + 4 * (loss.clamp_min(4) / 4).log(), loss)
 
 
 def lognormal_sigma(

@@ -1,0 +1,316 @@
+r"""Diff-Unfolding: a posterior score whose layers are the steps of an optimisation method.
+
+A measurement `y = A x + s_y n1` and a noisy image `x_t = x + s_t n2` are independent given x, so
+that the score of the noisy posterior is its denoiser (Tweedie, with y),
+
+    grad log p(x_t | y) = (E[x | x_t, y] - x_t) / s_t^2.
+
+The network below computes E[x | x_t, y]. With R = -log p(x) the law behind it is
+
+    -log p(x | x_t, y) = G(x) + R(x),   G = ||y - A x||^2 / (2 s_y^2) + ||x - x_t||^2 / (2 s_t^2),
+
+and of these only R is learnt: G is physics, and has a proximal map in closed form or by conjugate
+gradients. An optimisation method of K steps in which the proximal map of R is a denoiser D(v, r)
+is then a network whose weights know images and nothing of A. Trained on some operators it serves
+others: swap the measurement. For a Gaussian prior the fixed point of two of the methods is E itself:
+
+    UnfoldedDR     Douglas-Rachford      x = prox_G(u, r),  v = x + beta (x - u),
+                                         z = D(v, r),       u <- u + alpha (z - x)
+    UnfoldedPGM    proximal gradient     z = D(u - m grad G(u), sqrt(m)),   u <- z
+    UnfoldedHQS    half-quadratic        z = D(prox_G(u, r), r),            u <- z     (biased)
+
+    r = (s_t^-2 + rho^-2)^-1/2,   rho = r_inf exp(1.5 tanh h_k),   r_inf = 0.7 s_data
+
+with h_k a small network of (ln s_t, ln s_y, ln tr(A^H A)/n) that starts at zero, alpha in (0, 1.5)
+and beta in (0, 1). All start at `u = argmin G + ||x - mean||^2 / (2 s_data^2)`: without the last
+term the null space of A would hold noise of the level s_t. A denoiser sees (v, r) and nothing
+else; that is what makes the swap possible.
+
+Training is score matching over many operators (`posterior_loss`),
+
+    E  lambda(s_t) e^-w ||z_K - x||^2 / n + w,      lambda = (s_t^2 + s_data^2) / (s_t s_data)^2,
+
+where w is a learned logarithm of the error to expect: how much y tells differs between problems.
+
+Deviations. The paper's scheme, number of steps, backbone and weights are not public; everything
+beside the identity above is ours. w sees what h_k sees and not the name of a task, so that it
+needs no list of tasks.
+
+References:
+    | Diff-Unfolding: A Model-Based Score Learning Framework for Inverse Problems (Wang et al., 2025)
+    | arXiv:2505.11393
+    | On the Douglas-Rachford Splitting Method and the Proximal Point Algorithm for Maximal Monotone
+      Operators (Eckstein & Bertsekas, 1992)
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..measurement import Measurement
+from ..noises import Gaussian
+from ..tensors import inner, per_item, to_channels
+
+__all__ = [
+    "Posterior",
+    "Unfolded",
+    "UnfoldedDR",
+    "UnfoldedHQS",
+    "UnfoldedPGM",
+    "posterior_loss",
+]
+
+FLOOR = 1e-3  # least noise of a measurement of norm one: below, the data step is ill-conditioned
+HEAVIEST = 1e4  # largest lambda, which grows as s_t^-2
+
+
+class Problem(NamedTuple):
+    """What G is made of, and the numbers that step sizes follow from.
+
+    Args:
+        x_t: Noisy image, (B, ...).
+        sigma: Its noise level s_t, (B,).
+        measurement: A measurement of norm one, with noise.
+        facts: ln s_t, ln s_y and ln tr(A^H A) / n, (B, 3).
+    """
+
+    x_t: Tensor
+    sigma: Tensor
+    measurement: Measurement
+    facts: Tensor
+
+    def prox(self, u: Tensor, r: Tensor) -> Tensor:
+        """Returns `argmin_x G(x) + ||x - u||^2 / (2 r^2)`, by merging the two anchors."""
+        own, near = per_item(self.sigma, u) ** -2, per_item(r, u) ** -2
+        w = own + near
+        return self.measurement.prox((own * self.x_t + near * u) / w, w.rsqrt().flatten())
+
+    def gradient(self, u: Tensor) -> Tensor:
+        """Returns the gradient of G."""
+        return self.measurement.gradient(u) + (u - self.x_t) / per_item(self.sigma, u) ** 2
+
+    @property
+    def lipschitz(self) -> Tensor:
+        """Returns the Lipschitz constant of the gradient, (B,)."""
+        return self.measurement.sigma**-2 + self.sigma**-2
+
+
+class Unfolded(nn.Module, ABC):
+    """E[x given x_t, y] by a fixed number of steps with a learned prior.
+
+    Differentiable in x_t, s_t and the weights, through the proximal maps of the data.
+
+    Args:
+        priors: Denoisers D(v, r), modules: one for all steps, or one for each.
+        depth: Number of steps K.
+        sigma_data: Standard deviation of the images.
+        mean: Mean of the images.
+        recompute: While training, keep only the images between steps and compute the rest again:
+            memory of one step instead of K, for a third more arithmetic.
+    """
+
+    def __init__(
+        self,
+        priors: Sequence[Any],
+        depth: int = 4,
+        *,
+        sigma_data: float = 0.5,
+        mean: float = 0.0,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        if depth < 1 or len(priors) not in (1, depth):
+            raise ValueError(
+                f"{type(self).__name__}: got {len(priors)} priors for {depth} steps, wants one for "
+                "all or one for each"
+            )
+        self.priors: Any = nn.ModuleList(priors)
+        self.depth, self.sigma_data, self.mean = depth, sigma_data, mean
+        self.recompute = recompute
+        self.radius = Answers(depth)
+        self.spread = Answers(1)
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Lowest and highest value of the images."""
+        return self.priors[0].range
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of the images."""
+        return self.priors[0].dtype
+
+    def given(self, measurement: Measurement) -> "Posterior":
+        """Returns the denoiser of the posterior of a measurement with Gaussian noise."""
+        return Posterior(self, settled(measurement))
+
+    def steps(self, x_t: Tensor, sigma: Tensor, measurement: Measurement) -> list[Tensor]:
+        """Returns the estimate after each step, z_1 to z_K, each with the shape of `x_t`.
+
+        Args:
+            x_t: Noisy image, with shape (B, ...).
+            sigma: Its noise level, with shape (B,).
+            measurement: What was seen, of norm one (see `settled`).
+        """
+        problem = Problem(x_t, sigma, measurement, facts(sigma, measurement))
+        own, near = per_item(sigma, x_t) ** -2, self.sigma_data**-2
+        w = own + near
+        start = (own * x_t + near * self.mean) / w
+        u, found = measurement.prox(start, w.rsqrt().flatten()), []
+        for k in range(self.depth):
+            z, u = self.step(k, u, problem)
+            found.append(z)
+        return found
+
+    def forward(self, x_t: Tensor, sigma: Tensor, measurement: Measurement) -> Tensor:
+        """Returns the last of `steps`."""
+        return self.steps(x_t, sigma, measurement)[-1]
+
+    @abstractmethod
+    def step(self, k: int, u: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        """Returns the estimate z of step k and the state u of the next one."""
+
+    def denoised(self, k: int, v: Tensor, r: Tensor) -> Tensor:
+        """Returns D_k(v, r): all that a learned part ever sees."""
+        prior = self.priors[k % len(self.priors)]
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(prior.denoise, v, r, use_reentrant=False)
+        return prior.denoise(v, r)
+
+    def level(self, k: int, problem: Problem) -> Tensor:
+        """Returns the radius r of step k, (B,)."""
+        rho = 0.7 * self.sigma_data * self.radius(problem.facts)[:, k].mul(1.5).exp()
+        return (problem.sigma**-2 + rho**-2).rsqrt()
+
+
+class UnfoldedDR(Unfolded):
+    """Unfolded Douglas-Rachford splitting: the method of choice; see `Unfolded`."""
+
+    def __init__(self, priors: Sequence[Any], depth: int = 4, **options: Any) -> None:
+        super().__init__(priors, depth, **options)
+        self.alpha = nn.Parameter(torch.full((depth,), math.log(2.0)))  # alpha = 1
+        self.beta = nn.Parameter(torch.full((depth,), 4.0))  # beta = 0.98
+
+    def step(self, k: int, u: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        r = self.level(k, problem)
+        x = problem.prox(u, r)
+        z = self.denoised(k, x + self.beta[k].sigmoid() * (x - u), r)
+        return z, u + 1.5 * self.alpha[k].sigmoid() * (z - x)
+
+
+class UnfoldedHQS(Unfolded):
+    """Unfolded half-quadratic splitting, for comparison: at a fixed radius it stays biased."""
+
+    def step(self, k: int, u: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        r = self.level(k, problem)
+        z = self.denoised(k, problem.prox(u, r), r)
+        return z, z
+
+
+class UnfoldedPGM(Unfolded):
+    """Unfolded proximal gradient, for comparison: m = 2 sigmoid(2 tanh h_k) / L, 1 / L at first."""
+
+    def step(self, k: int, u: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        m = 2 * (2 * self.radius(problem.facts)[:, k]).sigmoid() / problem.lipschitz
+        z = self.denoised(k, u - per_item(m, u) * problem.gradient(u), m.sqrt())
+        return z, z
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The denoiser of a posterior: `denoise(x_t, s_t) = E[x given x_t, y]`.
+
+    Args:
+        network: The unfolded network.
+        measurement: What was seen, of norm one.
+    """
+
+    network: Unfolded
+    measurement: Measurement
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Lowest and highest value of the images."""
+        return self.network.range
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of the images."""
+        return self.network.dtype
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        """Returns E[x given v = x + sigma n, y].
+
+        Args:
+            v: Noisy image, with shape (B, ...).
+            sigma: Noise level, a number or one per item.
+            condition: Not used.
+        """
+        level = per_item(sigma, v).flatten().expand(len(v))
+        return self.network(v, level, self.measurement)
+
+
+class Answers(nn.Module):
+    """Numbers in (-1, 1) that follow from the facts of a problem; zero at first.
+
+    Args:
+        n: How many.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 32), nn.Linear(32, n)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, facts: Tensor) -> Tensor:
+        """Returns n numbers for each item, with shape (B, n)."""
+        hidden = nn.functional.silu(self.first(facts.to(self.first.weight.dtype) / 4))
+        return self.second(hidden).tanh()
+
+
+def settled(measurement: Measurement) -> Measurement:
+    """Returns the measurement that a network sees: of norm one, with noise of at least 1e-3."""
+    scaled = measurement.normalized()
+    noise = type(scaled.noise)(scaled.sigma.clamp_min(FLOOR))
+    return Measurement(scaled.operator, noise, scaled.y)
+
+
+def facts(sigma: Tensor, measurement: Measurement) -> Tensor:
+    """Returns ln s_t, ln s_y and ln tr(A^H A) / n of each item, with shape (B, 3)."""
+    traces = torch.tensor(measurement.operator.traces, device=sigma.device, dtype=sigma.dtype)
+    numbers = (sigma, measurement.sigma.to(sigma), traces.clamp_min(1e-6))
+    return torch.stack([x.flatten().expand(len(sigma)).log() for x in numbers], 1)
+
+
+def posterior_loss(network: Unfolded, batch: Mapping[str, Any]) -> Tensor:
+    """Returns the weighted error of each item, with shape (B,).
+
+    lambda(s_t) e^-w ||z_K - x||^2 / n + w, and 0.1 times the same of the steps before while "early"
+    is set, so that gradients reach the first steps.
+
+    Args:
+        network: An unfolded network.
+        batch: "x" images (B, ...), "sigma" levels s_t (B,), "noise" of x's shape, standard normal
+            in each real channel, "measurement" of x, settled, and "early" (B,), 0.1 or 0.
+    """
+    x, sigma, measurement = batch["x"], batch["sigma"], batch["measurement"]
+    s = network.sigma_data
+    found = network.steps(x + per_item(sigma, x) * batch["noise"], sigma, measurement)
+    weight = ((sigma**2 + s**2) / (sigma * s) ** 2).clamp_max(HEAVIEST)
+    w = 8 * network.spread(facts(sigma, measurement))[:, 0]
+
+    def error(z: Tensor) -> Tensor:
+        away = z - x
+        return weight * inner(away, away) / to_channels(x)[0].numel()
+
+    total = (-w).exp() * error(found[-1]) + w
+    if bool((batch["early"] > 0).any()):
+        total = total + (-w).exp() * batch["early"] * sum(error(z) for z in found[:-1])
+    return total

@@ -1,0 +1,229 @@
+"""Unfolded networks with exact denoisers against the posterior mean of a Gaussian image."""
+
+import pytest
+import torch
+from known_answers import Matrix
+
+from measurand.measurement import Measurement
+from measurand.nets import ConvUNet
+from measurand.noises import Gaussian as Noise
+from measurand.operators import Blur, Identity, Mask
+from measurand.priors import FourierGaussian, Gaussian
+from measurand.priors.edm import EDMDenoiser
+from measurand.tensors import generators, randn_like
+from measurand.unfolded import UnfoldedDR, UnfoldedHQS, UnfoldedPGM
+from measurand.unfolded.posterior_score import facts, posterior_loss, settled
+
+N = 64
+
+
+def gaussian():
+    i = torch.arange(N, dtype=torch.float64)
+    return Gaussian(torch.full((1, N), 0.1).double(), 0.25 * 0.8 ** (i[:, None] - i).abs())
+
+
+def rows(name):
+    """Dense operators on 64 pixels: blur, average of four, 60 % missing, random projections."""
+    g = torch.Generator().manual_seed(0)
+    eye = torch.eye(N, dtype=torch.float64)
+    if name == "blur":
+        i = torch.arange(N)
+        away = (i[:, None] - i + N // 2) % N - N // 2
+        kernel = torch.exp(-0.5 * (away.double() / 2) ** 2)
+        return kernel / kernel.sum(1, keepdim=True)
+    if name == "average":
+        return eye.reshape(N // 4, 4, N).mean(1)
+    if name == "missing":
+        return eye[torch.rand(N, generator=g) > 0.6]
+    return torch.randn(N // 2, N, generator=g, dtype=torch.float64) / N**0.5
+
+
+def problem(name, seed=0, n=3):
+    matrix, prior = rows(name), gaussian()
+    x = prior.sample(n, torch.Generator().manual_seed(seed))
+    operator = Matrix(matrix)
+    y = Noise(0.05)(operator(x), torch.Generator().manual_seed(seed + 1))
+    return prior, x, Measurement(operator, Noise(0.05), y)
+
+
+def exact(kind, prior, depth, **options):
+    """The network with the exact denoiser and beta = 1."""
+    mean = float(prior.mean.mean())
+    network = kind([prior], depth, sigma_data=0.5, mean=mean, **options).double()
+    if kind is UnfoldedDR:
+        network.beta.data.fill_(60.0)
+    return network
+
+
+def distance(network, name, s_t):
+    prior, x, measurement = problem(name)
+    v = x + s_t * torch.randn(x.shape, generator=torch.Generator().manual_seed(5)).double()
+    wanted = prior.given(measurement).denoise(v, s_t)
+    with torch.no_grad():
+        found = network.given(measurement).denoise(v, s_t)
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def test_posterior_score_is_the_denoiser_of_the_posterior():
+    prior, x, measurement = problem("blur")
+    v = (x + 0.3).requires_grad_()
+    posterior = prior.given(measurement)
+    (score,) = torch.autograd.grad(posterior.log_prob(v, 0.4).sum(), v)
+    assert torch.allclose(score, (posterior.denoise(v, 0.4) - v) / 0.4**2, atol=1e-10)
+
+
+@pytest.mark.parametrize("s_t", [0.05, 0.5, 5.0])
+@pytest.mark.parametrize("name", ["blur", "average", "missing", "random"])
+def test_douglas_rachford_converges_to_the_posterior_mean(name, s_t):
+    assert distance(exact(UnfoldedDR, gaussian(), 50), name, s_t) < 1e-5
+
+
+def test_half_quadratic_stays_biased():
+    errors = [
+        distance(exact(UnfoldedHQS, gaussian(), 50), name, s_t)
+        for name in ("blur", "average", "missing", "random")
+        for s_t in (0.5, 5.0)
+    ]
+    assert min(errors) >= 1e-2
+
+
+def test_proximal_gradient_converges_slowly():
+    errors = [distance(exact(UnfoldedPGM, gaussian(), k), "average", 0.5) for k in (8, 50, 500)]
+    assert errors[0] > errors[1] > errors[2] and errors[0] > 1e-2 and errors[2] < 1e-5
+
+
+def white(depth, kind=UnfoldedDR, **options):
+    """An untrained network on small images: its denoiser is that of white images."""
+    torch.manual_seed(0)
+    net = ConvUNet(1, widths=(8,), blocks=1, stem=1, features=8)
+    return kind([EDMDenoiser(net, channels=1)], depth, **options)
+
+
+def blurred(n=2, size=12):
+    kernel = torch.tensor([[0.1, 0.2, 0.1], [0.0, 0.4, 0.2]])
+    operator = Blur((1, size, size), kernel)
+    x = 0.5 * torch.randn(n, 1, size, size, generator=torch.Generator().manual_seed(0))
+    noise = Noise(torch.linspace(0.05, 0.1, n))
+    return x, Measurement(operator, noise, noise(operator(x), torch.Generator().manual_seed(1)))
+
+
+def test_an_untrained_network_tends_to_the_wiener_solution():
+    x, measurement = blurred()
+    prior = FourierGaussian(torch.zeros(1, 1, 12, 12), torch.full((1, 12, 12), 0.25))
+    v = x + 0.7 * randn_like(x, generators(3, 2))
+    wanted = prior.given(measurement).denoise(v, 0.7)
+    errors = []
+    for depth in (2, 4, 50):
+        network = white(depth)
+        network.beta.data.fill_(60.0)
+        with torch.no_grad():
+            errors.append(float((network.given(measurement).denoise(v, 0.7) - wanted).norm()))
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-4 * float(wanted.norm())
+
+
+@pytest.mark.parametrize("kind", [UnfoldedDR, UnfoldedHQS, UnfoldedPGM])
+def test_the_physics_reaches_a_prior_only_through_v(kind):
+    """At the same (v, r) a prior gives the same bits, whatever the operator is."""
+    x, measurement = blurred()
+    network = white(3, kind)
+    for p in network.priors.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    calls = []
+    inner = network.priors[0].denoise
+    network.priors[0].denoise = lambda *words: calls.append(words) or inner(*words)
+    other = Measurement(Mask((1, 12, 12), torch.eye(12)), Noise(0.02), measurement.y)
+    with torch.no_grad():
+        for seen in (measurement, other):
+            network.given(seen).denoise(x, 0.5)
+    assert len(calls) == 6 and all(len(words) == 2 for words in calls)
+    for v, r in calls:
+        assert v.shape == x.shape and r.shape == (2,)
+        assert torch.equal(inner(v, r), inner(v.clone(), r.clone()))
+    names = set(network.state_dict())
+    assert not any("operator" in name or "measurement" in name for name in names)
+    assert {name.split(".")[0] for name in names} <= {
+        "priors",
+        "radius",
+        "spread",
+        "alpha",
+        "beta",
+    }
+
+
+def test_the_network_is_told_of_a_problem_by_three_numbers():
+    _, measurement = blurred()
+    sigma = torch.tensor([0.3, 2.0])
+    told = facts(sigma, settled(measurement))
+    assert torch.allclose(told[:, 0].exp(), sigma)
+    assert torch.allclose(told[:, 1].exp(), measurement.sigma / measurement.operator.norm)
+    one = Measurement(Identity((1, 4, 4)), Noise(0.0), torch.zeros(2, 1, 4, 4))
+    assert facts(sigma, settled(one))[:, 1:].exp().tolist() == pytest.approx(
+        torch.tensor([[1e-3, 1.0]] * 2)
+    )
+
+
+def test_each_operator_of_a_batch_has_its_own_trace():
+    mask = torch.stack([torch.eye(4), torch.ones(4, 4)])[:, None]
+    operator = Mask((1, 4, 4), mask)
+    assert operator.traces == [0.25, 1.0]
+    assert operator[1:].traces == [1.0] and (2.0 * operator).traces == [1.0, 4.0]
+
+
+@pytest.mark.parametrize("kind", [UnfoldedDR, UnfoldedHQS, UnfoldedPGM])
+def test_gradients_are_those_of_finite_differences(kind):
+    _, x, measurement = problem("average", n=1)
+    network = exact(kind, gaussian(), 3)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    seen, x = settled(measurement), x.requires_grad_()
+    sigma = torch.tensor([0.4]).double().requires_grad_()
+    weights = dict(network.named_parameters())
+
+    def last(v, s, *values):
+        given = dict(zip(weights, values, strict=True))
+        return torch.func.functional_call(network, given, (v, s, seen))[:, ::9]
+
+    assert torch.autograd.gradcheck(last, (x, sigma, *weights.values()), nondet_tol=1e-12)
+
+
+def batch_of(x, measurement, early=0.0):
+    return {
+        "x": x,
+        "sigma": torch.tensor([0.3, 4.0]),
+        "noise": randn_like(x, generators(7, 2)),
+        "measurement": settled(measurement),
+        "early": torch.full((2,), early),
+    }
+
+
+def test_recomputing_changes_nothing_and_all_weights_learn():
+    x, measurement = blurred()
+    grads = []
+    for recompute in (False, True):
+        network = white(3, recompute=recompute)
+        for p in network.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+        posterior_loss(network, batch_of(x, measurement, early=0.1)).mean().backward()
+        grads.append([p.grad for p in network.parameters()])
+    assert all(g is not None and g.abs().max() > 0 for g in grads[0])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*grads, strict=True))
+
+
+def test_loss_is_the_weighted_error():
+    x, measurement = blurred()
+    network, batch = white(2), batch_of(x, measurement)
+    with torch.no_grad():
+        sigma = batch["sigma"]
+        z = network(x + sigma[:, None, None, None] * batch["noise"], sigma, batch["measurement"])
+        error = (z - x).square().flatten(1).mean(1)
+        wanted = (sigma**2 + 0.25) / (0.5 * sigma) ** 2 * error
+        assert torch.allclose(posterior_loss(network, batch), wanted)
+        halves = [
+            posterior_loss(network, {k: v[i : i + 1] for k, v in batch.items()}) for i in (0, 1)
+        ]
+    assert torch.allclose(torch.cat(halves), wanted, rtol=1e-5)
+
+
+def test_a_wrong_number_of_priors_is_refused():
+    with pytest.raises(ValueError, match="got 2 priors for 3 steps"):
+        UnfoldedDR([torch.nn.Identity()] * 2, 3)
