@@ -12,7 +12,7 @@ The network below computes E[x | x_t, y]. With R = -log p(x) the law behind it i
 and of these only R is learnt: G is physics, and has a proximal map in closed form or by conjugate
 gradients. An optimisation method of K steps in which the proximal map of R is a denoiser D(v, r)
 is then a network whose weights know images and nothing of A. Trained on some operators it serves
-others: swap the measurement. For a Gaussian prior the fixed point of two of the methods is E itself:
+others: swap the measurement. For a Gaussian prior two of the methods have E as their fixed point:
 
     UnfoldedDR     Douglas-Rachford      x = prox_G(u, r),  v = x + beta (x - u),
                                          z = D(v, r),       u <- u + alpha (z - x)
@@ -37,10 +37,10 @@ beside the identity above is ours. w sees what h_k sees and not the name of a ta
 needs no list of tasks.
 
 References:
-    | Diff-Unfolding: A Model-Based Score Learning Framework for Inverse Problems (Wang et al., 2025)
-    | arXiv:2505.11393
-    | On the Douglas-Rachford Splitting Method and the Proximal Point Algorithm for Maximal Monotone
-      Operators (Eckstein & Bertsekas, 1992)
+    | Diff-Unfolding: A Model-Based Score Learning Framework for Inverse Problems (Wang et al.,
+      2025), arXiv:2505.11393
+    | On the Douglas-Rachford Splitting Method and the Proximal Point Algorithm for Maximal
+      Monotone Operators (Eckstein & Bertsekas, 1992)
 """
 
 import math
@@ -54,7 +54,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..measurement import Measurement
-from ..noises import Gaussian
 from ..tensors import inner, per_item, to_channels
 
 __all__ = [
@@ -127,8 +126,8 @@ class Unfolded(nn.Module, ABC):
         super().__init__()
         if depth < 1 or len(priors) not in (1, depth):
             raise ValueError(
-                f"{type(self).__name__}: got {len(priors)} priors for {depth} steps, wants one for "
-                "all or one for each"
+                f"{type(self).__name__}: got {len(priors)} priors for {depth} steps, wants one "
+                "for all or one for each"
             )
         self.priors: Any = nn.ModuleList(priors)
         self.depth, self.sigma_data, self.mean = depth, sigma_data, mean
@@ -214,7 +213,7 @@ class UnfoldedHQS(Unfolded):
 
 
 class UnfoldedPGM(Unfolded):
-    """Unfolded proximal gradient, for comparison: m = 2 sigmoid(2 tanh h_k) / L, 1 / L at first."""
+    """Unfolded proximal gradient, for comparison: m = 2 sigmoid(2 tanh h_k) / L."""
 
     def step(self, k: int, u: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         m = 2 * (2 * self.radius(problem.facts)[:, k]).sigmoid() / problem.lipschitz
@@ -292,8 +291,8 @@ def facts(sigma: Tensor, measurement: Measurement) -> Tensor:
 def posterior_loss(network: Unfolded, batch: Mapping[str, Any]) -> Tensor:
     """Returns the weighted error of each item, with shape (B,).
 
-    lambda(s_t) e^-w ||z_K - x||^2 / n + w, and 0.1 times the same of the steps before while "early"
-    is set, so that gradients reach the first steps.
+    lambda(s_t) e^-w ||z_K - x||^2 / n + w, and "early" times the same of the steps before, so that
+    gradients reach the first steps while training is young.
 
     Args:
         network: An unfolded network.
