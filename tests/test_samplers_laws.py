@@ -13,11 +13,12 @@ from measurand.measurement import Measurement
 from measurand.noises import ComplexGaussian
 from measurand.noises import Gaussian as GaussianNoise
 from measurand.operators import SENSE, Blur, Identity
-from measurand.priors import Counted, Gaussian
+from measurand.priors import Counted, CountedPosterior, Gaussian
 from measurand.samplers import (
     DAPS,
     DPS,
     DiffPIR,
+    DiffUnfolding,
     EulerFlow,
     EulerSDE,
     HeunFlow,
@@ -44,8 +45,9 @@ REVERSE = [
     EulerFlow(steps=9),
     HeunFlow(steps=9),
 ]
+UNFOLDING = [DiffUnfolding(steps=9)]
 MARRYING = BY_GRADIENT + WITHOUT_GRADIENT
-ALL = MARRYING + REVERSE
+ALL = MARRYING + REVERSE + UNFOLDING
 
 
 def named(methods):
@@ -123,7 +125,7 @@ def test_the_same_seed_gives_the_same_bits(method):
 @pytest.mark.parametrize("method", **named(ALL))
 def test_nfe_counts_the_calls(method):
     prior, m = three_items()
-    counted = Counted(prior)
+    counted = CountedPosterior(prior) if method in UNFOLDING else Counted(prior)
     if method in REVERSE:
         method(None, counted, x0=torch.zeros(3, 6, dtype=torch.float64))
         assert counted.calls == method.nfe()

@@ -28,6 +28,8 @@ WANTED = {
     "GradientRED": {"steps", "weight"},
     "HQS": {"steps", "weight", "levels.high", "levels.low", "levels.floor"},
     "ADMM": {"steps", "weight", "levels.high", "levels.low", "levels.floor"},
+    "PosteriorMean": {"sigma_max"},
+    "DiffUnfolding": {"steps", "sigma_start", "sigma_min", "sigma_max"},
     "DPS": {"steps", "zeta"},
     "PiGDM": {"steps", "sigma_max", "sigma_min", "spread"},
     "DiffPIR": {"steps", "lam", "zeta", "sigma_max", "sigma_min"},

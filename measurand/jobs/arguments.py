@@ -121,7 +121,10 @@ def union(named: dict[str, type]) -> Any:
 
 @cache
 def methods() -> dict[str, type]:
-    """Every solver and sampler, by its name on the command line (one word, as it is printed)."""
+    """Every solver and sampler, by its name on the command line.
+
+    That is `command` where the class says one, else its name in small letters.
+    """
     found = {}
     for folder in (solvers, samplers):
         for name in folder.__all__:
@@ -129,7 +132,7 @@ def methods() -> dict[str, type]:
             if inspect.isclass(cls) and dataclasses.is_dataclass(cls):
                 hints = get_type_hints(cls.__call__)
                 if hints.get("measurement") is Measurement and "callback" in hints:
-                    found[name.lower()] = cls
+                    found[getattr(cls, "command", name.lower())] = cls
     return found
 
 

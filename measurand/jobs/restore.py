@@ -23,7 +23,14 @@ from torch import Tensor
 from ..checkpoints import known_priors, load_prior
 from ..files import sha256_file
 from ..measurement import Measurement
-from ..priors.denoiser import Counted, Denoiser, Rescaled, Tiled
+from ..priors.denoiser import (
+    Counted,
+    CountedPosterior,
+    Denoiser,
+    Posterior,
+    Rescaled,
+    Tiled,
+)
 from ..priors.grey import Grey
 from ..priors.variation import TotalVariation
 from ..schedules import Step
@@ -97,7 +104,7 @@ def restore(
     """
     if draws < 1:
         raise ValueError(f"restore: got draws = {draws}, wanted at least 1")
-    counted = Counted(prior) if hasattr(prior, "denoise") else None
+    counted = counting(prior)
     used = counted or prior
     device = measurement.y.device
     count = draws if is_sampler(method) else 1
@@ -121,6 +128,13 @@ def restore(
     if not is_sampler(method):
         return Restored(images, None, seconds, nfe)
     return Restored(images.mean(0, keepdim=True), images, seconds, nfe)
+
+
+def counting(prior: Any) -> Counted | CountedPosterior | None:
+    """A prior that counts its calls; None where it is not called as a denoiser."""
+    if hasattr(prior, "denoise"):
+        return Counted(prior)
+    return CountedPosterior(prior) if hasattr(prior, "given") else None
 
 
 def _told(on_step: Callable[[int, int, Step], None], first: int, some: int) -> Any:
@@ -218,14 +232,17 @@ def prior_for(
             f"{kinds[operator.in_dtype.is_complex]} ones; use --prior {TV} or a prior of these"
         )
     channels = operator.in_shape[0]
+    unfolded = not isinstance(network, Denoiser)
     if network.channels != channels:
-        if channels != 1 or network.dtype.is_complex:
+        if channels != 1 or network.dtype.is_complex or unfolded:
             raise ValueError(
                 f"--prior {called} knows images with {network.channels} channels, {operator} "
                 f"asks for {channels}"
             )
         prior = Grey(prior, network.channels)
         notes.append(f"grey image: shown to {called} as {network.channels} equal channels")
+    if unfolded:  # it holds the physics: range, tiles and channels are as they are
+        return prior, record, notes
     if tuple(network.range) != (-1.0, 1.0):
         prior = Rescaled(prior, (-1.0, 1.0))
         notes.append(f"images rescaled from [-1, 1] to the prior's {network.range}")
@@ -252,11 +269,22 @@ def variation_weight(measurement: Measurement) -> float:
 
 
 def suited(method: Any, prior: Any) -> None:
-    """Raise a `ValueError` where a method asks for a denoiser and the prior is total variation.
+    """Raise a `ValueError` where a method asks for another kind of prior.
 
-    Such a method says so in the type of its argument `prior`.
+    A method says what it wants in the type of its argument `prior`.
     """
     wanted = get_type_hints(type(method).__call__).get("prior")
+    kind = type(method).__name__
+    if wanted is Posterior and not isinstance(prior, Posterior):
+        raise ValueError(
+            f"{kind} wants an unfolded network, which has the physics inside (`measurand priors` "
+            f"lists those that ship); got a {type(prior).__name__}"
+        )
+    if wanted is Denoiser and isinstance(prior, Posterior) and not isinstance(prior, Denoiser):
+        raise ValueError(
+            f"{kind} wants a Denoiser, and an unfolded network denoises only given a measurement; "
+            "use --method posterior-mean or diff-unfolding"
+        )
     if isinstance(prior, TotalVariation) and wanted is Denoiser:
         raise ValueError(
             f"--prior {TV}: {type(method).__name__} wants a Denoiser, and total variation has a "

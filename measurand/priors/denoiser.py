@@ -15,7 +15,7 @@ References:
 
 import math
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,11 @@ from ..tensors import convert_range, per_item
 __all__ = [
     "CallableDenoiser",
     "Counted",
+    "CountedPosterior",
     "Denoiser",
     "Density",
     "Latent",
+    "Posterior",
     "Proximable",
     "Rescaled",
     "Tiled",
@@ -79,11 +81,25 @@ class Latent(Protocol):
     def denoise_code(self, z: Tensor, sigma: float | Tensor) -> Tensor: ...
 
 
+@runtime_checkable
+class Posterior(Protocol):
+    """Knows the denoiser of a posterior: unfolded networks, exact priors."""
+
+    @property
+    def range(self) -> Range | None: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def given(self, measurement: Any) -> Denoiser: ...
+
+
 _MEANING: dict[object, str] = {
     Denoiser: "a Denoiser (denoise(v, sigma, condition=None), range, dtype)",
     Proximable: "a Proximable (prox(v, tau))",
     Density: "a Density (log_prob(x))",
     Latent: "a Latent (encode, decode, denoise_code(z, sigma))",
+    Posterior: "a Posterior (given(measurement), range, dtype)",
 }
 
 
@@ -103,11 +119,13 @@ def require(
     if not any(isinstance(prior, capability) for capability in capabilities):
         wanted = " or ".join(_MEANING[capability] for capability in capabilities)
         known = [
-            c.__name__ for c in (Denoiser, Proximable, Density, Latent) if isinstance(prior, c)
+            c.__name__
+            for c in (Denoiser, Proximable, Density, Latent, Posterior)
+            if isinstance(prior, c)
         ]
         what = f", which is a {' and a '.join(known)}" if known else ""
         raise TypeError(f"{name}: got a {type(prior).__name__}{what}; wanted {wanted}")
-    if images is not None and isinstance(prior, Denoiser):
+    if images is not None and isinstance(prior, Denoiser | Posterior):
         if prior.dtype.is_complex != images.is_complex:
             kinds = ("real", "complex")
             raise TypeError(
@@ -290,3 +308,41 @@ class Counted(nn.Module):
         self.calls, self.items = self.calls + 1, self.items + len(v)
         self.batch = max(self.batch, len(v))
         return self.prior.denoise(v, sigma, condition)
+
+
+class CountedPosterior(nn.Module):
+    """A prior that knows posteriors, and counts how often one of them is asked.
+
+    Args:
+        prior: What has `given(measurement)`.
+    """
+
+    def __init__(self, prior: Posterior) -> None:
+        super().__init__()
+        self.prior = prior
+        self.asked: list[Counted] = []
+
+    @property
+    def range(self) -> Range | None:
+        """The values that the images have."""
+        return self.prior.range
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of the images."""
+        return self.prior.dtype
+
+    @property
+    def calls(self) -> int:
+        """Number of calls of `denoise` so far."""
+        return sum(counted.calls for counted in self.asked)
+
+    @property
+    def items(self) -> int:
+        """Number of images denoised so far."""
+        return sum(counted.items for counted in self.asked)
+
+    def given(self, measurement: Any) -> Denoiser:
+        """The denoiser of a posterior, counted."""
+        self.asked.append(Counted(self.prior.given(measurement)))
+        return self.asked[-1]

@@ -6,11 +6,13 @@ from .dps import DPS
 from .pigdm import PiGDM
 from .pnpdm import PnPDM
 from .reverse import EulerFlow, EulerSDE, HeunFlow, HeunSDE, Reverse, ReverseSDE, transition
+from .unfolding import DiffUnfolding
 
 __all__ = [
     "DAPS",
     "DPS",
     "DiffPIR",
+    "DiffUnfolding",
     "EulerFlow",
     "EulerSDE",
     "HeunFlow",

@@ -2,6 +2,7 @@
 
 from .gradient import FISTA, PGM, RED, GradientRED
 from .levels import Annealed, Constant, Level, noise_in_image
+from .posterior import PosteriorMean
 from .splitting import ADMM, HQS
 from .start import finite, first_guess
 
@@ -11,6 +12,7 @@ __all__ = [
     "HQS",
     "PGM",
     "RED",
+    "PosteriorMean",
     "Annealed",
     "Constant",
     "GradientRED",

@@ -57,7 +57,7 @@ from ..measurement import Measurement
 from ..tensors import inner, per_item, to_channels
 
 __all__ = [
-    "Posterior",
+    "PosteriorDenoiser",
     "Unfolded",
     "UnfoldedDR",
     "UnfoldedHQS",
@@ -145,9 +145,14 @@ class Unfolded(nn.Module, ABC):
         """Kind of the images."""
         return self.priors[0].dtype
 
-    def given(self, measurement: Measurement) -> "Posterior":
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return self.priors[0].channels
+
+    def given(self, measurement: Measurement) -> "PosteriorDenoiser":
         """Returns the denoiser of the posterior of a measurement with Gaussian noise."""
-        return Posterior(self, settled(measurement))
+        return PosteriorDenoiser(self, settled(measurement))
 
     def steps(self, x_t: Tensor, sigma: Tensor, measurement: Measurement) -> list[Tensor]:
         """Returns the estimate after each step, z_1 to z_K, each with the shape of `x_t`.
@@ -222,7 +227,7 @@ class UnfoldedPGM(Unfolded):
 
 
 @dataclass(frozen=True)
-class Posterior:
+class PosteriorDenoiser:
     """The denoiser of a posterior: `denoise(x_t, s_t) = E[x given x_t, y]`.
 
     Args:
