@@ -14,7 +14,7 @@ from machine import write
 
 from measurand.priors.edm import edm_loss, lognormal_sigma
 from measurand.ranks import joined, rank
-from measurand.recipes import natural_color, new_prior
+from measurand.recipes import natural_color
 from measurand.training import Progress, train
 
 STEPS, WARM, BATCH, TURNS = 25, 5, 32, 3
@@ -34,7 +34,7 @@ def one_run() -> None:
         seconds.append(progress.seconds)
 
     with joined(torch.device("cpu")) as device:
-        prior = new_prior(natural_color).to(device, memory_format=torch.channels_last)
+        prior = natural_color.new().to(device, memory_format=torch.channels_last)
         train(prior, batches, edm_loss, steps=STEPS, on_step=note, autocast=torch.bfloat16)
         if rank() == 0:
             print("speed", BATCH * (STEPS - WARM) / (seconds[-1] - seconds[WARM - 1]))

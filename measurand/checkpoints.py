@@ -10,15 +10,12 @@ and several changed header bytes. Here each tensor is compared with its digest, 
 own, and the set of names with the card: a flipped bit, a swapped tensor or a lost byte anywhere in
 the file is an error that names the file, never a slightly wrong image.
 
-Training states (`State`) are written beside each other, `step-00001000.safetensors`, the last two
-are kept, and reading falls back to the previous one if the last is damaged. Nothing here is
-pickled.
+Nothing is pickled.
 """
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +25,24 @@ from torch import Tensor
 from .files import atomic, sha256
 from .nets import ConvUNet
 from .priors.edm import EDMDenoiser, fast_dtype
+from .unfolded import UnfoldedDR, UnfoldedHQS, UnfoldedPGM
+from .unfolded.posterior_score import Unfolded
 
 __all__ = [
     "DamagedFile",
-    "State",
     "known_priors",
     "load_prior",
-    "load_state",
     "load_tensors",
+    "load_unfolded",
     "save_prior",
-    "save_state",
     "save_tensors",
+    "save_unfolded",
 ]
 
 WEIGHTS = Path(__file__).parent / "weights"
 FORMAT = "measurand-1"
 KINDS = {"float32": torch.float32, "complex64": torch.complex64}  # of images
+METHODS = {kind.__name__: kind for kind in (UnfoldedDR, UnfoldedHQS, UnfoldedPGM)}
 
 
 class DamagedFile(ValueError):
@@ -121,11 +120,46 @@ def save_prior(
         prior: The denoiser; its `card` goes into the file.
         dtype: Precision of the stored weights.
     """
+    card = {**prior.card, "kind": "edm", **card_of(prior)}
+    save_tensors(path, {k: v.to(dtype) for k, v in prior.net.state_dict().items()}, card)
+
+
+def save_unfolded(
+    path: str | os.PathLike[str],
+    network: Unfolded,
+    card: Mapping[str, Any],
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Writes an unfolded network to one file; the numbers of its steps stay in float32.
+
+    Args:
+        path: The file, `<name>@<version>.safetensors`.
+        network: The network; its priors have a `ConvUNet` each.
+        card: What is known of the weights.
+        dtype: Precision of the stored weights of the priors.
+    """
+    facts = {
+        **card,
+        "kind": "unfolded",
+        "method": type(network).__name__,
+        "depth": network.depth,
+        "sigma_data": network.sigma_data,
+        "mean": network.mean,
+        "priors": [card_of(prior) for prior in network.priors],
+    }
+    weights = {
+        k: v.to(dtype if k.startswith("priors.") else torch.float32)
+        for k, v in network.state_dict().items()
+    }
+    save_tensors(path, weights, facts)
+
+
+def card_of(prior: EDMDenoiser) -> dict[str, Any]:
+    """Returns what it takes to build a prior again, but for its weights."""
     if not isinstance(prior.net, ConvUNet):
         raise TypeError(f"save_prior: the network is a {type(prior.net).__name__}, not a ConvUNet")
-    card = {
-        **prior.card,
-        "kind": "edm",
+    return {
         "net": prior.net.config,
         "channels": prior.channels,
         "dtype": str(prior.dtype).removeprefix("torch."),
@@ -134,7 +168,19 @@ def save_prior(
         "range": list(prior.range),
         "sigma_range": list(prior.sigma_range),
     }
-    save_tensors(path, {k: v.to(dtype) for k, v in prior.net.state_dict().items()}, card)
+
+
+def built(card: Mapping[str, Any]) -> EDMDenoiser:
+    """Returns the prior of a card, untrained."""
+    return EDMDenoiser(
+        ConvUNet(**card["net"]),
+        channels=card["channels"],
+        dtype=KINDS[card.get("dtype", "float32")],
+        mean=card.get("mean", 0.0),
+        sigma_data=card["sigma_data"],
+        range=tuple(card["range"]),
+        sigma_range=tuple(card["sigma_range"]),
+    )
 
 
 def known_priors() -> dict[str, Path]:
@@ -146,6 +192,31 @@ def known_priors() -> dict[str, Path]:
         return name, int(version)
 
     return {path.stem: path for path in sorted(files, key=key)}
+
+
+def opened(name: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors and the card of weights of a kind, by name or path.
+
+    Raises:
+        ValueError: No weights have this name; the message lists those there are.
+        DamagedFile: The file is not what was written, or of another kind.
+    """
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        known = known_priors()
+        versions = [k for k in known if str(name) in (k, k.rpartition("@")[0])]
+        if not versions:
+            listed = ", ".join(known) or "none"
+            raise ValueError(
+                f"no prior is called {str(name)!r}; known priors: {listed}; or give the path of a "
+                "weight file (.safetensors)"
+            )
+        path = known[versions[-1]]
+    tensors, card = load_tensors(path)
+    if card.get("kind") != kind:
+        what = {"edm": "an EDM prior (load_prior)", "unfolded": "a network (load_unfolded)"}
+        raise DamagedFile(f"{path}: holds {card.get('kind', 'no kind')!r}, not {what[kind]}")
+    return tensors, card
 
 
 def load_prior(
@@ -166,84 +237,40 @@ def load_prior(
         ValueError: No prior has this name; the message lists those there are.
         DamagedFile: The file is not what was written.
     """
-    known = known_priors()
-    path = Path(name)
-    if path.suffix != ".safetensors":
-        versions = [k for k in known if str(name) in (k, k.rpartition("@")[0])]
-        if not versions:
-            listed = ", ".join(known) or "none"
-            raise ValueError(
-                f"no prior is called {str(name)!r}; known priors: {listed}; or give the path of a "
-                "weight file (.safetensors)"
-            )
-        path = known[versions[-1]]
-    tensors, card = load_tensors(path)
-    if card.get("kind") != "edm":
-        raise DamagedFile(f"{path}: holds {card.get('kind', 'no kind')!r}, not an EDM prior")
-    net = ConvUNet(**card["net"])
-    net.load_state_dict(tensors)
-    net.to(device, dtype or fast_dtype(device))
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    prior = EDMDenoiser(
-        net,
-        channels=card["channels"],
-        dtype=KINDS[card.get("dtype", "float32")],
-        mean=card.get("mean", 0.0),
-        sigma_data=card["sigma_data"],
-        range=tuple(card["range"]),
-        sigma_range=tuple(card["sigma_range"]),
-        card={k: v for k, v in card.items() if k != "tensors"},
-    )
+    tensors, card = opened(name, "edm")
+    prior = built(card)
+    prior.net.load_state_dict(tensors)
+    prior.card = {k: v for k, v in card.items() if k != "tensors"}
+    prior.net.to(device, dtype or fast_dtype(device))
+    prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return prior.eval().requires_grad_(False)
 
 
-@dataclass
-class State:
-    """Everything a training run needs to go on as if it had never stopped.
+def load_unfolded(
+    name: str | os.PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Unfolded:
+    """Returns a trained unfolded network: one that ships with the package, or a file.
 
     Args:
-        step: Steps done.
-        tensors: Weights, averages and optimiser moments, by name.
-        facts: JSON values: schedule, seconds trained, digest of the configuration.
-    """
-
-    step: int
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-def save_state(folder: str | os.PathLike[str], state: State, *, keep: int = 2) -> Path:
-    """Writes a training state atomically and removes all but the newest ones.
-
-    Args:
-        folder: Where the states of one run live.
-        state: What to write.
-        keep: Number of states that stay.
-    Returns:
-        The new file.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{state.step:08d}.safetensors"
-    save_tensors(path, state.tensors, {"step": state.step, "facts": state.facts})
-    for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
-        old.unlink()
-    return path
-
-
-def load_state(folder: str | os.PathLike[str]) -> State | None:
-    """Returns the newest intact training state of a folder, None where there is none at all.
-
+        name: Its name, with or without a version, or the path of a `.safetensors` file.
+        device: Where it runs.
+        dtype: Precision of the priors inside; see `load_prior`.
     Raises:
-        DamagedFile: There are states and every one is damaged.
+        ValueError: No network has this name.
+        DamagedFile: The file is not what was written.
     """
-    error: DamagedFile | None = None
-    for path in sorted(Path(folder).glob("step-*.safetensors"), reverse=True):
-        try:
-            tensors, card = load_tensors(path)
-            return State(card["step"], tensors, card["facts"])
-        except DamagedFile as damage:
-            error = error or damage
-    if error is not None:
-        raise error
-    return None
+    tensors, card = opened(name, "unfolded")
+    network = METHODS[card["method"]](
+        [built(one) for one in card["priors"]],
+        card["depth"],
+        sigma_data=card["sigma_data"],
+        mean=card["mean"],
+    )
+    network.load_state_dict(tensors)
+    network.card = {k: v for k, v in card.items() if k != "tensors"}
+    network.to(device)
+    network.priors.to(dtype or fast_dtype(device)).to(memory_format=torch.channels_last)
+    return network.eval().requires_grad_(False)

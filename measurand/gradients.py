@@ -23,7 +23,8 @@ from .ranks import add_up, rank, ranks
 
 __all__ = ["Batch", "Gradients", "Loss", "laid_out_as"]
 
-Batch = Mapping[str, Tensor]
+# tensors, and what is sliced by items and moved like one: a Measurement
+Batch = Mapping[str, Any]
 Loss = Callable[[Any, Batch], Tensor]
 
 
@@ -102,7 +103,7 @@ class Gradients:
 
     def portion(self, batch: Batch, n: int) -> tuple[Tensor, list[Tensor]]:
         """Returns the losses of what is differentiated at once, and its share of the gradient."""
-        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        batch = {k: v.to(self.device) for k, v in batch.items()}
         precision = self.autocast or torch.bfloat16
         # the cache of cast weights is one for all threads, and no weight is used twice here
         with torch.autocast(

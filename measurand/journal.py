@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from .priors.edm import EDMDenoiser
 from .training import Progress
 
 __all__ = ["Journal"]
@@ -26,10 +25,9 @@ class Journal:
 
     Args:
         path: The file that lines are appended to.
-        prior: The denoiser in training.
-        quality: Measures an average of its weights: PSNR in dB by noise level.
+        quality: Measures an average of the weights: PSNR in dB by noise level.
+        forward: The forward pass of one patch, for its arithmetic.
         batch: Patches per step.
-        crop: Height and width of a patch, in pixels.
         evaluate_every: Seconds between measurements of the quality.
         quiet: Print nothing.
         tensorboard: Also write events for TensorBoard, beside the file.
@@ -41,11 +39,10 @@ class Journal:
     def __init__(
         self,
         path: Path,
-        prior: EDMDenoiser,
         quality: Callable[[], Mapping[str, float]],
         *,
+        forward: Callable[[], Any],
         batch: int,
-        crop: int,
         evaluate_every: float,
         quiet: bool = False,
         tensorboard: bool = False,
@@ -53,7 +50,7 @@ class Journal:
     ) -> None:
         self.path, self.quality, self.batch, self.quiet = path, quality, batch, quiet
         self.every, self.evaluate_every = every, evaluate_every
-        self.work = 3 * flops(prior, crop)
+        self.work = 3 * flops(forward)
         self.skipped = 0
         self.evaluated: float | None = None
         self.last = (0, 0.0)
@@ -128,12 +125,10 @@ def events_at(folder: Path) -> Any:
     return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
 
 
-def flops(prior: EDMDenoiser, size: int) -> int:
-    """Returns the floating-point operations of one forward pass on a square image."""
+def flops(forward: Callable[[], Any]) -> int:
+    """Returns the floating-point operations of a forward pass, those of Fourier transforms not."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    device = next(prior.parameters()).device
-    x = torch.zeros(1, prior.channels, size, size, device=device, dtype=prior.dtype)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        prior(x, 1.0)
+        forward()
     return counter.get_total_flops()

@@ -14,11 +14,48 @@ from torch import Tensor
 
 from .metrics import psnr
 from .priors.edm import EDMDenoiser
+from .problems import Problems, drawn
+from .solvers import PosteriorMean
 from .tensors import randn_like, to_channels
+from .unfolded.posterior_score import Unfolded
 
-__all__ = ["calibration", "denoising_psnr"]
+__all__ = ["calibration", "denoising_psnr", "restoration_psnr"]
 
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+@torch.no_grad()
+def restoration_psnr(
+    network: Unfolded,
+    mix: Sequence[Problems],
+    images: Sequence[Tensor],
+    *,
+    sigma: float = 0.05,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, float]:
+    """Returns the mean PSNR in dB of the posterior means of an unfolded network, by problem.
+
+    Args:
+        network: The unfolded network.
+        mix: Kinds of problems; image k has the instance and the noise of seed k.
+        images: Images, each (1, C, H, W).
+        sigma: Noise of the measurements, relative to the norm of the operators.
+        dtype: Precision of the network's arithmetic.
+    """
+    results = {}
+    for kind in mix:
+        values = []
+        for k, x in enumerate(images):
+            x = x.to(next(network.parameters()).device)
+            generator = torch.Generator(x.device).manual_seed(k)
+            measurement = drawn([kind], x, (sigma, sigma), generator)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                estimate = PosteriorMean()(measurement, network, generator=generator)
+            pair = to_channels(estimate), to_channels(x)
+            values.append(float(psnr(*pair, data_range=2.0)))
+        if values:
+            results[type(kind).__name__] = sum(values) / len(values)
+    return results
 
 
 @torch.no_grad()

@@ -31,10 +31,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import State, load_state, save_state
 from .ema import EMA
 from .gradients import Batch, Gradients, Loss, laid_out_as
 from .ranks import largest, meet, rank
+from .states import State, load_state, save_state
 
 __all__ = ["Plan", "Progress", "adamw", "train"]
 

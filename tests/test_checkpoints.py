@@ -1,11 +1,6 @@
 import json
-import os
 import random
-import signal
 import struct
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -13,17 +8,17 @@ import torch
 from measurand import checkpoints
 from measurand.checkpoints import (
     DamagedFile,
-    State,
     known_priors,
     load_prior,
-    load_state,
     load_tensors,
+    load_unfolded,
     save_prior,
-    save_state,
     save_tensors,
+    save_unfolded,
 )
 from measurand.nets import ConvUNet
 from measurand.priors.edm import EDMDenoiser
+from measurand.unfolded import UnfoldedDR
 
 
 def small():
@@ -164,81 +159,31 @@ def test_other_kinds_are_refused(tmp_path):
         save_prior(tmp_path / "y.safetensors", EDMDenoiser(torch.nn.Conv2d(3, 3, 1)))
 
 
+def test_an_unfolded_network_comes_back(tmp_path):
+    torch.manual_seed(1)
+    network = UnfoldedDR([tiny_prior(), tiny_prior()], 2, sigma_data=0.4, mean=0.1)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    path = tmp_path / "n.safetensors"
+    save_unfolded(path, network, {"licence": "none"}, dtype=torch.float32)
+    again = load_unfolded(path, dtype=torch.float32)
+    assert (type(again), again.depth, again.sigma_data, again.mean) == (UnfoldedDR, 2, 0.4, 0.1)
+    weights = again.state_dict()
+    assert all(torch.equal(weights[k], v) for k, v in network.state_dict().items())
+    assert again.card["licence"] == "none" and not again.alpha.requires_grad
+    half = load_unfolded(path, dtype=torch.bfloat16)
+    assert half.alpha.dtype == torch.float32
+    assert next(half.priors.parameters()).dtype == torch.bfloat16
+    with pytest.raises(DamagedFile, match="holds 'unfolded', not an EDM prior"):
+        load_prior(path)
+
+
 @pytest.mark.parametrize("name", list(known_priors()))
 def test_shipped_priors_are_intact_and_say_where_they_come_from(name):
     path = known_priors()[name]
     assert path.stat().st_size < 10e6
     prior = load_prior(name)
     assert prior.card["licence"] and prior.card["data"] and prior.card["patches"] > 0
-
-
-def test_the_last_two_states_stay(tmp_path):
-    for step in (1, 2, 30):
-        save_state(tmp_path / "s", State(step, {"x": torch.full((3,), float(step))}, {"a": step}))
-    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == [
-        "step-00000002.safetensors",
-        "step-00000030.safetensors",
-    ]
-    state = load_state(tmp_path / "s")
-    assert (state.step, state.facts) == (30, {"a": 30}) and state.tensors["x"].tolist() == [
-        30.0
-    ] * 3
-
-
-def test_a_damaged_state_falls_back_to_the_one_before(tmp_path):
-    assert load_state(tmp_path / "none") is None
-    paths = [save_state(tmp_path, State(k, {"x": torch.ones(9)})) for k in (1, 2)]
-    content = bytearray(paths[1].read_bytes())
-    content[-5] ^= 1
-    paths[1].write_bytes(content)
-    assert load_state(tmp_path).step == 1
-    paths[0].write_bytes(b"")
-    with pytest.raises(DamagedFile):
-        load_state(tmp_path)
-
-
-WRITER = """
-import sys, torch
-from measurand.checkpoints import State, save_state
-torch.set_num_threads(1)
-for step in range(1, 100000):
-    save_state(sys.argv[1], State(step, {"x": torch.full((500_000,), float(step))}))
-    print(step, flush=True)
-"""
-
-
-@pytest.mark.parametrize(
-    "kills", [2, pytest.param(100, marks=pytest.mark.slow)], ids=["few", "all"]
-)
-def test_sigkill_while_writing_leaves_a_readable_state(tmp_path, kills, injected):
-    injected("2: SIGKILL inside checkpoint writing", kills)
-    draw = random.Random(0)
-    for k in range(kills):
-        folder = tmp_path / str(k)
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, folder], stdout=subprocess.PIPE, env={**os.environ}
-        )
-        process.stdout.readline()
-        time.sleep(draw.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        lines = process.stdout.read().split()
-        process.wait()
-        state = load_state(folder)
-        assert state.step >= int(lines[-1]) if lines else state.step >= 1
-        assert (state.tensors["x"] == state.step).all()
-        assert len(list(folder.glob("step-*"))) <= 3
-
-
-def test_nothing_is_damaged_by_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
-    save_state(tmp_path, State(1, {"x": torch.ones(3)}))
-
-    def refuse(*_, **__):
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(checkpoints, "atomic", refuse)
-    with pytest.raises(OSError, match="Read-only"):
-        save_state(tmp_path, State(2, {"x": torch.ones(3)}))
-    assert load_state(tmp_path).step == 1
 
 
 def test_the_card_is_plain_json(file):

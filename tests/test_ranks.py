@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from measurand.checkpoints import load_state
 from measurand.ranks import add_up, largest, meet, rank, ranks
+from measurand.states import load_state
 
 RUN = """
 import os, signal, sys, time, torch

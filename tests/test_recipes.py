@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from PIL import Image
 
 from measurand import recipes
-from measurand.checkpoints import load_prior, load_tensors
+from measurand.checkpoints import load_prior, load_tensors, load_unfolded
 from measurand.recipes import natural_color, train_recipe
 
 TINY = replace(
@@ -73,7 +74,7 @@ def test_every_recipe_has_a_small_run(tmp_path):
     for k in range(2):
         picture = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
         Image.fromarray(picture).save(tmp_path / "pictures" / f"{k}.png")
-    named = [r for r in vars(recipes).values() if isinstance(r, recipes.Recipe)]
+    named = [r for r in vars(recipes).values() if isinstance(r, recipes.PriorRecipe)]
     assert len({r.name for r in named}) == len(named) == 8
     for recipe in named:
         kind = type(recipe.domain).__name__
@@ -94,3 +95,50 @@ def test_every_recipe_has_a_small_run(tmp_path):
         x = torch.zeros(1, prior.channels, 9, 11, dtype=prior.dtype)
         assert prior.denoise(x, 0.1).shape == x.shape
         assert prior.card["held_out_psnr"]["25"] > 0
+
+
+@pytest.mark.parametrize("recipe", [recipes.unfold_color, recipes.unfold_brain])
+def test_an_unfolded_network_is_trained_from_a_prior(recipe, data, tmp_path):
+    """Both mixes, tiny blocks: the run starts as its prior inside the steps, and is one file."""
+    paths = [data]
+    if recipe.domain.dtype.is_complex:
+        np.savez(
+            tmp_path / "train.npz", images=np.random.default_rng(0).uniform(0, 1, (2, 40, 40))
+        )
+        paths = [tmp_path / "train.npz"]
+    block = replace(recipe.prior, widths=(8, 8), blocks=1, batch=2, crops=(16, 16), warmup=1)
+    (start, _) = train_recipe(block, paths, tmp_path / "p", steps=2, quiet=True).values()
+    small = replace(
+        recipe, prior=block, start=str(start), depth=2, batch=2, crops=(16, 24), warmup=1, early=3
+    )
+    out = tmp_path / "u"
+    (first, _) = train_recipe(
+        small, paths, out, held_out=paths, steps=6, workers=2, quiet=True
+    ).values()
+    network = load_unfolded(first)
+    assert network.depth == 2 and network.channels == recipe.domain.channels
+    assert set(network.card["held_out_psnr"]) == {type(kind).__name__ for kind in recipe.mix}
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["skipped"] == 0 and last["images_per_second"] > 0
+    weights, trained = load_prior(start).net.state_dict(), network.priors[0].net.state_dict()
+    assert all(v.shape == trained[k].shape for k, v in weights.items())
+    frozen = replace(small, lr=0.0)
+    (again, _) = train_recipe(
+        frozen, paths, tmp_path / "v", steps=2, init=first, quiet=True
+    ).values()
+    a, b = load_tensors(first)[0], load_tensors(again)[0]
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_the_batches_of_an_unfolded_recipe_follow_from_the_step():
+    recipe = replace(recipes.unfold_color, batch=4, crops=(16, 32))
+    material = SimpleNamespace(batch=lambda step, n, size: torch.zeros(n, 3, size, size))
+    kinds = set()
+    for step in range(12):
+        batch, again = (recipe.batches(material)(step, 0) for _ in range(2))
+        assert torch.equal(batch["measurement"].y, again["measurement"].y)
+        assert torch.equal(batch["sigma"], again["sigma"])
+        assert batch["measurement"].operator.norm == pytest.approx(1.0, rel=1e-4)
+        kinds.add(repr(batch["measurement"].operator.inner[0]).split("(")[0])
+    assert kinds == {"Identity", "Blur", "Mask"}
+    assert len(recipe.batches(material)(0, 1)["x"]) == 1

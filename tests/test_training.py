@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from measurand.checkpoints import load_state, load_tensors
+from measurand.checkpoints import load_tensors
 from measurand.ema import EMA
+from measurand.states import load_state
 from measurand.training import Plan, adamw, train
 
 

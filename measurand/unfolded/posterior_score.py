@@ -132,6 +132,7 @@ class Unfolded(nn.Module, ABC):
         self.priors: Any = nn.ModuleList(priors)
         self.depth, self.sigma_data, self.mean = depth, sigma_data, mean
         self.recompute = recompute
+        self.card: dict[str, Any] = {}  # what is known of the weights
         self.radius = Answers(depth)
         self.spread = Answers(1)
 

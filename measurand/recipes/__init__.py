@@ -1,0 +1,32 @@
+"""Named starting points for training: one frozen value each."""
+
+from .base import Recipe, train_recipe
+from .priors import (
+    PriorRecipe,
+    ct_body,
+    faces_64,
+    faces_128,
+    kernels_32,
+    kernels_64,
+    mri_brain,
+    natural_color,
+    natural_gray,
+)
+from .unfolded import UnfoldedRecipe, unfold_brain, unfold_color
+
+__all__ = [
+    "PriorRecipe",
+    "Recipe",
+    "UnfoldedRecipe",
+    "ct_body",
+    "faces_64",
+    "faces_128",
+    "kernels_32",
+    "kernels_64",
+    "mri_brain",
+    "natural_color",
+    "natural_gray",
+    "train_recipe",
+    "unfold_brain",
+    "unfold_color",
+]

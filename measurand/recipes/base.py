@@ -1,0 +1,224 @@
+"""What a recipe is, and the function that trains one.
+
+    run.json                     what was asked for, versions, device
+    metrics.jsonl                twice a minute: images per second, TFLOP/s, loss in four bands of
+                                 the noise level; every few minutes the quality on held-out images
+    states/                      the last two training states, for `resume`
+    <name>-<width>.safetensors   at the end: the weights of each average, with their card
+
+is what the folder of a run holds.
+"""
+
+import json
+import os
+import platform
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..domains import Domain
+from ..domains.material import Material
+from ..ema import EMA
+from ..files import sha256, write_atomic
+from ..journal import Journal
+from ..priors.edm import fast_dtype
+from ..ranks import joined, rank
+from ..training import adamw, train
+
+__all__ = ["Recipe", "train_recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe(ABC):
+    """How something is trained; its kinds say what.
+
+    Args:
+        name: Name of the weights.
+        licence: Licence and origin of the training data; nothing is trained without it.
+        domain: What the images are.
+        lr: Learning rate of AdamW at batch 32 or less; grows with the root of the batch above.
+        batch: Crops per step.
+        crops: Size of the small crops and of the large ones, in pixels; of the large ones there
+            are as many as have the same area.
+        warmup: Steps of the warm-up.
+        widths_ema: Relative widths of the two averages.
+        seed: Of weights and batches.
+    """
+
+    name: str
+    licence: str
+    domain: Domain
+    lr: float = 1e-3
+    batch: int = 16
+    crops: tuple[int, int] = (64, 128)
+    warmup: int = 200
+    widths_ema: tuple[float, ...] = (0.05, 0.10)
+    seed: int = 0
+
+    @abstractmethod
+    def new(self, init: str | os.PathLike[str] | None) -> nn.Module:
+        """Returns the model, untrained or with the weights of another one."""
+
+    @abstractmethod
+    def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
+        """Returns the batch of a step, a pure function: n crops and what the loss needs."""
+
+    @abstractmethod
+    def loss(self, model: Any, batch: Mapping[str, Any]) -> Tensor:
+        """Returns the loss of each item, (B,)."""
+
+    @abstractmethod
+    def quality(
+        self, model: Any, images: Sequence[Tensor], dtype: torch.dtype
+    ) -> dict[str, float]:
+        """Returns how good a model is on held-out images."""
+
+    @abstractmethod
+    def save(self, path: Path, model: Any, card: Mapping[str, Any]) -> None:
+        """Writes the weights with a card."""
+
+    def batches(self, material: Material) -> Callable[[int, int], dict[str, Any]]:
+        """Returns the function (step, stage) -> batch that `train` asks."""
+
+        def batch(step: int, stage: int) -> dict[str, Any]:
+            size = self.crops[stage]
+            n = max(1, self.batch * self.crops[0] ** 2 // size**2)
+            return self.problem(material, step, n, size)
+
+        return batch
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The recipe as JSON values."""
+        return {**asdict(self), "domain": repr(self.domain)}
+
+
+def train_recipe(
+    recipe: Recipe,
+    data: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    held_out: Sequence[str | os.PathLike[str]] = (),
+    steps: int | None = None,
+    time_budget: float | None = None,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    init: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    micro: int | None = None,
+    save_every: float = 120.0,
+    evaluate_every: float = 300.0,
+    skip_bad: bool = False,
+    quiet: bool = False,
+    tensorboard: bool = False,
+) -> dict[str, Path]:
+    """Trains by a recipe and writes the weights; under `torchrun`, on all of its processes.
+
+    Args:
+        recipe: What to train.
+        data: Folders, zips and files of images. Where one has folders `train` and `val`, only
+            these are used, the first for training, the second for the quality in the log.
+        out: Folder of the run.
+        held_out: More files for the quality in the log.
+        steps: Length of the run; or
+        time_budget: seconds to train.
+        device: Where to train.
+        resume: Go on from the state in `out`.
+        init: Weights to start from, by name or path.
+        workers: Threads on a CPU, one part of the batch each.
+        micro: Most images differentiated at once; None for as many as fit into the memory.
+        save_every: Seconds between states.
+        evaluate_every: Seconds between evaluations on held-out images.
+        skip_bad: Leave out files that cannot be read, with a warning.
+        quiet: Print nothing.
+        tensorboard: Also write events for TensorBoard into `out`.
+    Returns:
+        The weight files, by name.
+    Raises:
+        ValueError: The recipe states no licence, or the data hold no image.
+    """
+    if not recipe.licence.strip():
+        raise ValueError(f"recipe {recipe.name}: states no licence of its training data")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with joined(torch.device(device)) as own:
+        material = recipe.domain.open(
+            data, held_out, seed=recipe.seed, device=own, skip_bad=skip_bad
+        )
+        model = recipe.new(init)
+        model.to(own).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        averages = [EMA(model, width) for width in recipe.widths_ema]
+        precision = fast_dtype(own)
+        asked = {
+            "recipe": recipe.described,
+            "data": [str(path) for path in data],
+            "images": material.images,
+            "steps": steps,
+            "time_budget": time_budget,
+            "device": str(own),
+            "init": None if init is None else str(init),
+            "workers": workers,
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "command": sys.argv,
+        }
+        first = rank() == 0
+        if first:
+            write_atomic(out / "run.json", json.dumps(asked, indent=1))
+
+        def quality() -> dict[str, float]:
+            with averages[0].applied():
+                return recipe.quality(model, material.held_out, precision)
+
+        one = {k: v[:1] for k, v in recipe.problem(material, 0, 1, recipe.crops[0]).items()}
+        journal = Journal(
+            out / "metrics.jsonl",
+            quality,
+            forward=lambda: recipe.loss(model, one),
+            batch=recipe.batch,
+            evaluate_every=evaluate_every,
+            quiet=quiet,
+            tensorboard=tensorboard and first,
+        )
+        plan = train(
+            model,
+            recipe.batches(material),
+            recipe.loss,
+            steps=steps,
+            time_budget=time_budget,
+            warmup=recipe.warmup,
+            optimizer=adamw(model, lr=recipe.lr * max(1.0, recipe.batch / 32) ** 0.5),
+            ema=averages,
+            on_step=journal if first else None,
+            folder=out / "states",
+            save_every=save_every,
+            resume=resume,
+            config=sha256(json.dumps(recipe.described))[:16],
+            autocast=precision if precision != torch.float32 else None,
+            workers=workers,
+            micro=micro,
+        )
+        files = {}
+        for average in averages if first else []:
+            with average.applied():
+                card = {
+                    "name": recipe.name,
+                    "licence": recipe.licence,
+                    "data": [Path(path).name for path in data],
+                    **recipe.domain.facts,
+                    "recipe": recipe.described,
+                    "steps": plan.steps,
+                    "patches": plan.steps * recipe.batch,
+                    "ema": average.width,
+                    "held_out_psnr": recipe.quality(model, material.held_out, precision),
+                    "torch": torch.__version__,
+                }
+                path = out / f"{recipe.name}-{average.width:g}.safetensors"
+                recipe.save(path, model, card)
+                files[path.stem] = path
+    return files

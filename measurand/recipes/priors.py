@@ -1,0 +1,166 @@
+"""Recipes of image priors: denoisers of all noise levels, for images of one kind.
+
+`train_recipe(natural_color, ["photos.zip"], "runs/natural-color", time_budget=7200)` makes the
+weight file of a prior from pictures.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import load_prior, save_prior
+from ..domains import Body, Brain, Faces, Kernels, Photographs
+from ..domains.material import Material, generator_of
+from ..nets import ConvUNet
+from ..nets.transfer import transfer
+from ..priors.edm import EDMDenoiser, edm_loss, lognormal_sigma
+from ..quality import denoising_psnr
+from ..tensors import randn_like
+from .base import Recipe
+
+__all__ = [
+    "PriorRecipe",
+    "ct_body",
+    "faces_64",
+    "faces_128",
+    "kernels_32",
+    "kernels_64",
+    "mri_brain",
+    "natural_color",
+    "natural_gray",
+]
+
+
+@dataclass(frozen=True)
+class PriorRecipe(Recipe):
+    """How an image prior is trained; see `Recipe` for what all recipes say.
+
+    Args:
+        widths: Channels of the network's levels, finest first.
+        blocks: Residual blocks per level and side.
+        stem: Pixel-unshuffle factor in front of the finest level.
+        attention: Levels that also attend over all pixels, 0 the finest.
+        sigma_mean: Mean of ln(sigma), sigma in image units.
+        sigma_std: Standard deviation of ln(sigma).
+        sigma_uniform: Probability that a level is uniform in ln(sigma) over the range instead.
+        sigma_range: Lowest and highest level.
+        mean: Mean of the images.
+        sigma_data: Standard deviation of the images.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 160)
+    blocks: int = 2
+    stem: int = 2
+    attention: tuple[int, ...] = ()
+    sigma_mean: float = -1.6
+    sigma_std: float = 1.2
+    sigma_uniform: float = 0.1
+    sigma_range: tuple[float, float] = (0.002, 80.0)
+    mean: float = 0.0
+    sigma_data: float = 0.5
+
+    def new(self, init: str | os.PathLike[str] | None = None) -> EDMDenoiser:
+        """Returns the prior; from other weights where `init` says so, see `nets.transfer`."""
+        torch.manual_seed(self.seed)
+        net = ConvUNet(
+            self.domain.channels * (2 if self.domain.dtype.is_complex else 1),
+            widths=self.widths,
+            blocks=self.blocks,
+            stem=self.stem,
+            attention=self.attention,
+        )
+        if init is not None:
+            transfer(load_prior(init, dtype=torch.float32).net, net)
+        return EDMDenoiser(
+            net,
+            channels=self.domain.channels,
+            dtype=self.domain.dtype,
+            mean=self.mean,
+            sigma_data=self.sigma_data,
+            sigma_range=self.sigma_range,
+        )
+
+    def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
+        x = material.batch(step, n, size)
+        generator = generator_of(self.seed, step, x.device)
+        sigma = lognormal_sigma(
+            n,
+            generator,
+            mean=self.sigma_mean,
+            std=self.sigma_std,
+            low=self.sigma_range[0],
+            high=self.sigma_range[1],
+            uniform=self.sigma_uniform,
+        )
+        return {"x": x, "sigma": sigma, "noise": randn_like(x, generator)}
+
+    def loss(self, model: EDMDenoiser, batch: Mapping[str, Any]) -> Tensor:
+        return edm_loss(model, batch)
+
+    def quality(
+        self, model: EDMDenoiser, images: Sequence[Tensor], dtype: torch.dtype
+    ) -> dict[str, float]:
+        """Returns the PSNR of denoised images in dB, by noise level."""
+        return denoising_psnr(model, images, dtype=dtype)
+
+    def save(self, path: Path, model: EDMDenoiser, card: Mapping[str, Any]) -> None:
+        model.card = dict(card)
+        save_prior(path, model)
+
+
+natural_color = PriorRecipe(
+    name="natural-color",
+    licence="photographs of ImageNet-1k (one per class) and BSDS500 train; research use only",
+    domain=Photographs(),
+)
+natural_gray = replace(natural_color, name="natural-gray", domain=Photographs(grey=True))
+faces_64 = PriorRecipe(
+    name="faces-64",
+    licence="aligned faces of UTKFace; non-commercial research only, never for recognition",
+    domain=Faces(64),
+    attention=(2,),
+    crops=(64, 64),
+    sigma_mean=-1.2,
+)
+faces_128 = replace(faces_64, name="faces-128", domain=Faces(128), crops=(128, 128))
+mri_brain = PriorRecipe(
+    name="mri-brain",
+    licence="brain MRI of open_ms_data (CC BY), SAG-anon (MIT), FNNDSC data (Apache-2.0), "
+    "example-dicom-structural (PDDL)",
+    domain=Brain(),
+    crops=(96, 192),
+    batch=8,
+    sigma_mean=-2.0,
+    sigma_data=0.35,
+)
+ct_body = PriorRecipe(
+    name="ct-body",
+    licence="CT of TCIA Lung-PET-CT-Dx (CC BY 4.0) and FNNDSC data (Apache-2.0)",
+    domain=Body(),
+    sigma_mean=-2.4,
+    mean=-0.6,
+    sigma_data=0.35,
+)
+kernels_32 = PriorRecipe(
+    name="kernels-32",
+    licence="none needed: made by a program",
+    domain=Kernels(32),
+    widths=(64, 96, 128),
+    stem=1,
+    attention=(2,),
+    batch=32,
+    crops=(32, 32),
+    sigma_mean=-3.3,
+    sigma_std=1.5,
+    sigma_range=(0.0005, 80.0),
+    mean=-1.0,
+    sigma_data=0.07,
+)
+kernels_64 = replace(
+    kernels_32, name="kernels-64", domain=Kernels(64, alpha=0.1), stem=2, crops=(64, 64)
+)

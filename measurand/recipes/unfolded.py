@@ -1,0 +1,130 @@
+"""Recipes of unfolded networks: one model for many measurement problems.
+
+A prior that ships gives the weights to start from, every block alike; what is learnt is to work
+inside the steps of an optimisation method, over a mix of operators (see
+`unfolded.posterior_score`). Operators that are not in the mix are for the test.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import load_unfolded, save_unfolded
+from ..domains import Brain, Photographs
+from ..domains.material import Material, generator_of
+from ..priors.edm import EDMDenoiser, lognormal_sigma
+from ..problems import BrainCoils, Denoising, GaussianBlurs, MissingPixels, Problems, drawn
+from ..quality import restoration_psnr
+from ..tensors import randn_like
+from ..unfolded import UnfoldedDR
+from ..unfolded.posterior_score import Unfolded, posterior_loss, settled
+from .base import Recipe
+from .priors import PriorRecipe, mri_brain, natural_color
+
+__all__ = ["UnfoldedRecipe", "unfold_brain", "unfold_color"]
+
+
+@dataclass(frozen=True)
+class UnfoldedRecipe(Recipe):
+    """How an unfolded network is trained; see `Recipe` for what all recipes say.
+
+    Args:
+        prior: Recipe of the blocks.
+        start: Prior that the blocks start from, by name or path; untrained where empty.
+        mix: Kinds of problems, one of them in each step.
+        sigma_y: Smallest and largest noise of a measurement, relative to the operator's norm.
+        depth: Steps of the method.
+        shared: One block for all steps, or one for each.
+        sigma_mean: Mean of ln(s_t), s_t the level of the noisy image.
+        sigma_std: Standard deviation of ln(s_t).
+        blind: Probability that s_t is the highest level, where y alone tells of the image.
+        early: Steps in which the estimates before the last one count as well, by a tenth.
+    """
+
+    prior: PriorRecipe = natural_color
+    start: str = "natural-color"
+    mix: tuple[Problems, ...] = (Denoising(), GaussianBlurs(), MissingPixels())
+    sigma_y: tuple[float, float] = (0.005, 0.1)
+    depth: int = 4
+    shared: bool = True
+    sigma_mean: float = -0.8
+    sigma_std: float = 1.4
+    blind: float = 0.1
+    early: int = 500
+
+    def new(self, init: str | os.PathLike[str] | None = None) -> Unfolded:
+        """Returns the network: blocks of `start`, or the whole of another network."""
+        if init is not None:
+            network = load_unfolded(init, dtype=torch.float32).requires_grad_(True).train()
+            network.recompute = True
+            return network
+        blocks: list[EDMDenoiser] = [
+            self.prior.new(self.start or None) for _ in range(1 if self.shared else self.depth)
+        ]
+        torch.manual_seed(self.seed)
+        return UnfoldedDR(
+            blocks,
+            self.depth,
+            sigma_data=self.prior.sigma_data,
+            mean=self.prior.mean,
+            recompute=True,
+        )
+
+    def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
+        x = material.batch(step, n, size)
+        generator = generator_of(self.seed, step, x.device)
+        low, high = self.prior.sigma_range
+        sigma = lognormal_sigma(
+            n, generator, mean=self.sigma_mean, std=self.sigma_std, low=low, high=high, uniform=0
+        )
+        u = torch.rand(n, generator=generator, device=x.device)
+        measurement = settled(drawn(self.mix, x, self.sigma_y, generator))
+        return {
+            "x": x,
+            "sigma": torch.where(u < self.blind, high, sigma),
+            "noise": randn_like(x, generator),
+            "measurement": measurement,
+            "early": torch.full((n,), 0.1 * (step < self.early), device=x.device),
+        }
+
+    @property
+    def described(self) -> dict[str, Any]:
+        named = {"prior": self.prior.described, "mix": [repr(kind) for kind in self.mix]}
+        return {**super().described, **named}
+
+    def loss(self, model: Unfolded, batch: Mapping[str, Any]) -> Tensor:
+        return posterior_loss(model, batch)
+
+    def quality(
+        self, model: Unfolded, images: Sequence[Tensor], dtype: torch.dtype
+    ) -> dict[str, float]:
+        """Returns the PSNR of posterior means in dB, by kind of problem."""
+        return restoration_psnr(model, self.mix, images[:4], dtype=dtype)
+
+    def save(self, path: Path, model: Unfolded, card: Mapping[str, Any]) -> None:
+        save_unfolded(path, model, card)
+
+
+unfold_color = UnfoldedRecipe(
+    name="unfold-color",
+    licence=natural_color.licence,
+    domain=Photographs(),
+    lr=4e-4,
+    batch=16,
+)
+unfold_brain = UnfoldedRecipe(
+    name="unfold-brain",
+    licence=mri_brain.licence,
+    domain=Brain(),
+    lr=4e-4,
+    batch=8,
+    crops=(96, 192),
+    prior=mri_brain,
+    start="mri-brain",
+    mix=(BrainCoils(),),
+)

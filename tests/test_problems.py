@@ -1,0 +1,88 @@
+"""Kinds of problems: one random operator per item, a pure function of the generator."""
+
+import inspect
+
+import pytest
+import torch
+
+from measurand import problems
+from measurand.check import adjoint_error
+from measurand.problems import (
+    BrainCoils,
+    Denoising,
+    FourierLines,
+    GaussianBlurs,
+    MissingBox,
+    MissingPixels,
+    MotionBlurs,
+    SuperResolution,
+    drawn,
+)
+
+KINDS = [
+    Denoising(),
+    GaussianBlurs(0.5, 2.0),
+    MotionBlurs(5.0, 11.0),
+    MissingPixels(),
+    MissingBox(),
+    SuperResolution(4),
+    FourierLines(),
+    BrainCoils(coils=3),
+]
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_every_kind_is_tested_here():
+    classes = {n for n in problems.__all__ if inspect.isclass(getattr(problems, n))}
+    assert classes - {"Problems"} == {type(kind).__name__ for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_a_kind_measures_a_batch(kind):
+    dtype = torch.complex64 if isinstance(kind, BrainCoils) else torch.float32
+    shape = (1, 16, 20) if dtype.is_complex else (3, 16, 20)
+    operator = kind.operator(shape, 3, generator())
+    assert operator.batch in (1, 3) and adjoint_error(operator) < 1e-5
+    x = torch.randn(3, *shape, dtype=dtype, generator=generator(1))
+    measurement = drawn([kind], x, (0.02, 0.3), generator(2))
+    again = drawn([kind], x, (0.02, 0.3), generator(2))
+    assert torch.equal(measurement.y, again.y)
+    level = measurement.sigma / measurement.operator.norm
+    assert level.shape == (3,) and float(level.min()) > 0.02 and float(level.max()) < 0.3
+    alone = drawn([kind], x, (0.02, 0.3), generator(3))
+    assert not torch.equal(measurement.y, alone.y)
+    half = measurement[1:]
+    assert torch.allclose(half.residual(x[1:]), measurement.residual(x)[1:], atol=1e-5)
+
+
+def test_the_noise_is_what_is_said():
+    x = torch.zeros(1, 1, 200, 200)
+    measurement = drawn([SuperResolution(4)], x, (0.1, 0.1), generator())
+    assert float(measurement.sigma) == pytest.approx(0.1 / 4)
+    assert float(measurement.y.std()) == pytest.approx(0.1 / 4, rel=0.05)
+
+
+def test_each_kind_of_a_mix_is_as_likely():
+    x = torch.zeros(1, 1, 16, 16)
+    counts = {}
+    for seed in range(300):
+        name = type(drawn([Denoising(), MissingPixels()], x, (0.1, 0.1), generator(seed)).operator)
+        counts[name] = counts.get(name, 0) + 1
+    assert len(counts) == 2 and min(counts.values()) > 110
+
+
+def test_masks_are_as_large_as_said():
+    g = generator()
+    pixels = MissingPixels(0.6, 0.7).operator((1, 64, 64), 4, g).mask.mean((1, 2, 3))
+    assert float(pixels.min()) > 0.27 and float(pixels.max()) < 0.43
+    box = MissingBox(0.5, 0.5).operator((1, 64, 64), 4, g).mask
+    assert box.sum((1, 2, 3)).tolist() == [64**2 - 32**2] * 4
+    rows = (box == 0).any(-1)
+    assert (rows.sum((1, 2)) == 32).all() and len({tuple(r.flatten().tolist()) for r in rows}) > 1
+    motion = MotionBlurs(9.0, 9.0).operator((1, 64, 64), 4, g).kernel
+    assert torch.allclose(motion.sum((1, 2, 3)), torch.ones(4)) and not torch.equal(
+        motion[0], motion[1]
+    )
