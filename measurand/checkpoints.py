@@ -34,6 +34,7 @@ __all__ = [
     "load_prior",
     "load_tensors",
     "load_unfolded",
+    "load_weights",
     "save_prior",
     "save_tensors",
     "save_unfolded",
@@ -194,12 +195,12 @@ def known_priors() -> dict[str, Path]:
     return {path.stem: path for path in sorted(files, key=key)}
 
 
-def opened(name: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns the tensors and the card of weights of a kind, by name or path.
+def opened(name: str | os.PathLike[str]) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    """Returns the file, the tensors and the card of weights, by name or path.
 
     Raises:
         ValueError: No weights have this name; the message lists those there are.
-        DamagedFile: The file is not what was written, or of another kind.
+        DamagedFile: The file is not what was written.
     """
     path = Path(name)
     if path.suffix != ".safetensors":
@@ -212,11 +213,37 @@ def opened(name: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], 
                 "weight file (.safetensors)"
             )
         path = known[versions[-1]]
-    tensors, card = load_tensors(path)
-    if card.get("kind") != kind:
-        what = {"edm": "an EDM prior (load_prior)", "unfolded": "a network (load_unfolded)"}
-        raise DamagedFile(f"{path}: holds {card.get('kind', 'no kind')!r}, not {what[kind]}")
-    return tensors, card
+    return path, *load_tensors(path)
+
+
+def load_weights(
+    name: str | os.PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> EDMDenoiser | Unfolded:
+    """Returns what a file of weights holds: a prior or an unfolded network; see `load_prior`."""
+    path, tensors, card = opened(name)
+    made: EDMDenoiser | Unfolded
+    if card.get("kind") == "edm":
+        made = built(card)
+        made.net.load_state_dict(tensors)
+        nets = made.net
+    elif card.get("kind") == "unfolded":
+        made = METHODS[card["method"]](
+            [built(one) for one in card["priors"]],
+            card["depth"],
+            sigma_data=card["sigma_data"],
+            mean=card["mean"],
+        )
+        made.load_state_dict(tensors)
+        nets = made.priors
+    else:
+        raise DamagedFile(f"{path}: holds {card.get('kind', 'no kind')!r}, not weights of ours")
+    made.card = {k: v for k, v in card.items() if k != "tensors"}
+    made.to(device)
+    nets.to(dtype or fast_dtype(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return made.eval().requires_grad_(False)
 
 
 def load_prior(
@@ -237,13 +264,10 @@ def load_prior(
         ValueError: No prior has this name; the message lists those there are.
         DamagedFile: The file is not what was written.
     """
-    tensors, card = opened(name, "edm")
-    prior = built(card)
-    prior.net.load_state_dict(tensors)
-    prior.card = {k: v for k, v in card.items() if k != "tensors"}
-    prior.net.to(device, dtype or fast_dtype(device))
-    prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return prior.eval().requires_grad_(False)
+    prior = load_weights(name, device=device, dtype=dtype)
+    if not isinstance(prior, EDMDenoiser):
+        raise ValueError(f"{name}: holds an unfolded network, not a prior; load_unfolded reads it")
+    return prior
 
 
 def load_unfolded(
@@ -262,15 +286,7 @@ def load_unfolded(
         ValueError: No network has this name.
         DamagedFile: The file is not what was written.
     """
-    tensors, card = opened(name, "unfolded")
-    network = METHODS[card["method"]](
-        [built(one) for one in card["priors"]],
-        card["depth"],
-        sigma_data=card["sigma_data"],
-        mean=card["mean"],
-    )
-    network.load_state_dict(tensors)
-    network.card = {k: v for k, v in card.items() if k != "tensors"}
-    network.to(device)
-    network.priors.to(dtype or fast_dtype(device)).to(memory_format=torch.channels_last)
-    return network.eval().requires_grad_(False)
+    network = load_weights(name, device=device, dtype=dtype)
+    if isinstance(network, EDMDenoiser):
+        raise ValueError(f"{name}: holds a prior, not an unfolded network; load_prior reads it")
+    return network

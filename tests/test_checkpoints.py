@@ -153,7 +153,7 @@ def test_names_versions_and_the_list_of_the_known(tmp_path, monkeypatch):
 
 def test_other_kinds_are_refused(tmp_path):
     save_tensors(tmp_path / "x.safetensors", small(), {"kind": "glow"})
-    with pytest.raises(DamagedFile, match="'glow', not an EDM prior"):
+    with pytest.raises(DamagedFile, match="'glow', not weights of ours"):
         load_prior(tmp_path / "x.safetensors")
     with pytest.raises(TypeError, match="Conv2d, not a ConvUNet"):
         save_prior(tmp_path / "y.safetensors", EDMDenoiser(torch.nn.Conv2d(3, 3, 1)))
@@ -174,8 +174,11 @@ def test_an_unfolded_network_comes_back(tmp_path):
     half = load_unfolded(path, dtype=torch.bfloat16)
     assert half.alpha.dtype == torch.float32
     assert next(half.priors.parameters()).dtype == torch.bfloat16
-    with pytest.raises(DamagedFile, match="holds 'unfolded', not an EDM prior"):
+    with pytest.raises(ValueError, match="holds an unfolded network, not a prior"):
         load_prior(path)
+    save_prior(tmp_path / "p.safetensors", tiny_prior())
+    with pytest.raises(ValueError, match="holds a prior, not an unfolded network"):
+        load_unfolded(tmp_path / "p.safetensors")
 
 
 @pytest.mark.parametrize("name", list(known_priors()))

@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from measurand.checkpoints import load_tensors, save_prior
+from measurand.checkpoints import load_tensors, save_prior, save_unfolded
 from measurand.cli import HELP, arranged, main
 from measurand.commands import COMMANDS, seconds
 from measurand.data.files import read_image
 from measurand.nets import ConvUNet
 from measurand.priors.edm import EDMDenoiser
 from measurand.recipes import natural_color
+from measurand.unfolded import UnfoldedDR
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -258,6 +259,30 @@ def test_masks_and_kernels_come_from_files_and_from_functions(here):
     )):  # fmt: skip
         assert run("reconstruct", y, "--operator", *choice, *tv, "--out", f"r{i}") == 0
         assert (here / f"r{i}" / "estimate.png").exists()
+
+
+def test_an_unfolded_network_reconstructs_in_one_evaluation_or_by_draws(here, capsys):
+    torch.manual_seed(0)
+    net = ConvUNet(3, widths=(4, 8), blocks=1, features=8)
+    network = UnfoldedDR([EDMDenoiser(net, channels=3)], 2)
+    save_unfolded(here / "u.safetensors", network, {"name": "tiny", "licence": "none"})
+    picture(here / "a.png", 24, 20, 3)
+    common = ["reconstruct", "a.png", "--operator", "mask", "--operator.mask", "random_mask:0.5"]
+    common += ["--sigma", 0.05, "--quiet"]
+    words = [*common, "--prior", "u.safetensors", "--method", "posterior-mean", "--out", "m"]
+    assert run(*words) == 0
+    record = json.loads((here / "m" / "run.json").read_text())
+    assert record["nfe"] == 1 and record["method"]["class"] == "PosteriorMean"
+    words = [*common, "--prior", "u.safetensors", "--method", "diff-unfolding", "--draws", 2]
+    assert run(*words, "--method.steps", 3, "--out", "d") == 0
+    record = json.loads((here / "d" / "run.json").read_text())
+    assert record["nfe"] == 6 and "sd.npy" in " ".join(files("d"))
+    capsys.readouterr()
+    assert run(*common, "--prior", "u.safetensors", "--method", "hqs", "--out", "h") == 2
+    assert "use --method posterior-mean or diff-unfolding" in capsys.readouterr().err
+    tiny(here / "p.safetensors")
+    assert run(*common, "--prior", "p.safetensors", "--method", "posterior-mean") == 2
+    assert "PosteriorMean wants an unfolded network" in capsys.readouterr().err
 
 
 def test_complex_data_are_reconstructed_and_written_as_complex(here):

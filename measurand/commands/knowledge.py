@@ -190,8 +190,10 @@ class Priors:
             print(json.dumps({k: {**c, "tensors": len(c["tensors"])} for k, c in cards.items()}))
             return 0
         for name, card in cards.items():
-            low, high = card["range"]
-            print(f"{name}: {card['channels']} channels in [{low:g}, {high:g}]")
+            block = card if card["kind"] == "edm" else card["priors"][0]
+            low, high = block["range"]
+            kind = "" if card["kind"] == "edm" else f", {card['method']} of {card['depth']} steps"
+            print(f"{name}: {block['channels']} channels in [{low:g}, {high:g}]{kind}")
             for label in ("licence", "data", "quality", "held_out_psnr"):
                 if card.get(label):
                     print(f"    {label.replace('_', ' ')}: {_words(card[label])}")

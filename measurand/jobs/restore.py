@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
-from ..checkpoints import known_priors, load_prior
+from ..checkpoints import known_priors, load_weights
 from ..files import sha256_file
 from ..measurement import Measurement
 from ..priors.denoiser import (
@@ -161,7 +161,7 @@ def prior_file(name: str) -> Path | None:
     newest = [path for key, path in known_priors().items() if _called(name, key)]
     path = newest[-1] if newest else Path(name)
     if not path.is_file():
-        load_prior(name)  # says what is wrong with the name
+        load_weights(name)  # says what is wrong with the name
     return path
 
 
@@ -186,12 +186,13 @@ def prior_loaded(name: str, device: str | torch.device = "cpu") -> Loaded:
             raise ValueError(f"--prior {name}: wanted {TV} or {TV}:WEIGHT") from error
         prior = None if weight is None else TotalVariation(weight=weight)
         return Loaded(prior, {"name": TV, "weight": weight})
-    network = load_prior(name, device=device)
+    network = load_weights(name, device=device)
+    nets = getattr(network, "priors", network)  # the steps of an unfolded one stay in float32
     record = {
         "name": path.stem,
         "sha256": sha256_file(path),
         "channels": network.channels,
-        "precision": str(next(network.parameters()).dtype).removeprefix("torch."),
+        "precision": str(next(nets.parameters()).dtype).removeprefix("torch."),
     }
     return Loaded(network, record)
 
