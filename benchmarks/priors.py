@@ -1,0 +1,120 @@
+"""What a prior is worth on images of its domain that it has never seen: numbers and a figure.
+
+    python benchmarks/priors.py mri-brain           writes results/prior_mri_brain.json
+                                                    and docs/figures/mri_brain.png
+    python benchmarks/priors.py runs/x.safetensors --as mri-brain     only prints
+
+PSNR of denoised images by noise level, and calibration: the squared error that the prior expects,
+sigma^2 div D, over the true one. The figure shows an image, the image with noise, what the prior
+makes of it, and draws from the prior by the reverse SDE.
+"""
+
+import argparse
+from pathlib import Path
+
+import machine
+import torch
+from torch import Tensor
+
+from measurand import recipes
+from measurand.checkpoints import load_prior
+from measurand.domains.material import generator_of
+from measurand.priors.edm import EDMDenoiser
+from measurand.quality import calibration, denoising_psnr
+from measurand.report import pixels
+from measurand.samplers import ReverseSDE
+from measurand.tensors import generators, randn_like
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+LEVELS = (5.0, 15.0, 25.0, 50.0, 75.0, 100.0)
+SIDE = {"kernels-32": 32, "kernels-64": 64, "faces-64": 64, "faces-128": 128}
+TEST = {  # file, folder in it, every n-th image
+    "natural-color": ("natural_bsds500.zip", "test", 4),
+    "natural-gray": ("natural_bsds500.zip", "test", 4),
+    "mri-brain": ("mri_brain_test.npz", "", 6),
+    "ct-body": ("ct_test.npz", "", 3),
+    "faces-64": ("faces_utk128.zip", "test", 4),
+    "faces-128": ("faces_utk128.zip", "test", 8),
+}
+
+
+def unseen(name: str) -> list[Tensor]:
+    """Images of the prior's domain that no training run has used, each (1, C, H, W)."""
+    domain = next(r.domain for r in vars(recipes).values() if getattr(r, "name", "") == name)
+    if name not in TEST:  # made by a program: another seed
+        drawn = domain.draw(64, generator_of(977, 0, "cpu"))
+        return list(domain.scaled(drawn).split(1))
+    file, under, every = TEST[name]
+    return domain.look(DATA / file, under)[::every]
+
+
+def draws(prior: EDMDenoiser, side: int, n: int = 6) -> Tensor:
+    """Images from the prior, (n, C, side, side)."""
+    start = torch.zeros(n, prior.channels, side, side, dtype=prior.dtype)
+    return ReverseSDE(steps=60)(None, prior, x0=start, generator=generators(0, n))
+
+
+def figure(path: Path, prior: EDMDenoiser, images: list[Tensor], found: Tensor) -> None:
+    """Draws two images with noise and without, and draws from the prior."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    columns = max(6, len(found))
+    fig, axes = plt.subplots(2, columns, figsize=(1.7 * columns, 3.7), layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    picked = [images[i] for i in (0, len(images) // 2)]
+    for k, x in enumerate(picked):
+        v = x + 0.3 * randn_like(x, generators(k, 1))
+        panels = {"image": x, "noise 0.3": v, "denoised": prior.denoise(v, 0.3)}
+        for j, (title, panel) in enumerate(panels.items()):
+            axes[0, 3 * k + j].imshow(pixels(panel))
+            axes[0, 3 * k + j].set_title(title, fontsize=9)
+    for j, x in enumerate(found):
+        axes[1, j].imshow(pixels(x[None]))
+        axes[1, j].set_title("draw", fontsize=9)
+    fig.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("prior", help="a prior that ships, or a weight file")
+    parser.add_argument("--as", dest="name", help="whose data; the prior's own name when absent")
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    name = words.name or words.prior.split("@")[0]
+    prior = load_prior(words.prior)
+    images = unseen(name)
+    found = {
+        "prior": words.prior,
+        "images": f"{len(images)} of {TEST[name][0]} {TEST[name][1]}" if name in TEST else "made",
+        "psnr": denoising_psnr(prior, images, levels=LEVELS),
+        "predicted over measured error": calibration(prior, images),
+    }
+    for key in ("psnr", "predicted over measured error"):
+        print(key, {k: round(v, 3) for k, v in found[key].items()})
+    samples = draws(prior, SIDE.get(name, 96))
+    if name.startswith("kernels"):
+        kernels = (samples + 1) / 2 * prior.card["alpha"]
+        found["draws"] = {
+            "lowest value": float(kernels.min()),
+            "largest error of the sum": float((kernels.sum((1, 2, 3)) - 1).abs().max()),
+        }
+        print(found["draws"])
+    file = name.replace("-", "_")
+    shipped = words.prior == name
+    figure(
+        ROOT / f"docs/figures/{file}.png" if shipped else Path(f"{file}.png"),
+        prior,
+        images,
+        samples,
+    )
+    if shipped:
+        print(machine.write(f"prior_{file}", found))
+
+
+if __name__ == "__main__":
+    main()
