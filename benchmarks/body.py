@@ -29,17 +29,17 @@ from measurand.metrics import psnr
 from measurand.noises import Gaussian
 from measurand.operators import Mask, ParallelCT, even_angles, fbp
 from measurand.priors import TotalVariation
-from measurand.solvers import FISTA, HQS, Annealed
+from measurand.solvers import ADMM, FISTA
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 VIEWS, PHOTONS = 60, 2e4
 WATER = 0.0192  # per mm at about 70 keV
 
 # chosen on val
-SETTINGS: dict[str, tuple[float, ...]] = {"TV": (30.0,), "HQS ct-body": (0.23, 1.0)}
+SETTINGS: dict[str, tuple[float, ...]] = {"TV": (10.0,), "ADMM ct-body": (0.2, 16)}
 GRIDS: dict[str, tuple[tuple[float, ...], ...]] = {
-    "TV": ((10.0, 20.0, 40.0, 80.0),),
-    "HQS ct-body": ((0.06, 0.23, 0.9), (1.0, 3.0, 10.0)),
+    "TV": ((5.0, 10.0, 20.0, 40.0),),
+    "ADMM ct-body": ((0.05, 0.1, 0.2, 0.4), (16,)),
 }
 
 
@@ -70,8 +70,8 @@ def method(name: str, settings: tuple[float, ...], prior: Any) -> Any:
     if name == "TV":
         tv = TotalVariation(weight=settings[0], tol=1e-3, box=(-1.0, 1.0))
         return partial(FISTA(steps=200), prior=tv)
-    weight, low = settings
-    return partial(HQS(weight=weight, levels=Annealed(low=low)), prior=prior)
+    weight, steps = settings
+    return partial(ADMM(steps=int(steps), weight=weight), prior=prior)
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def main() -> None:
     groups = [kind.get(str(s), "other patients") for s in stored["subject"]]
     chosen = range(0, len(groups), 3 if args.search else 1)
     scans = {k: Scan(stored["hu"][k], float(stored["pixel_mm"][k]), k) for k in chosen}
-    prior = load_prior(args.prior) if "HQS ct-body" in args.methods else None
+    prior = load_prior(args.prior) if "ADMM ct-body" in args.methods else None
     tried: list[tuple[str, tuple[float, ...]]] = [("FBP", ())]
     for name in args.methods:
         grid = itertools.product(*GRIDS[name]) if args.search else [SETTINGS[name]]

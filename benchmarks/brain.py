@@ -28,7 +28,7 @@ from measurand.metrics import nmse, psnr
 from measurand.noises import ComplexGaussian
 from measurand.operators import SENSE, birdcage_maps, random_lines
 from measurand.priors import TotalVariation, Wavelets
-from measurand.solvers import FISTA, HQS
+from measurand.solvers import ADMM, FISTA, HQS
 from measurand.tensors import generators
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -36,11 +36,12 @@ NOISE = 0.01
 ACCELERATIONS = {4: 0.08, 8: 0.04}
 
 # chosen on val
-WEIGHTS = {"wavelets": 20.0, "TV": 20.0, "HQS mri-brain": 0.23}
+WEIGHTS = {"wavelets": 20.0, "TV": 20.0, "HQS mri-brain": 0.03, "ADMM mri-brain": 0.2}
 GRIDS = {
     "wavelets": (5.0, 10.0, 20.0, 40.0, 80.0),
     "TV": (5.0, 10.0, 20.0, 40.0, 80.0),
-    "HQS mri-brain": (0.06, 0.12, 0.23, 0.45, 0.9),
+    "HQS mri-brain": (0.015, 0.03, 0.06, 0.12),
+    "ADMM mri-brain": (0.05, 0.1, 0.2, 0.4),
 }
 
 
@@ -58,7 +59,8 @@ def method(name: str, weight: float, prior: Any) -> Any:
         return partial(FISTA(steps=100), prior=Wavelets(weight, shifts=4))
     if name == "TV":
         return partial(FISTA(steps=100), prior=TotalVariation(weight=weight, tol=1e-3))
-    return partial(HQS(weight=weight), prior=prior)
+    kind = HQS if name.startswith("HQS") else ADMM
+    return partial(kind(steps=16, weight=weight), prior=prior)
 
 
 def zero_filled(m: Measurement) -> Tensor:

@@ -14,8 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import data, metrics, noises, operators, priors, samplers, schedules, solvers, tensors
-    from .checkpoints import load_prior, save_prior
+    from . import (
+        data,
+        metrics,
+        noises,
+        operators,
+        priors,
+        samplers,
+        schedules,
+        solvers,
+        tensors,
+        unfolded,
+    )
+    from .checkpoints import load_prior, load_unfolded, save_prior
     from .measurement import Measurement
     from .metrics import psnr, ssim
 
@@ -25,6 +36,7 @@ __all__ = [
     "Measurement",
     "data",
     "load_prior",
+    "load_unfolded",
     "metrics",
     "noises",
     "operators",
@@ -36,11 +48,13 @@ __all__ = [
     "solvers",
     "ssim",
     "tensors",
+    "unfolded",
 ]
 
 _HOMES = {
     "Measurement": "measurement",
     "load_prior": "checkpoints",
+    "load_unfolded": "checkpoints",
     "psnr": "metrics",
     "save_prior": "checkpoints",
     "ssim": "metrics",

@@ -10,6 +10,7 @@ from PIL import Image
 from test_cli import tiny
 
 import measurand as ms
+from measurand.checkpoints import save_unfolded
 from measurand.tensors import generators
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -22,6 +23,10 @@ PAGES = {
     "tune.md": {"HQS()": "HQS(steps=2)", "trials=40": "trials=5", "trials=20": "trials=5"}
     | {"FISTA()": "FISTA(steps=5)"},
     "methods/samplers.md": EIGHT,
+    "methods/diff_unfolding.md": {
+        "m.repeat(8)": "m.repeat(2)",
+        "runs/unfold-color/unfold-color-0.05": "unfolded",
+    },
     "methods/score_pnp.md": {
         "HQS()": "HQS(steps=2)",
         "steps=40": "steps=2",
@@ -47,6 +52,8 @@ def given(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save("picture.png")
     tiny(tmp_path / "tiny.safetensors")
+    network = ms.unfolded.UnfoldedDR([ms.load_prior("tiny.safetensors", dtype=torch.float32)], 2)
+    save_unfolded(tmp_path / "unfolded.safetensors", network, {})
     noise = ms.noises.Gaussian(sigma=0.04)
 
     def measured(seed):
@@ -83,6 +90,7 @@ def test_the_python_of_a_page(page, given, tmp_path, capsys):
     images = {"start.md": ("restored", "mean", "sd", "smooth"), "tune.md": ("x_hat",)}
     images |= {"methods/samplers.md": ("mean", "sd"), "methods/score_pnp.md": ("x",)}
     images |= {"methods/total_variation.md": ("tv", "fast", "x_hat")}
+    images |= {"methods/diff_unfolding.md": ("mean",)}
     for name in images[page]:
         assert names[name].shape == (1, 3, 24, 24) and bool(names[name].isfinite().all()), name
 
