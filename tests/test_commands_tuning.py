@@ -59,6 +59,20 @@ def test_what_tune_writes_reconstruct_takes(here, capsys):
     assert default["metrics"]["psnr"] == pytest.approx(-first["losses"][0], abs=1e-4)
 
 
+def test_the_truth_has_a_value_range_of_its_own(here, capsys):
+    truths, seen = measured(here, 1)
+    u = read_image(truths[0]).x[0].movedim(0, -1).numpy()
+    np.save(here / "truth.npy", 50 * (u + 1))  # percent
+    common = ["--sigma", 0.1, *SMALL, "--trials", 2, "--json"]
+    losses = []
+    for k, words in enumerate(
+        (["--truth", *truths], ["--truth", "truth.npy", "--truth-range", 0, 100])
+    ):
+        assert run("tune", *seen, *words, *BLUR, *common, "--out", f"t{k}") == 0
+        losses.append(json.loads((here / f"t{k}" / "trials.json").read_text())["trials"][0])
+    assert losses[0]["losses"] == pytest.approx(losses[1]["losses"], abs=1e-4)
+
+
 def test_pictures_are_measured_on_the_way(here, capsys):
     truths = [picture(here / f"t{k}.png", 24, 30, 3) for k in range(2)]
     prior = tiny(here / "p.safetensors")

@@ -121,6 +121,15 @@ def test_the_same_seed_gives_the_same_trials_and_less_time_fewer_of_them():
     assert shown(runs[0]) == shown(runs[1]) != shown(runs[2])
     hurried = tune(Shift(), None, blank(), trials=12, seed=1, seconds=1e-9)
     assert shown(hurried) == shown(runs[0])[:1]
+
+    def interrupt(k, _):
+        if k == 3:
+            raise KeyboardInterrupt
+
+    stopped = tune(Shift(), None, blank(), trials=12, seed=1, on_trial=interrupt)
+    assert shown(stopped) == shown(runs[0])[:4]
+    with pytest.raises(KeyboardInterrupt):  # nothing was found yet
+        tune(Shift(), None, blank(), on_trial=lambda k, _: interrupt(3, k))
     told = []
     tune(Shift(), None, blank(), trials=5, on_trial=lambda k, t: told.append((k, t.values)))
     assert [k for k, _ in told] == list(range(5))

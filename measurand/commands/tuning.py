@@ -17,7 +17,7 @@ from ..devices import device_named
 from ..files import write_atomic
 from ..jobs.arguments import build, kebab, methods, twins, union
 from ..jobs.folders import staged
-from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in
+from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in, truth_range
 from ..jobs.restore import bar, facts, prior_for, resolved, suited
 from ..measurement import Measurement
 from ..operators import LinearOperator, Mask
@@ -51,7 +51,7 @@ class Tune:
     weight of total variation; what --method.NAME sets on the command line stays as it is said,
     unless --only or --bounds names it too.
 
-    Writes settings.json and trials.json.
+    Writes settings.json and trials.json; also what was found until Ctrl-C.
 
     Args:
         files: Measurements; or, with --simulate, pictures to measure.
@@ -75,6 +75,8 @@ class Tune:
         out: Folder for the results; runs/tuned-METHOD when absent.
         shape: Shape C H W of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
+        truth_range: The same of the truth; that of the measurement when absent, if both are files
+            of one kind.
         tile: Larger images are denoised in overlapping tiles of this size, in pixels.
         device: cpu, cuda, or auto.
         quiet: Print nothing but errors.
@@ -100,6 +102,7 @@ class Tune:
     out: Path | None = None
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
+    truth_range: tuple[float, float] | None = None
     tile: int = 512
     device: str = "auto"
     quiet: bool = False
@@ -206,7 +209,8 @@ class Tune:
             notes += more
             truth = None
             if self.truth:
-                truth, told = truth_in(self.truth[k], operator, self.value_range)
+                ends = truth_range(self.truth[k], file, self.truth_range, self.value_range)
+                truth, told = truth_in(self.truth[k], operator, ends)
                 notes += told
             cases.append(Case(Measurement(operator, noise_of(sigma, y), y), truth))
         assert sigma is not None  # of the first file at the latest

@@ -54,6 +54,7 @@ __all__ = [
     "noise_of",
     "operator_for",
     "truth_in",
+    "truth_range",
 ]
 
 OnStep = Callable[[int, int, Step], None]
@@ -205,9 +206,7 @@ class Restorer:
         truth: Tensor | None = None
         told: tuple[str, ...] = ()
         if scan.truth is not None:
-            ends = how.truth_range
-            if ends is None and _kind(scan.truth) == _kind(scan.file):
-                ends = how.value_range
+            ends = truth_range(scan.truth, scan.file, how.truth_range, how.value_range)
             truth, told = truth_in(scan.truth, operator, ends)
         said = (*notes, *more, *told)
         return Problem(scan, measurement, y, sigma, form, prior, record, truth, said)
@@ -355,6 +354,16 @@ def truth_in(
     if operator.in_dtype.is_complex and not x.is_complex():
         notes.append("truth: real, compared as a complex image of phase zero")
     return x.to(operator.in_dtype), tuple(notes)
+
+
+def truth_range(
+    truth: str | Path,
+    file: str | Path,
+    said: tuple[float, float] | None,
+    of_file: tuple[float, float] | None,
+) -> tuple[float, float] | None:
+    """The range of a truth: what is said of it; else that of the file, if they are of one kind."""
+    return of_file if said is None and _kind(truth) == _kind(file) else said
 
 
 def _kind(file: str | Path) -> str:

@@ -13,7 +13,7 @@ worse than before*. On others it may be: some images held back will tell.
 
 The seed decides the exploring points, and every trial sees the same random numbers in the method
 and in the objective, so that losses are comparable and the same seed gives the same trials. A
-limit in seconds only ends the sequence earlier.
+limit in seconds, or Ctrl-C after the first trial, only ends the sequence earlier.
 
 References:
     | Google Vizier: A Service for Black-Box Optimization (Golovin et al., 2017), section 3.3
@@ -172,11 +172,11 @@ def tune(
     while len(done) < trials and (seconds is None or time.perf_counter() - begun < seconds):
         values: Values = {s.name: s.at(float(x)) for s, x in zip(found, u, strict=True)}
         key = tuple(values.values())
-        if key not in seen:
-            seen[key] = judged(values).loss
         try:
+            if key not in seen:
+                seen[key] = judged(values).loss
             u = points.send(seen[key])
-        except StopIteration:
+        except (StopIteration, KeyboardInterrupt):
             break
     best = min(done, key=lambda trial: trial.loss).values
     first = replace(done[0], values=start)
