@@ -36,7 +36,7 @@ NOISE = 0.01
 ACCELERATIONS = {4: 0.08, 8: 0.04}
 
 # chosen on val
-WEIGHTS = {"wavelets": 20.0, "TV": 20.0, "HQS mri-brain": 0.03, "ADMM mri-brain": 0.2}
+WEIGHTS = {"wavelets": 20.0, "TV": 20.0, "HQS mri-brain": 0.03, "ADMM mri-brain": 0.1}
 GRIDS = {
     "wavelets": (5.0, 10.0, 20.0, 40.0, 80.0),
     "TV": (5.0, 10.0, 20.0, 40.0, 80.0),
