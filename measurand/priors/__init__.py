@@ -25,6 +25,16 @@ from .denoiser import (
 )
 from .diffusers import from_diffusers
 from .edm import EDMDenoiser
+from .flow import (
+    FlowPrior,
+    ImageMAP,
+    LatentGain,
+    LatentMAP,
+    LatentShrink,
+    bits_per_dim,
+    dequantization,
+    latent_moments,
+)
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .grey import Grey
 from .mixture import GaussianMixture
@@ -50,6 +60,7 @@ __all__ = [
     "Denoiser",
     "Density",
     "EDMDenoiser",
+    "FlowPrior",
     "FourierGaussian",
     "FromFlow",
     "FromImage",
@@ -60,7 +71,11 @@ __all__ = [
     "GaussianMixture",
     "Grey",
     "ISOTROPIC",
+    "ImageMAP",
     "Latent",
+    "LatentGain",
+    "LatentMAP",
+    "LatentShrink",
     "LinearVP",
     "Proximable",
     "Rescaled",
@@ -72,7 +87,10 @@ __all__ = [
     "Variation",
     "VariationInfo",
     "Wavelets",
+    "bits_per_dim",
+    "dequantization",
     "from_diffusers",
+    "latent_moments",
     "require",
     "score",
     "tv_norm",
