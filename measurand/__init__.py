@@ -14,7 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import data, metrics, noises, operators, priors, samplers, schedules, solvers, tensors
+    from . import (
+        data,
+        metrics,
+        nets,
+        noises,
+        operators,
+        priors,
+        samplers,
+        schedules,
+        solvers,
+        tensors,
+        unfolded,
+    )
     from .checkpoints import load_prior, save_prior
     from .measurement import Measurement
     from .metrics import psnr, ssim
@@ -26,6 +38,7 @@ __all__ = [
     "data",
     "load_prior",
     "metrics",
+    "nets",
     "noises",
     "operators",
     "priors",
@@ -36,6 +49,7 @@ __all__ = [
     "solvers",
     "ssim",
     "tensors",
+    "unfolded",
 ]
 
 _HOMES = {
