@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from . import (
         data,
         metrics,
+        nets,
         noises,
         operators,
         priors,
@@ -38,6 +39,7 @@ __all__ = [
     "load_prior",
     "load_unfolded",
     "metrics",
+    "nets",
     "noises",
     "operators",
     "priors",

@@ -32,6 +32,7 @@ PAGES = {
         "steps=40": "steps=2",
         "steps=100": "steps=2",
     },
+    "methods/flow_unfolding.md": {"steps=20": "steps=2"},
     "methods/total_variation.md": SMALL | {"steps=100": "steps=3"},
 }
 ELSEWHERE = {
@@ -91,6 +92,7 @@ def test_the_python_of_a_page(page, given, tmp_path, capsys):
     images |= {"methods/samplers.md": ("mean", "sd"), "methods/score_pnp.md": ("x",)}
     images |= {"methods/total_variation.md": ("tv", "fast", "x_hat")}
     images |= {"methods/diff_unfolding.md": ("mean",)}
+    images |= {"methods/flow_unfolding.md": ("x_hat", "pnp")}
     for name in images[page]:
         assert names[name].shape == (1, 3, 24, 24) and bool(names[name].isfinite().all()), name
 

@@ -1,5 +1,6 @@
 """Neural networks as plain functions: no physics, no noise levels but their input."""
 
+from .glow import Glow
 from .unet import ConvUNet
 
-__all__ = ["ConvUNet"]
+__all__ = ["ConvUNet", "Glow"]

@@ -255,6 +255,8 @@ class LinearOperator(nn.Module, ABC):
                 leaves an operator that all items share as it is.
         """
         at = items_at(i, self.batch, self)
+        if self.batch == 1:
+            return self  # with what it has found out, such as its norm
         return self._map_items(lambda t: t[at] if len(t) > 1 else t)
 
     def _map_items(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -356,7 +358,7 @@ class _Wrapping(LinearOperator):
 
     def __getitem__(self, i: int | slice) -> Self:
         at = items_at(i, self.batch, self)
-        return self._map_parts(lambda part: part[at])
+        return self if self.batch == 1 else self._map_parts(lambda part: part[at])
 
 
 class Adjoint(_Wrapping):

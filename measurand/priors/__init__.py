@@ -27,6 +27,16 @@ from .denoiser import (
 )
 from .diffusers import from_diffusers
 from .edm import EDMDenoiser
+from .flow import (
+    FlowPrior,
+    ImageMAP,
+    LatentGain,
+    LatentMAP,
+    LatentShrink,
+    bits_per_dim,
+    dequantization,
+    latent_moments,
+)
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .grey import Grey
 from .mixture import GaussianMixture
@@ -53,6 +63,7 @@ __all__ = [
     "Denoiser",
     "Density",
     "EDMDenoiser",
+    "FlowPrior",
     "FourierGaussian",
     "FromFlow",
     "FromImage",
@@ -63,7 +74,11 @@ __all__ = [
     "GaussianMixture",
     "Grey",
     "ISOTROPIC",
+    "ImageMAP",
     "Latent",
+    "LatentGain",
+    "LatentMAP",
+    "LatentShrink",
     "LinearVP",
     "Posterior",
     "Proximable",
@@ -76,7 +91,10 @@ __all__ = [
     "Variation",
     "VariationInfo",
     "Wavelets",
+    "bits_per_dim",
+    "dequantization",
     "from_diffusers",
+    "latent_moments",
     "require",
     "score",
     "tv_norm",

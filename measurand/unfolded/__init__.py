@@ -1,5 +1,30 @@
-"""Networks whose layers are the steps of an optimisation method, with the physics inside."""
+"""Unfolded networks: iterations of fixed length, trained end to end with the physics inside."""
 
-from .posterior_score import UnfoldedDR, UnfoldedHQS, UnfoldedPGM
+from .flow_proximal import (
+    FlowProximal,
+    Fold,
+    GainStep,
+    GradientStep,
+    ProximalStep,
+    ShrinkStep,
+    gradient_folds,
+    proximal_folds,
+    unfolding_loss,
+)
+from .posterior_score import UnfoldedDR, UnfoldedHQS, UnfoldedPGM, posterior_loss
 
-__all__ = ["UnfoldedDR", "UnfoldedHQS", "UnfoldedPGM"]
+__all__ = [
+    "FlowProximal",
+    "Fold",
+    "GainStep",
+    "GradientStep",
+    "ProximalStep",
+    "ShrinkStep",
+    "UnfoldedDR",
+    "UnfoldedHQS",
+    "UnfoldedPGM",
+    "gradient_folds",
+    "posterior_loss",
+    "proximal_folds",
+    "unfolding_loss",
+]

@@ -1,0 +1,473 @@
+r"""A normalizing flow as a prior: its density, and proximal maps through its latents.
+
+With an invertible f, its inverse g, and z = f(x) ~ N(0, I), an image of n pixels has the density
+
+    log p(x) = -1/2 ||f(x)||^2 - n/2 log(2 pi) + log |det df/dx|     in nats, for x in [-1, 1].
+
+Its proximal map, and what the change to latents makes of it,
+
+    image MAP     argmin_x  1/2 ||x - v||^2 - tau log p(x)
+    latent MAP    argmin_z  1/2 ||g(z) - v||^2 + tau/2 ||z||^2,   x = g(z)
+
+differ by the log-determinant, and neither has a closed form. One Gauss-Newton step of the latent
+problem from z = f(v), where g(z) = v, with J = dg/dz and the diagonal kappa of J^T J, is one: the
+`LatentGain`
+
+    z <- z kappa / (kappa + tau),
+
+and with kappa left out the `LatentShrink`, z <- z / (1 + tau). For an affine flow whose latents
+are principal components the gain is the exact proximal map, and kappa are the variances. The
+shrink never is: it draws v to the mean by the same factor in every direction, whatever the flow
+has learnt of them, and it forgets that tau has the unit of squared image units and z has none.
+
+kappa follows from the flow, one number per level and channel, because E (J^T e)_i^2 = kappa_i for
+white e in the image: `FlowPrior.calibrate` averages over images, probes and positions.
+
+If v = x + r n, n white, then tau = r^2. Maps of images whose sides the flow does not divide work
+on the image extended by reflection; the density of such an image is refused.
+
+References:
+    | Deep Unfolding with Normalizing Flow Priors for Inverse Problems (Wei et al., 2022)
+    | arXiv:2107.02848
+    | Invertible Generative Models for Inverse Problems (Asim et al., 2020), arXiv:1905.11672
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..fields import count
+from ..nets.unet import extend
+from ..tensors import (
+    Generators,
+    as_generators,
+    from_channels,
+    inner,
+    per_item,
+    randn_like,
+    to_channels,
+)
+from .descent import descend
+
+__all__ = [
+    "Flow",
+    "FlowPrior",
+    "ImageMAP",
+    "LatentGain",
+    "LatentMAP",
+    "LatentMoments",
+    "LatentShrink",
+    "bits_per_dim",
+    "dequantization",
+    "flow_loss",
+    "latent_gain",
+    "latent_moments",
+]
+
+Shape = tuple[int, ...]
+
+
+class Flow(Protocol):
+    """An invertible map between images and a list of standardised latents, such as `Glow`.
+
+    Attributes:
+        multiple: What the sides of an image are multiples of.
+    """
+
+    multiple: int
+
+    def __call__(self, x: Tensor) -> tuple[list[Tensor], Tensor]: ...
+
+    def inverse(self, latents: Sequence[Tensor]) -> Tensor: ...
+
+    def latent_shapes(self, shape: Sequence[int]) -> Sequence[Shape]: ...
+
+
+class FlowPrior(nn.Module):
+    """The density of a flow.
+
+    A `Density`; `LatentGain`, `LatentShrink`, `LatentMAP` and `ImageMAP` make a `Proximable` of
+    it. Images are real, or complex with real and imaginary part a channel each to the flow.
+
+    Args:
+        flow: The map between images and latents.
+        shape: Shape (C, H, W) of the images it was trained on, which is that of draws.
+        dtype: `torch.complex64` where the images are complex.
+        card: What is known of the weights: data, licence, training, results.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        *,
+        shape: Shape,
+        dtype: torch.dtype = torch.float32,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.flow, self.shape, self.dtype = flow, tuple(shape), dtype
+        self.card = dict(card or {})
+        self.latent_shapes = self.flow.latent_shapes(self._real_shape)
+        for i, latent in enumerate(self.latent_shapes):
+            self.register_buffer(f"kappa_{i}", torch.full(latent[:1], torch.nan))
+
+    @property
+    def _real_shape(self) -> Shape:
+        return (self.shape[0] * (2 if self.dtype.is_complex else 1), *self.shape[1:])
+
+    @property
+    def kappa(self) -> list[Tensor]:
+        """Mean squared change of the image by each latent channel, one tensor (C,) per level.
+
+        Raises:
+            ValueError: It has not been measured.
+        """
+        found = [self.get_buffer(f"kappa_{i}") for i in range(len(self.latent_shapes))]
+        if bool(found[0].isnan().any()):
+            raise ValueError("FlowPrior: kappa is not known; calibrate(images) measures it")
+        return found
+
+    def latents(self, x: Tensor) -> list[Tensor]:
+        """The latents f(x), a tensor with shape (B, C, ...) per level."""
+        return self.flow(self._real(x))[0]
+
+    def image(self, latents: Sequence[Tensor]) -> Tensor:
+        """The image g(z), with shape (B, C, H, W)."""
+        x = self.flow.inverse(latents)
+        return from_channels(x) if self.dtype.is_complex else x
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The log-density of an image in [-1, 1], in nats, with shape (B,).
+
+        Differentiable. The density is that of the pixel values; of complex ones, of both parts.
+        """
+        latents, logdet = self.flow(self._real(x))
+        energy = torch.stack([inner(z, z) for z in latents]).sum(0)
+        return logdet - energy / 2 - sum(z[0].numel() for z in latents) / 2 * math.log(2 * math.pi)
+
+    def sample(
+        self, n: int = 1, generator: Generators = None, *, temperature: float = 1.0
+    ) -> Tensor:
+        """Draws of the prior.
+
+        Args:
+            n: Number of draws.
+            generator: One generator, one per item, or None for seed 0.
+            temperature: Standard deviation of the latents; below 1, images of higher density.
+        Returns:
+            The draws, with shape (n, *shape).
+        """
+        sizes = [math.prod(latent) for latent in self.latent_shapes]
+        like = self.get_buffer("kappa_0").new_empty(n, sum(sizes))
+        noise = (temperature * randn_like(like, generator)).split(sizes, dim=1)
+        with torch.no_grad():
+            return self.image(
+                [z.reshape(n, *s) for z, s in zip(noise, self.latent_shapes, strict=True)]
+            )
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor, *, probes: int = 4, generator: Generators = None) -> None:
+        """Measures kappa, by one vector-Jacobian product per probe.
+
+        Args:
+            x: Images to average over, with shape (B, C, H, W); 64 are enough.
+            probes: Probes per image.
+            generator: One generator, one per item, or None for seed 0.
+        """
+        latents, generator = self.latents(x), as_generators(generator, x)
+        total = [torch.zeros_like(z[0]) for z in latents]
+        for _ in range(probes):
+            e = randn_like(self._real(x), generator)
+            with torch.enable_grad():
+                z = [level.detach().requires_grad_() for level in latents]
+                pulled = torch.autograd.grad(self.flow.inverse(z), z, e)
+            total = [t + p.square().mean(0) for t, p in zip(total, pulled, strict=True)]
+        for i, t in enumerate(total):
+            self.get_buffer(f"kappa_{i}").copy_(t.reshape(len(t), -1).mean(1) / probes)
+
+    def through(self, v: Tensor, change: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
+        """The image g(change(f(v))), for images of any size.
+
+        Args:
+            v: Image, with shape (B, C, H, W).
+            change: Acts on the latents.
+        Returns:
+            The image, with the shape of `v`.
+        """
+        x = self.image(change(self.latents(self.extended(v))))
+        return x[..., : v.shape[-2], : v.shape[-1]]
+
+    def extended(self, v: Tensor) -> Tensor:
+        """The image extended by reflection, at the bottom and the right, to what f divides."""
+        return extend(v, self.flow.multiple)
+
+    def _real(self, x: Tensor) -> Tensor:
+        if x.is_complex() != self.dtype.is_complex or x.ndim != len(self.shape) + 1:
+            kind = "complex" if self.dtype.is_complex else "real"
+            raise ValueError(
+                f"FlowPrior: got an image of shape {tuple(x.shape)} and {x.dtype}, wants {kind} "
+                f"(B, {self.shape[0]}, H, W)"
+            )
+        return to_channels(x)
+
+
+def latent_gain(
+    latents: Sequence[Tensor], kappa: Sequence[Tensor], tau: Sequence[float | Tensor]
+) -> list[Tensor]:
+    """The latents times `kappa / (kappa + tau)`.
+
+    Args:
+        latents: Latents of each level, with shape (B, C, ...).
+        kappa: Their squared scale in the image, with shape (C,) each.
+        tau: Weight of each level, shaped to broadcast against the latents, in squared image units.
+    """
+    scales = _beside(latents, kappa)
+    return [z * (k / (k + t)) for z, k, t in zip(latents, scales, tau, strict=True)]
+
+
+class LatentGain(nn.Module):
+    """One Gauss-Newton step of the latent MAP problem, `z <- z kappa / (kappa + tau)`.
+
+    A `Proximable`; differentiates through the flow: yes.
+
+    Args:
+        prior: The flow, calibrated.
+    """
+
+    def __init__(self, prior: FlowPrior) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
+        """The image whose latents are those of `v`, each shrunk by what is known of it.
+
+        Args:
+            v: Image to stay near, with shape (B, C, H, W).
+            tau: Weight in squared image units, a scalar or one per item.
+        Returns:
+            The image, with the shape of `v`.
+        """
+        kappa = self.prior.kappa
+
+        def gain(latents: list[Tensor]) -> list[Tensor]:
+            return latent_gain(latents, kappa, [per_item(tau, z) for z in latents])
+
+        return self.prior.through(v, gain)
+
+
+class LatentShrink(nn.Module):
+    """The uniform shrink of all latents, `z <- z / (1 + tau)`: the published relaxation.
+
+    It is the latent MAP with `||g(z) - v||` replaced by `||z - f(v)||`, and makes no use of the
+    covariances that the flow has learnt. A `Proximable`; differentiates through the flow: yes.
+
+    Args:
+        prior: The flow.
+    """
+
+    def __init__(self, prior: FlowPrior) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
+        """The image whose latents are `1 / (1 + tau)` times those of `v`.
+
+        Args:
+            v: Image to stay near, with shape (B, C, H, W).
+            tau: Weight without unit, a scalar or one per item.
+        Returns:
+            The image, with the shape of `v`.
+        """
+        return self.prior.through(v, lambda latents: [z / (1 + per_item(tau, z)) for z in latents])
+
+
+class LatentMAP(nn.Module):
+    """The latent MAP, `argmin_z 1/2 ||g(z) - v||^2 + tau/2 ||z||^2`, by descent with line search.
+
+    Preconditioned with `1 / (kappa + tau)`, so that a first step of length one is `LatentGain`;
+    the objective never increases. A `Proximable`; differentiates through the flow: no.
+
+    Args:
+        prior: The flow, calibrated.
+        steps: Steps of the descent; each costs two or more passes of the flow and one backward.
+    """
+
+    def __init__(self, prior: FlowPrior, steps: int = 10) -> None:
+        super().__init__()
+        self.prior, self.steps = prior, steps
+        count(self, "steps")
+
+    def objective(self, x: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
+        """What is minimised, at the image x = g(z), with shape (B,)."""
+        latents = self.prior.latents(x)
+        return _misfit(x, v) + _weight(tau, x) / 2 * sum(inner(z, z) for z in latents)
+
+    @torch.no_grad()
+    def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
+        """The image of the minimiser.
+
+        Args:
+            v: Image to stay near, with shape (B, C, H, W).
+            tau: Weight in squared image units, a scalar or one per item.
+        Returns:
+            The image, with the shape of `v`.
+        """
+        wanted = self.prior.extended(v)
+
+        def descent(latents: list[Tensor]) -> list[Tensor]:
+            def unpacked(z: Tensor) -> list[Tensor]:
+                parts = z.split([level[0].numel() for level in latents], dim=1)
+                return [p.view_as(level) for p, level in zip(parts, latents, strict=True)]
+
+            def objective(z: Tensor) -> Tensor:
+                distance = _misfit(self.prior.image(unpacked(z)), wanted)
+                return distance + _weight(tau, z) / 2 * inner(z, z)
+
+            scales = _beside(latents, self.prior.kappa)
+            metric = [
+                (1 / (k + per_item(tau, z))).expand_as(z)
+                for k, z in zip(scales, latents, strict=True)
+            ]
+            return unpacked(descend(objective, _packed(latents), _packed(metric), self.steps))
+
+        return self.prior.through(v, descent)
+
+
+class ImageMAP(nn.Module):
+    """The proximal map of the density, `argmin_x 1/2 ||x - v||^2 - tau log p(x)`, by descent.
+
+    With the log-determinant that `LatentMAP` leaves out; the objective never increases. A
+    `Proximable`; differentiates through the flow: no.
+
+    Args:
+        prior: The flow.
+        steps: Steps of the descent; each costs two or more passes of the flow and one backward.
+    """
+
+    def __init__(self, prior: FlowPrior, steps: int = 10) -> None:
+        super().__init__()
+        self.prior, self.steps = prior, steps
+        count(self, "steps")
+
+    def objective(self, x: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
+        """What is minimised, with shape (B,)."""
+        return _misfit(x, v) - _weight(tau, x) * self.prior.log_prob(x)
+
+    @torch.no_grad()
+    def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
+        """The minimiser that descent from `v` finds.
+
+        Args:
+            v: Image to stay near, with shape (B, C, H, W).
+            tau: Weight in squared image units, a scalar or one per item.
+        Returns:
+            The image, with the shape of `v`.
+        """
+        wanted = self.prior.extended(v)
+        x = descend(
+            lambda x: self.objective(x, wanted, tau),
+            wanted,
+            torch.ones_like(wanted.real),
+            self.steps,
+        )
+        return x[..., : v.shape[-2], : v.shape[-1]]
+
+
+def _beside(latents: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
+    """One value per level and channel, shaped to broadcast against the latents."""
+    return [k.reshape(-1, *[1] * (z.ndim - 2)) for k, z in zip(values, latents, strict=True)]
+
+
+def _packed(latents: Sequence[Tensor]) -> Tensor:
+    return torch.cat([z.flatten(1) for z in latents], dim=1)
+
+
+def _misfit(x: Tensor, v: Tensor) -> Tensor:
+    return inner(x - v, x - v) / 2
+
+
+def _weight(tau: float | Tensor, x: Tensor) -> Tensor:
+    return per_item(tau, x).reshape(-1)
+
+
+class LatentMoments(NamedTuple):
+    """What the latents of images look like; of a standard normal 0, 1, 3 and 1.
+
+    Attributes:
+        mean: Their mean.
+        variance: Their variance.
+        kurtosis: Their fourth central moment over the square of the variance.
+        energy: `||z||^2 / n` of each image, with shape (B,).
+    """
+
+    mean: float
+    variance: float
+    kurtosis: float
+    energy: Tensor
+
+
+@torch.no_grad()
+def latent_moments(prior: FlowPrior, x: Tensor) -> LatentMoments:
+    """The moments of the latents of images: whether the flow is still a density of them.
+
+    Args:
+        prior: The flow.
+        x: Images, with shape (B, C, H, W).
+    """
+    z = _packed(prior.latents(x)).double()
+    mean, variance = z.mean(), z.var(correction=0)
+    kurtosis = ((z - mean) ** 4).mean() / variance**2
+    return LatentMoments(float(mean), float(variance), float(kurtosis), z.square().mean(1))
+
+
+def bits_per_dim(log_prob: Tensor, n: int, *, bits: int = 8) -> Tensor:
+    """The code length of images in bits per pixel value, with shape (B,).
+
+        -log_2(p(x) w^n) / n,    w = 2 / (2^bits - 1),
+
+    where w is the distance of neighbours among the `2^bits` values that a pixel in [-1, 1] has.
+
+    Args:
+        log_prob: Log-density of dequantised images, in nats, with shape (B,).
+        n: Number of pixel values of an image.
+        bits: Bit depth of the images.
+    """
+    return -log_prob / (n * math.log(2)) - math.log2(2 / (2**bits - 1))
+
+
+def dequantization(
+    x: Tensor, generator: Generators = None, *, bits: int = 8, sigma: float = 0.02
+) -> Tensor:
+    """The noise that makes pixels of few values continuous: uniform over a value, and Gaussian.
+
+    Args:
+        x: Images in [-1, 1], with shape (B, ...).
+        generator: One generator, one per item, or None for seed 0.
+        bits: Bit depth of the images.
+        sigma: Standard deviation of the Gaussian part, which bounds the Jacobian of the flow and
+            shows it images that are slightly noisy.
+    Returns:
+        The noise, with the shape of `x`.
+    """
+    generator = as_generators(generator, x)
+    # a normal's distribution function of a normal is uniform
+    normal, other = randn_like(x, generator), randn_like(x, generator)
+    uniform = torch.special.ndtr(to_channels(other)) - 0.5
+    if x.is_complex():
+        uniform = from_channels(uniform)
+    return uniform * (2 / (2**bits - 1)) + sigma * normal
+
+
+def flow_loss(prior: FlowPrior, batch: Mapping[str, Tensor], *, bits: int = 8) -> Tensor:
+    """The bits per pixel value of each item, with shape (B,).
+
+    Args:
+        prior: The flow.
+        batch: "x" images (B, C, H, W) in [-1, 1], and "noise", as `dequantization` draws it.
+        bits: Bit depth of the images.
+    """
+    x = batch["x"] + batch["noise"]
+    return bits_per_dim(prior.log_prob(x), to_channels(x)[0].numel(), bits=bits)
