@@ -36,10 +36,10 @@ VIEWS, PHOTONS = 60, 2e4
 WATER = 0.0192  # per mm at about 70 keV
 
 # chosen on val
-SETTINGS: dict[str, tuple[float, ...]] = {"TV": (10.0,), "ADMM ct-body": (0.2, 16)}
+SETTINGS: dict[str, tuple[float, ...]] = {"TV": (10.0,), "ADMM ct-body": (0.0015, 16)}
 GRIDS: dict[str, tuple[tuple[float, ...], ...]] = {
     "TV": ((5.0, 10.0, 20.0, 40.0),),
-    "ADMM ct-body": ((0.05, 0.1, 0.2, 0.4), (16,)),
+    "ADMM ct-body": ((0.0015, 0.003, 0.006, 0.0125, 0.025), (16,)),
 }
 
 
@@ -89,7 +89,9 @@ def main() -> None:
     stored = np.load(file)
     kind = {"PHANTOM": "head phantom", "AND": "training patient, other slices"}
     groups = [kind.get(str(s), "other patients") for s in stored["subject"]]
-    chosen = range(0, len(groups), 3 if args.search else 1)
+    # all slices of other patients, which count, and every fourth of the groups beside them
+    rare = "other patients" if not args.search else ""
+    chosen = [k for k, group in enumerate(groups) if group == rare or k % 4 == 0]
     scans = {k: Scan(stored["hu"][k], float(stored["pixel_mm"][k]), k) for k in chosen}
     prior = load_prior(args.prior) if "ADMM ct-body" in args.methods else None
     tried: list[tuple[str, tuple[float, ...]]] = [("FBP", ())]
@@ -114,7 +116,8 @@ def main() -> None:
         rows.append({"method": name, "settings": settings, **row, **cost})
         print(rows[-1], flush=True)
     if not args.search:
-        counts = {group: groups.count(group) for group in set(groups)}
+        measured = [groups[k] for k in chosen]
+        counts = {group: measured.count(group) for group in sorted(set(measured))}
         print(write("body", {"prior": args.prior, "slices": counts, "rows": rows}))
 
 

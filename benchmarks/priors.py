@@ -33,7 +33,7 @@ TEST = {  # file, folder in it, every n-th image
     "natural-color": ("natural_bsds500.zip", "test", 4),
     "natural-gray": ("natural_bsds500.zip", "test", 4),
     "mri-brain": ("mri_brain_test.npz", "", 6),
-    "ct-body": ("ct_test.npz", "", 3),
+    "ct-body": ("ct_test.npz:hu", "", 3),
     "faces-64": ("faces_utk128.zip", "test", 4),
     "faces-128": ("faces_utk128.zip", "test", 8),
 }
@@ -92,7 +92,7 @@ def main() -> None:
         "prior": words.prior,
         "images": f"{len(images)} of {TEST[name][0]} {TEST[name][1]}" if name in TEST else "made",
         "psnr": denoising_psnr(prior, images, levels=LEVELS),
-        "predicted over measured error": calibration(prior, images),
+        "predicted over measured error": calibration(prior, images, probes=4),
     }
     for key in ("psnr", "predicted over measured error"):
         print(key, {k: round(v, 3) for k, v in found[key].items()})

@@ -91,7 +91,11 @@ def denoising_psnr(
 
 
 def calibration(
-    prior: EDMDenoiser, images: Sequence[Tensor], *, sigmas: Sequence[float] = SIGMAS
+    prior: EDMDenoiser,
+    images: Sequence[Tensor],
+    *,
+    sigmas: Sequence[float] = SIGMAS,
+    probes: int = 1,
 ) -> dict[str, float]:
     """Returns predicted over measured squared error, by noise level; 1 is right.
 
@@ -99,11 +103,12 @@ def calibration(
         prior: The denoiser.
         images: Images, each (1, C, H, W).
         sigmas: Noise levels, in image units.
+        probes: Random signs and noises for each image; more make the divergence less random.
     """
     results = {}
     for sigma in sigmas:
         predicted = measured = 0.0
-        for k, x in enumerate(images):
+        for k, x in enumerate([x for x in images for _ in range(probes)]):
             x = x.to(next(prior.parameters()).device)
             v = (x + sigma * noise_like(x, k)).requires_grad_()
             signs = to_channels(noise_like(x, 1000 + k)).sign()
