@@ -28,7 +28,7 @@ from .check import adjoint_error, norm_error
 from .measurement import Measurement
 from .noises import Gaussian, Noise, estimate_sigma
 from .operators import LinearOperator, Mask
-from .priors.denoiser import Denoiser
+from .priors.denoiser import Denoiser, Posterior
 from .solvers import FISTA, HQS
 from .solvers.start import first_guess
 from .tensors import generators, norm, randn_like
@@ -81,9 +81,12 @@ def check_fit(
     if isinstance(noise, Gaussian):
         found.append(_prox(measurement, seed))
     guess = first_guess(measurement)
-    found.append(_channels(operator, guess, prior))
+    unfolded = isinstance(prior, Posterior) and not isinstance(prior, Denoiser)
+    found.append(_channels(operator, guess, prior.given(measurement) if unfolded else prior))
     if not fits(found[-1:]):
         return found
+    if unfolded:
+        return found  # it has the physics inside: there is no quick reconstruction to judge by
     if isinstance(prior, Denoiser):
         found.append(_range(guess, prior))
     if not isinstance(noise, Gaussian) or not fits(found[-1:]):

@@ -187,7 +187,8 @@ def hutchinson_trace(apply: Apply, like: Tensor, *, probes: int = 16, seed: int 
     References:
         | A Stochastic Estimator of the Trace of the Influence Matrix (Hutchinson, 1990)
     """
-    signs = torch.cat([randn_like(like.real, [g]).sign() for g in generators(seed, probes)])
-    signs = signs.to(like.dtype)
+    blank = torch.zeros_like(like.real, device="cpu")  # the same probes on every device
+    signs = torch.cat([randn_like(blank, [g]).sign() for g in generators(seed, probes)])
+    signs = signs.to(like)
     found = torch.stack([inner(s[None], apply(s[None]))[0] for s in signs])
     return float(found.mean()) / like.numel()

@@ -95,7 +95,11 @@ class MotionBlurs:
     high: float = 31.0
 
     def operator(self, shape: Shape, n: int, generator: torch.Generator) -> LinearOperator:
-        length = uniform(n, self.low, min(self.high, *shape[-2:]) - 1, generator).tolist()
+        fits = min(shape[-2:]) - 1 + min(shape[-2:]) % 2  # an odd kernel, of odd side
+        high = min(self.high, fits - 1)
+        if high < self.low:
+            raise ValueError(f"{self}: no path of {self.low:g} pixels fits into images {shape}")
+        length = uniform(n, self.low, high, generator).tolist()
         angle = uniform(n, 0.0, math.pi, generator).tolist()
         side = 2 * math.ceil(max(length) / 2) + 1
         kernels = [motion_kernel(*pair, side) for pair in zip(length, angle, strict=True)]
@@ -227,7 +231,7 @@ def drawn(
     operator = mix[which].operator(tuple(x.shape[1:]), len(x), generator)
     level = uniform(len(x), math.log(sigma[0]), math.log(sigma[1]), generator).exp()
     kind = ComplexGaussian if operator.out_dtype.is_complex else Gaussian
-    noise = kind(level * operator.norm)
+    noise = kind(level * torch.tensor(operator.norms, device=device))
     return Measurement(operator, noise, noise(operator(x), generator))
 
 

@@ -54,7 +54,7 @@ def restoration_psnr(
             pair = to_channels(estimate), to_channels(x)
             values.append(float(psnr(*pair, data_range=2.0)))
         if values:
-            results[type(kind).__name__] = sum(values) / len(values)
+            results[repr(kind)] = sum(values) / len(values)
     return results
 
 

@@ -82,6 +82,13 @@ def test_masks_are_as_large_as_said():
     assert box.sum((1, 2, 3)).tolist() == [64**2 - 32**2] * 4
     rows = (box == 0).any(-1)
     assert (rows.sum((1, 2)) == 32).all() and len({tuple(r.flatten().tolist()) for r in rows}) > 1
+    bars = MotionBlurs(9.0, 9.0).operator((1, 64, 64), 40, g).kernel
+    i = torch.arange(bars.shape[-1]) - bars.shape[-1] // 2
+    spread = (bars * (i[:, None] ** 2 + i**2)).sum((1, 2, 3))  # of a bar of 9 pixels: 81 / 12
+    assert torch.allclose(spread, torch.full_like(spread, 81 / 12), atol=0.4)
+    assert MotionBlurs().operator((1, 16, 16), 8, g).kernel.shape[-1] <= 15
+    with pytest.raises(ValueError, match="no path of 5 pixels fits"):
+        MotionBlurs().operator((1, 5, 5), 1, g)
     motion = MotionBlurs(9.0, 9.0).operator((1, 64, 64), 4, g).kernel
     assert torch.allclose(motion.sum((1, 2, 3)), torch.ones(4)) and not torch.equal(
         motion[0], motion[1]

@@ -117,11 +117,17 @@ def test_an_unfolded_network_is_trained_from_a_prior(recipe, data, tmp_path):
     ).values()
     network = load_unfolded(first)
     assert network.depth == 2 and network.channels == recipe.domain.channels
-    assert set(network.card["held_out_psnr"]) == {type(kind).__name__ for kind in recipe.mix}
+    assert set(network.card["held_out_psnr"]) == {repr(kind) for kind in recipe.mix}
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["skipped"] == 0 and last["images_per_second"] > 0
     weights, trained = load_prior(start).net.state_dict(), network.priors[0].net.state_dict()
     assert all(v.shape == trained[k].shape for k, v in weights.items())
+    assert network.card["init"]["file"] == start.stem
+    assert network.card["init"]["licence"] == recipe.licence
+    with pytest.raises(
+        ValueError, match="UnfoldedDR of 2 steps and 1 priors, wants UnfoldedDR of 3"
+    ):
+        replace(small, depth=3).new(first)
     frozen = replace(small, lr=0.0)
     (again, _) = train_recipe(
         frozen, paths, tmp_path / "v", steps=2, init=first, quiet=True
@@ -138,7 +144,6 @@ def test_the_batches_of_an_unfolded_recipe_follow_from_the_step():
         batch, again = (recipe.batches(material)(step, 0) for _ in range(2))
         assert torch.equal(batch["measurement"].y, again["measurement"].y)
         assert torch.equal(batch["sigma"], again["sigma"])
-        assert batch["measurement"].operator.norm == pytest.approx(1.0, rel=1e-4)
-        kinds.add(repr(batch["measurement"].operator.inner[0]).split("(")[0])
+        kinds.add(repr(batch["measurement"].operator).split("(")[0])
     assert kinds == {"Identity", "Blur", "Mask"}
     assert len(recipe.batches(material)(0, 1)["x"]) == 1

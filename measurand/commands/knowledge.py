@@ -99,7 +99,8 @@ class Train:
         out: Folder of the run; runs/NAME when absent.
         time_budget: How long to train: 90s, 20m, 2h.
         steps: Number of steps instead.
-        init: A prior to start from.
+        init: Weights to start from: a prior, also of other images; for an unfolded network one
+            of its own kind.
         resume: Go on with the run in the folder.
         workers: Threads on a CPU, one part of each batch each.
         micro: Most images differentiated at once, where memory is short.
@@ -194,7 +195,7 @@ class Priors:
             low, high = block["range"]
             kind = "" if card["kind"] == "edm" else f", {card['method']} of {card['depth']} steps"
             print(f"{name}: {block['channels']} channels in [{low:g}, {high:g}]{kind}")
-            for label in ("licence", "data", "quality", "held_out_psnr"):
+            for label in ("licence", "data", "quality", "held_out_psnr", "init"):
                 if card.get(label):
                     print(f"    {label.replace('_', ' ')}: {_words(card[label])}")
         if not cards:

@@ -104,7 +104,7 @@ def restore(
     """
     if draws < 1:
         raise ValueError(f"restore: got draws = {draws}, wanted at least 1")
-    counted = counting(prior)
+    counted = counting(prior, method)
     used = counted or prior
     device = measurement.y.device
     count = draws if is_sampler(method) else 1
@@ -130,11 +130,11 @@ def restore(
     return Restored(images.mean(0, keepdim=True), images, seconds, nfe)
 
 
-def counting(prior: Any) -> Counted | CountedPosterior | None:
+def counting(prior: Any, method: Any) -> Counted | CountedPosterior | None:
     """A prior that counts its calls; None where it is not called as a denoiser."""
-    if hasattr(prior, "denoise"):
-        return Counted(prior)
-    return CountedPosterior(prior) if hasattr(prior, "given") else None
+    if get_type_hints(type(method).__call__).get("prior") is Posterior:
+        return CountedPosterior(prior) if hasattr(prior, "given") else None
+    return Counted(prior) if hasattr(prior, "denoise") else None
 
 
 def _told(on_step: Callable[[int, int, Step], None], first: int, some: int) -> Any:
@@ -278,8 +278,8 @@ def suited(method: Any, prior: Any) -> None:
     kind = type(method).__name__
     if wanted is Posterior and not isinstance(prior, Posterior):
         raise ValueError(
-            f"{kind} wants an unfolded network, which has the physics inside (`measurand priors` "
-            f"lists those that ship); got a {type(prior).__name__}"
+            f"{kind} wants an unfolded network, which has the physics inside (`measurand train "
+            f"unfold-color` makes one); got a {type(prior).__name__}"
         )
     if wanted is Denoiser and isinstance(prior, Posterior) and not isinstance(prior, Denoiser):
         raise ValueError(

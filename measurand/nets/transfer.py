@@ -49,6 +49,8 @@ def transfer(old: nn.Module, new: nn.Module) -> None:
                 wanted = [layer for layer in ours if isinstance(layer, kind)]
                 for source, target in zip(given, wanted, strict=False):
                     target.load_state_dict(source.state_dict())
+    if new.config["condition_channels"]:
+        raise ValueError("transfer: got networks with a condition, wants them without")
     pixels = new.config["stem"] ** 2
     inputs = joining(old.config["in_channels"], new.config["in_channels"]).to(old.stem.weight)
     outputs = joining(old.config["out_channels"], new.config["out_channels"])

@@ -327,6 +327,9 @@ class Identity(LinearOperator):
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         return b / (1 + per_item(gamma, b))
 
+    def trace_gram(self) -> float:
+        return 1.0
+
     @classmethod
     def example(cls) -> Self:
         return cls((2, 5, 4))

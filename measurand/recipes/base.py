@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import opened
 from ..domains import Domain
 from ..domains.material import Material
 from ..ema import EMA
-from ..files import sha256, write_atomic
+from ..files import sha256, sha256_file, write_atomic
 from ..journal import Journal
 from ..priors.edm import fast_dtype
 from ..ranks import joined, rank
@@ -82,6 +83,10 @@ class Recipe(ABC):
     @abstractmethod
     def save(self, path: Path, model: Any, card: Mapping[str, Any]) -> None:
         """Writes the weights with a card."""
+
+    def origin(self, init: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+        """Returns the weights that a run with this `init` starts from, None for none."""
+        return init
 
     def batches(self, material: Material) -> Callable[[int, int], dict[str, Any]]:
         """Returns the function (step, stage) -> batch that `train` asks."""
@@ -210,6 +215,7 @@ def train_recipe(
                     "name": recipe.name,
                     "licence": recipe.licence,
                     "data": [Path(path).name for path in data],
+                    "init": ancestor(recipe.origin(init)),
                     **recipe.domain.facts,
                     "recipe": recipe.described,
                     "steps": plan.steps,
@@ -222,3 +228,11 @@ def train_recipe(
                 recipe.save(path, model, card)
                 files[path.stem] = path
     return files
+
+
+def ancestor(init: str | os.PathLike[str] | None) -> dict[str, Any] | None:
+    """Returns what the card says of the weights that a run started from: terms are inherited."""
+    if init is None:
+        return None
+    path, _, card = opened(init)
+    return {"file": path.stem, "sha256": sha256_file(path), "licence": card.get("licence")}

@@ -59,21 +59,32 @@ class UnfoldedRecipe(Recipe):
 
     def new(self, init: str | os.PathLike[str] | None = None) -> Unfolded:
         """Returns the network: blocks of `start`, or the whole of another network."""
-        if init is not None:
-            network = load_unfolded(init, dtype=torch.float32).requires_grad_(True).train()
-            network.recompute = True
-            return network
+        start = self.start if init is None else ""
         blocks: list[EDMDenoiser] = [
-            self.prior.new(self.start or None) for _ in range(1 if self.shared else self.depth)
+            self.prior.new(start or None) for _ in range(1 if self.shared else self.depth)
         ]
         torch.manual_seed(self.seed)
-        return UnfoldedDR(
+        network = UnfoldedDR(
             blocks,
             self.depth,
             sigma_data=self.prior.sigma_data,
             mean=self.prior.mean,
             recompute=True,
         )
+        if init is not None:
+            other = load_unfolded(init, dtype=torch.float32)
+            shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (network, other)]
+            if shapes[0] != shapes[1] or type(network) is not type(other):
+                raise ValueError(
+                    f"{init}: holds another network than recipe {self.name}: "
+                    f"{type(other).__name__} of {other.depth} steps and {len(other.priors)} "
+                    f"priors, wants UnfoldedDR of {self.depth} and {len(blocks)}, of one size"
+                )
+            network.load_state_dict(other.state_dict())
+        return network
+
+    def origin(self, init: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+        return (self.start or None) if init is None else init
 
     def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
         x = material.batch(step, n, size)

@@ -65,7 +65,7 @@ __all__ = [
     "posterior_loss",
 ]
 
-FLOOR = 1e-3  # least noise of a measurement of norm one: below, the data step is ill-conditioned
+FLOOR = 1e-3  # least noise, relative to ||A||: below, the data step is ill-conditioned
 HEAVIEST = 1e4  # largest lambda, which grows as s_t^-2
 
 
@@ -75,7 +75,7 @@ class Problem(NamedTuple):
     Args:
         x_t: Noisy image, (B, ...).
         sigma: Its noise level s_t, (B,).
-        measurement: A measurement of norm one, with noise.
+        measurement: A measurement with noise.
         facts: ln s_t, ln s_y and ln tr(A^H A) / n, (B, 3).
     """
 
@@ -97,7 +97,7 @@ class Problem(NamedTuple):
     @property
     def lipschitz(self) -> Tensor:
         """Returns the Lipschitz constant of the gradient, (B,)."""
-        return self.measurement.sigma**-2 + self.sigma**-2
+        return (norms(self.measurement) / self.measurement.sigma) ** 2 + self.sigma**-2
 
 
 class Unfolded(nn.Module, ABC):
@@ -161,7 +161,7 @@ class Unfolded(nn.Module, ABC):
         Args:
             x_t: Noisy image, with shape (B, ...).
             sigma: Its noise level, with shape (B,).
-            measurement: What was seen, of norm one (see `settled`).
+            measurement: What was seen, with noise (see `settled`).
         """
         problem = Problem(x_t, sigma, measurement, facts(sigma, measurement))
         own, near = per_item(sigma, x_t) ** -2, self.sigma_data**-2
@@ -185,7 +185,7 @@ class Unfolded(nn.Module, ABC):
         """Returns D_k(v, r): all that a learned part ever sees."""
         prior = self.priors[k % len(self.priors)]
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(prior.denoise, v, r, use_reentrant=False)
+            return checkpoint(prior.denoise, v, r, use_reentrant=False, preserve_rng_state=False)
         return prior.denoise(v, r)
 
     def level(self, k: int, problem: Problem) -> Tensor:
@@ -233,7 +233,7 @@ class PosteriorDenoiser:
 
     Args:
         network: The unfolded network.
-        measurement: What was seen, of norm one.
+        measurement: What was seen, with noise.
     """
 
     network: Unfolded
@@ -256,7 +256,14 @@ class PosteriorDenoiser:
             v: Noisy image, with shape (B, ...).
             sigma: Noise level, a number or one per item.
             condition: Not used.
+        Raises:
+            ValueError: There are as many images as measurements, or one of these.
         """
+        if len(self.measurement) not in (1, len(v)):
+            raise ValueError(
+                f"{type(self.network).__name__}: got {len(v)} images for {self.measurement}, "
+                "wants one for each item; measurement.repeat(n) has n of each"
+            )
         level = per_item(sigma, v).flatten().expand(len(v))
         return self.network(v, level, self.measurement)
 
@@ -276,22 +283,35 @@ class Answers(nn.Module):
 
     def forward(self, facts: Tensor) -> Tensor:
         """Returns n numbers for each item, with shape (B, n)."""
-        hidden = nn.functional.silu(self.first(facts.to(self.first.weight.dtype) / 4))
-        return self.second(hidden).tanh()
+        # a radius is physics: bfloat16 would move it by a percent
+        with torch.autocast(facts.device.type, enabled=False):
+            hidden = nn.functional.silu(self.first(facts.to(self.first.weight.dtype) / 4))
+            return self.second(hidden).tanh()
 
 
 def settled(measurement: Measurement) -> Measurement:
-    """Returns the measurement that a network sees: of norm one, with noise of at least 1e-3."""
-    scaled = measurement.normalized()
-    noise = type(scaled.noise)(scaled.sigma.clamp_min(FLOOR))
-    return Measurement(scaled.operator, noise, scaled.y)
+    """Returns the measurement with noise of at least 1e-3 of the operator's norm."""
+    least = FLOOR * norms(measurement)
+    noise = type(measurement.noise)(torch.maximum(measurement.sigma, least))
+    return Measurement(measurement.operator, noise, measurement.y)
 
 
 def facts(sigma: Tensor, measurement: Measurement) -> Tensor:
-    """Returns ln s_t, ln s_y and ln tr(A^H A) / n of each item, with shape (B, 3)."""
+    """Returns ln s_t, ln s_y and ln tr(A^H A) / n of each item, with shape (B, 3).
+
+    The last two of the problem divided by ||A||, item by item: a proximal map does not change when
+    A, y and s_y are divided by one number, and step sizes should not either.
+    """
     traces = torch.tensor(measurement.operator.traces, device=sigma.device, dtype=sigma.dtype)
-    numbers = (sigma, measurement.sigma.to(sigma), traces.clamp_min(1e-6))
+    size = norms(measurement).to(sigma)
+    numbers = (sigma, measurement.sigma.to(sigma) / size, traces.clamp_min(1e-6) / size**2)
     return torch.stack([x.flatten().expand(len(sigma)).log() for x in numbers], 1)
+
+
+def norms(measurement: Measurement) -> Tensor:
+    """Returns ||A|| of each operator, with shape (1,) or (B,)."""
+    sigma = measurement.sigma
+    return torch.tensor(measurement.operator.norms, device=sigma.device, dtype=sigma.dtype)
 
 
 def posterior_loss(network: Unfolded, batch: Mapping[str, Any]) -> Tensor:
