@@ -2,15 +2,16 @@
 
     python benchmarks/priors.py mri-brain           writes results/prior_mri_brain.json
                                                     and docs/figures/mri_brain.png
+    python benchmarks/priors.py mri-brain --draws   only the figure
     python benchmarks/priors.py runs/x.safetensors --as mri-brain     only prints
 
 PSNR of denoised images by noise level, and calibration: the squared error that the prior expects,
-sigma^2 div D, over the true one. The figure shows an image, the image with noise, what the prior
-makes of it, and draws from the prior by the reverse SDE.
+sigma^2 div D, over the true one. The figure shows draws from the prior by the reverse SDE.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import machine
 import torch
@@ -23,7 +24,7 @@ from measurand.priors.edm import EDMDenoiser
 from measurand.quality import calibration, denoising_psnr
 from measurand.report import pixels
 from measurand.samplers import ReverseSDE
-from measurand.tensors import generators, randn_like
+from measurand.tensors import generators
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -49,33 +50,38 @@ def unseen(name: str) -> list[Tensor]:
     return domain.look(DATA / file, under)[::every]
 
 
-def draws(prior: EDMDenoiser, side: int, n: int = 6) -> Tensor:
+def measured(called: str, name: str, prior: EDMDenoiser) -> dict[str, Any]:
+    """The numbers of a prior."""
+    images = unseen(name)
+    found: dict[str, Any] = {
+        "prior": called,
+        "images": f"{len(images)} of {' '.join(TEST[name][:2])}" if name in TEST else "made",
+        "psnr": denoising_psnr(prior, images, levels=LEVELS),
+        "predicted over measured error": calibration(prior, images, probes=4),
+    }
+    for key in ("psnr", "predicted over measured error"):
+        print(key, {k: round(v, 3) for k, v in found[key].items()})
+    return found
+
+
+def draws(prior: EDMDenoiser, side: int, n: int = 12) -> Tensor:
     """Images from the prior, (n, C, side, side)."""
     start = torch.zeros(n, prior.channels, side, side, dtype=prior.dtype)
     return ReverseSDE(steps=60)(None, prior, x0=start, generator=generators(0, n))
 
 
-def figure(path: Path, prior: EDMDenoiser, images: list[Tensor], found: Tensor) -> None:
-    """Draws two images with noise and without, and draws from the prior."""
+def figure(path: Path, samples: Tensor) -> None:
+    """Draws two rows of images from the prior; pictures of the data sets are not ours to show."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    columns = max(6, len(found))
-    fig, axes = plt.subplots(2, columns, figsize=(1.7 * columns, 3.7), layout="constrained")
-    for axis in axes.flat:
+    columns = len(samples) // 2
+    fig, axes = plt.subplots(2, columns, figsize=(1.6 * columns, 3.25), layout="constrained")
+    for axis, x in zip(axes.flat, samples, strict=True):
         axis.set_axis_off()
-    picked = [images[i] for i in (0, len(images) // 2)]
-    for k, x in enumerate(picked):
-        v = x + 0.3 * randn_like(x, generators(k, 1))
-        panels = {"image": x, "noise 0.3": v, "denoised": prior.denoise(v, 0.3)}
-        for j, (title, panel) in enumerate(panels.items()):
-            axes[0, 3 * k + j].imshow(pixels(panel))
-            axes[0, 3 * k + j].set_title(title, fontsize=9)
-    for j, x in enumerate(found):
-        axes[1, j].imshow(pixels(x[None]))
-        axes[1, j].set_title("draw", fontsize=9)
+        axis.imshow(pixels(x[None]))
     fig.savefig(path, dpi=90)
 
 
@@ -83,19 +89,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prior", help="a prior that ships, or a weight file")
     parser.add_argument("--as", dest="name", help="whose data; the prior's own name when absent")
+    parser.add_argument("--draws", action="store_true", help="only the figure")
     words = parser.parse_args()
     torch.set_num_threads(1)
     name = words.name or words.prior.split("@")[0]
     prior = load_prior(words.prior)
-    images = unseen(name)
-    found = {
-        "prior": words.prior,
-        "images": f"{len(images)} of {TEST[name][0]} {TEST[name][1]}" if name in TEST else "made",
-        "psnr": denoising_psnr(prior, images, levels=LEVELS),
-        "predicted over measured error": calibration(prior, images, probes=4),
-    }
-    for key in ("psnr", "predicted over measured error"):
-        print(key, {k: round(v, 3) for k, v in found[key].items()})
+    found: dict[str, Any] = {} if words.draws else measured(words.prior, name, prior)
     samples = draws(prior, SIDE.get(name, 96))
     if name.startswith("kernels"):
         kernels = (samples + 1) / 2 * prior.card["alpha"]
@@ -105,14 +104,11 @@ def main() -> None:
         }
         print(found["draws"])
     file = name.replace("-", "_")
-    shipped = words.prior == name
-    figure(
-        ROOT / f"docs/figures/{file}.png" if shipped else Path(f"{file}.png"),
-        prior,
-        images,
-        samples,
-    )
-    if shipped:
+    if words.prior != name:
+        figure(Path(f"{file}.png"), samples)
+        return
+    figure(ROOT / f"docs/figures/{file}.png", samples)
+    if not words.draws:
         print(machine.write(f"prior_{file}", found))
 
 

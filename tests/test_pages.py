@@ -103,3 +103,13 @@ def test_every_page_with_python_is_run_by_a_test():
     assert written == set(PAGES) | set(ELSEWHERE)
     for page, test in ELSEWHERE.items():
         assert page in (Path(__file__).parent / test).read_text()
+
+
+def test_pages_are_finished():
+    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
+        if "_build" in page.parts:
+            continue
+        text = page.read_text()
+        assert "{{" not in text, page
+        for figure in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
+            assert (page.parent / figure).is_file(), (page, figure)
