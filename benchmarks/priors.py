@@ -1,7 +1,7 @@
 """What a prior is worth on images of its domain that it has never seen: numbers and a figure.
 
     python benchmarks/priors.py mri-brain           writes results/prior_mri_brain.json
-                                                    and docs/figures/mri_brain.png
+                                                    and docs/figures/mri_brain_draws.png
     python benchmarks/priors.py mri-brain --draws   only the figure
     python benchmarks/priors.py runs/x.safetensors --as mri-brain     only prints
 
@@ -107,7 +107,7 @@ def main() -> None:
     if words.prior != name:
         figure(Path(f"{file}.png"), samples)
         return
-    figure(ROOT / f"docs/figures/{file}.png", samples)
+    figure(ROOT / f"docs/figures/{file}_draws.png", samples)
     if not words.draws:
         print(machine.write(f"prior_{file}", found))
 
