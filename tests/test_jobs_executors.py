@@ -86,14 +86,17 @@ def batch(folder, seconds, workers):
     return subprocess.Popen(words, start_new_session=True, stderr=subprocess.DEVNULL)
 
 
-def when_begun(job, count, process):
-    """The ids of the processes that are at work, once so many scans have been begun."""
+def when_begun(job, count, process, workers=1):
+    """The ids of the processes at work, once so many scans have been begun by so many of them."""
     deadline = time.monotonic() + 60
-    while len(begun(job.work.ledger)) < count:
+    ids = []
+    while len(ids) < count or len(set(ids)) < workers:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.005)
-    lines = Path(job.work.ledger).read_text().splitlines()
-    return [int(line.split()[1]) for line in lines]
+        if len(begun(job.work.ledger)) >= count:
+            lines = Path(job.work.ledger).read_text().splitlines()
+            ids = [int(line.split()[1]) for line in lines]
+    return ids
 
 
 def gone(pid):
@@ -108,10 +111,10 @@ def gone(pid):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_a_pool_ends_with_the_process_that_started_it(tmp_path):
-    job = job_on(files_for(tmp_path / "in", 6))
+    job = job_on(files_for(tmp_path / "in", 16))
     job.open()
     process = batch(tmp_path / "in", 0.3, 2)
-    workers = set(when_begun(job, 3, process))
+    workers = set(when_begun(job, 3, process, workers=2))  # the second may start seconds later
     process.kill()
     process.wait()
     assert len(workers) == 2 and os.getpid() not in workers
