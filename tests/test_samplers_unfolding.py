@@ -62,3 +62,11 @@ def test_a_prior_that_knows_no_posterior_is_refused(method):
     _, measurement = gaussian_problem()
     with pytest.raises(TypeError, match=r"wanted a Posterior \(given\(measurement\)"):
         method(measurement, CallableDenoiser(lambda v, s: v, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("method", [PosteriorMean(), DiffUnfolding()])
+@pytest.mark.parametrize("x0", [torch.zeros(1, 5).double(), torch.zeros(1, 6)])
+def test_a_start_of_another_kind_is_refused(method, x0):
+    prior, measurement = gaussian_problem()
+    with pytest.raises(ValueError, match="got x0 with shape"):
+        method(measurement, Exact(prior, measurement), x0=x0)

@@ -44,6 +44,7 @@ from ..fields import count, positive
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser, require
 from ..schedules import Callback, Step, edm_grid
+from ..solvers.start import given_or_zeros
 from ..tensors import Generators, as_generators, inner, per_item, randn_like
 
 __all__ = [
@@ -99,16 +100,8 @@ def starting_image(
     Returns:
         The image `x0`, or zeros, with shape (B, *in_shape).
     """
-    blank = torch.zeros_like(measurement.adjoint_y)
-    require(prior, Denoiser, by=method, images=blank.dtype)
-    if x0 is None:
-        return blank
-    if x0.shape != blank.shape or x0.dtype != blank.dtype:
-        raise ValueError(
-            f"{type(method).__name__}: got x0 with shape {tuple(x0.shape)} of {x0.dtype}, wanted "
-            f"{tuple(blank.shape)} of {blank.dtype}"
-        )
-    return x0
+    require(prior, Denoiser, by=method, images=measurement.adjoint_y.dtype)
+    return given_or_zeros(x0, measurement, by=method)
 
 
 def heun(denoise: Denoise, x: Tensor, t: float, t_next: float) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from ..measurement import Measurement
 from ..priors.denoiser import Posterior, require
 from ..schedules import Callback, Step
 from ..tensors import Generators, randn_like
-from .start import finite
+from .start import finite, given_or_zeros
 
 __all__ = ["PosteriorMean"]
 
@@ -59,8 +59,8 @@ class PosteriorMean:
             The estimate, with shape (B, ...).
         """
         require(prior, Posterior, by=self, images=measurement.operator.in_dtype)
-        blank = torch.zeros_like(measurement.adjoint_y) if x0 is None else x0
-        v = blank + self.sigma_max * randn_like(blank, generator)
+        mean = given_or_zeros(x0, measurement, by=self)
+        v = mean + self.sigma_max * randn_like(mean, generator)
         x = prior.given(measurement).denoise(v, self.sigma_max)
         if callback is not None:
             callback(Step(0, self.sigma_max, v, x))

@@ -23,7 +23,7 @@ from torch.nn import functional
 from ..measurement import Measurement
 from ..tensors import from_channels, per_item, to_channels
 
-__all__ = ["finite", "first_guess"]
+__all__ = ["finite", "first_guess", "given_or_zeros"]
 
 _SEEN = 0.1  # share of the best seen pixel from which a pixel counts as seen
 _ROUNDING = 100.0  # times eps ||A||^2: what counts as not seen at all
@@ -96,3 +96,24 @@ def finite(x: Tensor, *, by: object) -> Tensor:
             "something that is not a number, or the step is too long"
         )
     return x
+
+
+def given_or_zeros(x0: Tensor | None, measurement: Measurement, *, by: object) -> Tensor:
+    """The image that a caller gives, if it fits the measurement; zeros where there is none.
+
+    Args:
+        x0: The image to start at, or None.
+        measurement: What was seen.
+        by: The method that asks, for the message.
+    Returns:
+        An image, with shape (B, *in_shape).
+    """
+    blank = torch.zeros_like(measurement.adjoint_y)
+    if x0 is None:
+        return blank
+    if x0.shape != blank.shape or x0.dtype != blank.dtype:
+        raise ValueError(
+            f"{type(by).__name__}: got x0 with shape {tuple(x0.shape)} of {x0.dtype}, wanted "
+            f"{tuple(blank.shape)} of {blank.dtype}"
+        )
+    return x0
