@@ -27,16 +27,8 @@ from .denoiser import (
 )
 from .diffusers import from_diffusers
 from .edm import EDMDenoiser
-from .flow import (
-    FlowPrior,
-    ImageMAP,
-    LatentGain,
-    LatentMAP,
-    LatentShrink,
-    bits_per_dim,
-    dequantization,
-    latent_moments,
-)
+from .flow import FlowPrior, bits_per_dim, dequantization, latent_moments
+from .flow_maps import ImageMAP, LatentGain, LatentMAP, LatentShrink
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .grey import Grey
 from .mixture import GaussianMixture

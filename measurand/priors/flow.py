@@ -1,30 +1,12 @@
-r"""A normalizing flow as a prior: its density, and proximal maps through its latents.
+r"""A normalizing flow as a prior: its density, and what its latents are like.
 
 With an invertible f, its inverse g, and z = f(x) ~ N(0, I), an image of n pixels has the density
 
     log p(x) = -1/2 ||f(x)||^2 - n/2 log(2 pi) + log |det df/dx|     in nats, for x in [-1, 1].
 
-Its proximal map, and what the change to latents makes of it,
-
-    image MAP     argmin_x  1/2 ||x - v||^2 - tau log p(x)
-    latent MAP    argmin_z  1/2 ||g(z) - v||^2 + tau/2 ||z||^2,   x = g(z)
-
-differ by the log-determinant, and neither has a closed form. One Gauss-Newton step of the latent
-problem from z = f(v), where g(z) = v, with J = dg/dz and the diagonal kappa of J^T J, is one: the
-`LatentGain`
-
-    z <- z kappa / (kappa + tau),
-
-and with kappa left out the `LatentShrink`, z <- z / (1 + tau). For an affine flow whose latents
-are principal components the gain is the exact proximal map, and kappa are the variances. The
-shrink never is: it draws v to the mean by the same factor in every direction, whatever the flow
-has learnt of them, and it forgets that tau has the unit of squared image units and z has none.
-
-kappa follows from the flow, one number per level and channel, because E (J^T e)_i^2 = kappa_i for
-white e in the image: `FlowPrior.calibrate` averages over images, probes and positions.
-
-If v = x + r n, n white, then tau = r^2. Maps of images whose sides the flow does not divide work
-on the image extended by reflection; the density of such an image is refused.
+For the proximal maps (`flow_maps`) a flow has a number per level and channel, kappa = the diagonal
+of J^T J with J = dg/dz, because E (J^T e)_i^2 = kappa_i for white e in the image:
+`FlowPrior.calibrate` averages over images, probes and positions.
 
 References:
     | Deep Unfolding with Normalizing Flow Priors for Inverse Problems (Wei et al., 2022)
@@ -39,31 +21,23 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..fields import count
 from ..nets.unet import extend
 from ..tensors import (
     Generators,
     as_generators,
     from_channels,
     inner,
-    per_item,
     randn_like,
     to_channels,
 )
-from .descent import descend
 
 __all__ = [
     "Flow",
     "FlowPrior",
-    "ImageMAP",
-    "LatentGain",
-    "LatentMAP",
     "LatentMoments",
-    "LatentShrink",
     "bits_per_dim",
     "dequantization",
     "flow_loss",
-    "latent_gain",
     "latent_moments",
 ]
 
@@ -214,183 +188,9 @@ class FlowPrior(nn.Module):
         return to_channels(x)
 
 
-def latent_gain(
-    latents: Sequence[Tensor], kappa: Sequence[Tensor], tau: Sequence[float | Tensor]
-) -> list[Tensor]:
-    """The latents times `kappa / (kappa + tau)`.
-
-    Args:
-        latents: Latents of each level, with shape (B, C, ...).
-        kappa: Their squared scale in the image, with shape (C,) each.
-        tau: Weight of each level, shaped to broadcast against the latents, in squared image units.
-    """
-    scales = _beside(latents, kappa)
-    return [z * (k / (k + t)) for z, k, t in zip(latents, scales, tau, strict=True)]
-
-
-class LatentGain(nn.Module):
-    """One Gauss-Newton step of the latent MAP problem, `z <- z kappa / (kappa + tau)`.
-
-    A `Proximable`; differentiates through the flow: yes.
-
-    Args:
-        prior: The flow, calibrated.
-    """
-
-    def __init__(self, prior: FlowPrior) -> None:
-        super().__init__()
-        self.prior = prior
-
-    def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
-        """The image whose latents are those of `v`, each shrunk by what is known of it.
-
-        Args:
-            v: Image to stay near, with shape (B, C, H, W).
-            tau: Weight in squared image units, a scalar or one per item.
-        Returns:
-            The image, with the shape of `v`.
-        """
-        kappa = self.prior.kappa
-
-        def gain(latents: list[Tensor]) -> list[Tensor]:
-            return latent_gain(latents, kappa, [per_item(tau, z) for z in latents])
-
-        return self.prior.through(v, gain)
-
-
-class LatentShrink(nn.Module):
-    """The uniform shrink of all latents, `z <- z / (1 + tau)`: the published relaxation.
-
-    It is the latent MAP with `||g(z) - v||` replaced by `||z - f(v)||`, and makes no use of the
-    covariances that the flow has learnt. A `Proximable`; differentiates through the flow: yes.
-
-    Args:
-        prior: The flow.
-    """
-
-    def __init__(self, prior: FlowPrior) -> None:
-        super().__init__()
-        self.prior = prior
-
-    def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
-        """The image whose latents are `1 / (1 + tau)` times those of `v`.
-
-        Args:
-            v: Image to stay near, with shape (B, C, H, W).
-            tau: Weight without unit, a scalar or one per item.
-        Returns:
-            The image, with the shape of `v`.
-        """
-        return self.prior.through(v, lambda latents: [z / (1 + per_item(tau, z)) for z in latents])
-
-
-class LatentMAP(nn.Module):
-    """The latent MAP, `argmin_z 1/2 ||g(z) - v||^2 + tau/2 ||z||^2`, by descent with line search.
-
-    Preconditioned with `1 / (kappa + tau)`, so that a first step of length one is `LatentGain`;
-    the objective never increases. A `Proximable`; differentiates through the flow: no.
-
-    Args:
-        prior: The flow, calibrated.
-        steps: Steps of the descent; each costs two or more passes of the flow and one backward.
-    """
-
-    def __init__(self, prior: FlowPrior, steps: int = 10) -> None:
-        super().__init__()
-        self.prior, self.steps = prior, steps
-        count(self, "steps")
-
-    def objective(self, x: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
-        """What is minimised, at the image x = g(z), with shape (B,)."""
-        latents = self.prior.latents(x)
-        return _misfit(x, v) + _weight(tau, x) / 2 * sum(inner(z, z) for z in latents)
-
-    @torch.no_grad()
-    def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
-        """The image of the minimiser.
-
-        Args:
-            v: Image to stay near, with shape (B, C, H, W).
-            tau: Weight in squared image units, a scalar or one per item.
-        Returns:
-            The image, with the shape of `v`.
-        """
-        wanted = self.prior.extended(v)
-
-        def descent(latents: list[Tensor]) -> list[Tensor]:
-            def unpacked(z: Tensor) -> list[Tensor]:
-                parts = z.split([level[0].numel() for level in latents], dim=1)
-                return [p.view_as(level) for p, level in zip(parts, latents, strict=True)]
-
-            def objective(z: Tensor) -> Tensor:
-                distance = _misfit(self.prior.image(unpacked(z)), wanted)
-                return distance + _weight(tau, z) / 2 * inner(z, z)
-
-            scales = _beside(latents, self.prior.kappa)
-            metric = [
-                (1 / (k + per_item(tau, z))).expand_as(z)
-                for k, z in zip(scales, latents, strict=True)
-            ]
-            return unpacked(descend(objective, _packed(latents), _packed(metric), self.steps))
-
-        return self.prior.through(v, descent)
-
-
-class ImageMAP(nn.Module):
-    """The proximal map of the density, `argmin_x 1/2 ||x - v||^2 - tau log p(x)`, by descent.
-
-    With the log-determinant that `LatentMAP` leaves out; the objective never increases. A
-    `Proximable`; differentiates through the flow: no.
-
-    Args:
-        prior: The flow.
-        steps: Steps of the descent; each costs two or more passes of the flow and one backward.
-    """
-
-    def __init__(self, prior: FlowPrior, steps: int = 10) -> None:
-        super().__init__()
-        self.prior, self.steps = prior, steps
-        count(self, "steps")
-
-    def objective(self, x: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
-        """What is minimised, with shape (B,)."""
-        return _misfit(x, v) - _weight(tau, x) * self.prior.log_prob(x)
-
-    @torch.no_grad()
-    def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
-        """The minimiser that descent from `v` finds.
-
-        Args:
-            v: Image to stay near, with shape (B, C, H, W).
-            tau: Weight in squared image units, a scalar or one per item.
-        Returns:
-            The image, with the shape of `v`.
-        """
-        wanted = self.prior.extended(v)
-        x = descend(
-            lambda x: self.objective(x, wanted, tau),
-            wanted,
-            torch.ones_like(wanted.real),
-            self.steps,
-        )
-        return x[..., : v.shape[-2], : v.shape[-1]]
-
-
-def _beside(latents: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
-    """One value per level and channel, shaped to broadcast against the latents."""
-    return [k.reshape(-1, *[1] * (z.ndim - 2)) for k, z in zip(values, latents, strict=True)]
-
-
-def _packed(latents: Sequence[Tensor]) -> Tensor:
+def packed(latents: Sequence[Tensor]) -> Tensor:
+    """The latents of all levels as one vector per item, with shape (B, n)."""
     return torch.cat([z.flatten(1) for z in latents], dim=1)
-
-
-def _misfit(x: Tensor, v: Tensor) -> Tensor:
-    return inner(x - v, x - v) / 2
-
-
-def _weight(tau: float | Tensor, x: Tensor) -> Tensor:
-    return per_item(tau, x).reshape(-1)
 
 
 class LatentMoments(NamedTuple):
@@ -417,7 +217,7 @@ def latent_moments(prior: FlowPrior, x: Tensor) -> LatentMoments:
         prior: The flow.
         x: Images, with shape (B, C, H, W).
     """
-    z = _packed(prior.latents(x)).double()
+    z = packed(prior.latents(x)).double()
     mean, variance = z.mean(), z.var(correction=0)
     kurtosis = ((z - mean) ** 4).mean() / variance**2
     return LatentMoments(float(mean), float(variance), float(kurtosis), z.square().mean(1))
