@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         tensors,
         unfolded,
     )
-    from .checkpoints import load_prior, load_unfolded, save_prior
+    from .checkpoints import load_prior, load_unfolded, load_weights, save_weights
     from .measurement import Measurement
     from .metrics import psnr, ssim
 
@@ -38,6 +38,7 @@ __all__ = [
     "data",
     "load_prior",
     "load_unfolded",
+    "load_weights",
     "metrics",
     "nets",
     "noises",
@@ -45,7 +46,7 @@ __all__ = [
     "priors",
     "psnr",
     "samplers",
-    "save_prior",
+    "save_weights",
     "schedules",
     "solvers",
     "ssim",
@@ -57,8 +58,9 @@ _HOMES = {
     "Measurement": "measurement",
     "load_prior": "checkpoints",
     "load_unfolded": "checkpoints",
+    "load_weights": "checkpoints",
     "psnr": "metrics",
-    "save_prior": "checkpoints",
+    "save_weights": "checkpoints",
     "ssim": "metrics",
 }
 

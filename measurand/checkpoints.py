@@ -1,166 +1,92 @@
-"""Weights on the disk: one safetensors file that carries its own card and digests.
+"""Weights: priors, unfolded networks and flows, each one file that says what it is.
 
-A file of ours is safetensors with two strings in its metadata:
-
-    card     JSON: what the tensors are; "tensors" lists dtype, shape and SHA-256 of each
-    sha256   digest of the card's text
-
-safetensors itself cannot run code and checks its own table, but it accepts changed payload bytes
-and several changed header bytes. Here each tensor is compared with its digest, the card with its
-own, and the set of names with the card: a flipped bit, a swapped tensor or a lost byte anywhere in
-the file is an error that names the file, never a slightly wrong image.
-
-Nothing is pickled.
+A file is tensors and a card (see `tensorfile`); `kind` in the card says how to build the module
+that the tensors belong to. Those in the folder `weights` ship with the package and have names.
 """
 
-import json
 import os
 from collections.abc import Mapping
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .files import atomic, sha256
-from .nets import ConvUNet
+from .nets import ConvUNet, Glow
 from .priors.edm import EDMDenoiser, fast_dtype
-from .unfolded import UnfoldedDR, UnfoldedHQS, UnfoldedPGM
+from .priors.flow import FlowPrior
+from .tensorfile import DamagedFile, load_tensors, save_tensors
+from .unfolded import (
+    FlowProximal,
+    Fold,
+    GainStep,
+    GradientStep,
+    ProximalStep,
+    ShrinkStep,
+    UnfoldedDR,
+    UnfoldedHQS,
+    UnfoldedPGM,
+)
 from .unfolded.posterior_score import Unfolded
 
 __all__ = [
-    "DamagedFile",
-    "known_priors",
+    "known_weights",
     "load_prior",
-    "load_tensors",
     "load_unfolded",
     "load_weights",
-    "save_prior",
-    "save_tensors",
-    "save_unfolded",
+    "save_weights",
 ]
 
 WEIGHTS = Path(__file__).parent / "weights"
-FORMAT = "measurand-1"
 KINDS = {"float32": torch.float32, "complex64": torch.complex64}  # of images
 METHODS = {kind.__name__: kind for kind in (UnfoldedDR, UnfoldedHQS, UnfoldedPGM)}
+DATA_STEPS = {kind.__name__: kind for kind in (GradientStep, ProximalStep)}
+PRIOR_STEPS: dict[str, Any] = {"GainStep": GainStep, "ShrinkStep": lambda prior: ShrinkStep()}
 
 
-class DamagedFile(ValueError):
-    """A weight file that is truncated, altered, or not one of ours."""
-
-
-def digest(name: str, tensor: Tensor) -> dict[str, Any]:
-    """Returns the card's line on one tensor: dtype, shape and SHA-256 of its bytes."""
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return {
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-        "shape": list(tensor.shape),
-        "sha256": sha256(raw.data),
-    }
-
-
-def save_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], card: Mapping[str, Any]
+def save_weights(
+    path: str | os.PathLike[str], model: nn.Module, *, dtype: torch.dtype | None = None
 ) -> None:
-    """Writes tensors and their card to one safetensors file, atomically.
-
-    Args:
-        path: The file to write or replace.
-        tensors: Name and value of each.
-        card: Anything JSON can hold; "format" and "tensors" are added.
-    """
-    from safetensors.torch import save_file
-
-    arrays = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    lines = {k: digest(k, v) for k, v in arrays.items()}
-    text = json.dumps({**card, "format": FORMAT, "tensors": lines}, ensure_ascii=False)
-    with atomic(path) as temporary:
-        save_file(arrays, temporary, metadata={"card": text, "sha256": sha256(text)})
-
-
-def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns the tensors and the card of a file, after checking every byte of both.
-
-    Args:
-        path: A file written by `save_tensors`.
-    Raises:
-        FileNotFoundError: There is no such file.
-        DamagedFile: Something in it is not what was written.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weight file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise DamagedFile(f"{path}: not a readable safetensors file ({error})") from error
-    text = metadata.get("card", "")
-    if set(metadata) != {"card", "sha256"} or sha256(text) != metadata["sha256"]:
-        raise DamagedFile(f"{path}: the card is missing or differs from its digest")
-    card = json.loads(text)
-    if set(tensors) != set(card["tensors"]):
-        raise DamagedFile(f"{path}: the tensors are not those of the card")
-    for name, tensor in tensors.items():
-        if digest(name, tensor) != card["tensors"][name]:
-            raise DamagedFile(f"{path}: tensor {name} differs from its digest")
-    return tensors, card
-
-
-def save_prior(
-    path: str | os.PathLike[str], prior: EDMDenoiser, *, dtype: torch.dtype = torch.bfloat16
-) -> None:
-    """Writes a prior with a `ConvUNet` to one file.
+    """Writes a prior, an unfolded network or a flow to one file.
 
     Args:
         path: The file, `<name>@<version>.safetensors`.
-        prior: The denoiser; its `card` goes into the file.
-        dtype: Precision of the stored weights.
+        model: An `EDMDenoiser` or an `Unfolded` of `ConvUNet`s, a `FlowPrior` or a `FlowProximal`
+            of `Glow`s; its `card` goes into the file.
+        dtype: Precision of the stored weights: bfloat16 where None, float16 for flows, whose
+            inverse is more exact so. Step sizes and the like stay in float32.
     """
-    card = {**prior.card, "kind": "edm", **card_of(prior)}
-    save_tensors(path, {k: v.to(dtype) for k, v in prior.net.state_dict().items()}, card)
+    facts = described(model)
+    whole = model.net if isinstance(model, EDMDenoiser) else model
+    flow = facts["kind"].startswith("flow")
+    dtype = dtype or (torch.float16 if flow else torch.bfloat16)
+
+    def stored(name: str, x: Tensor) -> Tensor:
+        if flow:  # only the networks inside couplings
+            return x.to(dtype) if x.ndim == 4 else x
+        own = isinstance(model, Unfolded) and not name.startswith("priors.")
+        return x.to(torch.float32 if own else dtype)
+
+    tensors = {name: stored(name, x) for name, x in whole.state_dict().items()}
+    known: Any = model
+    save_tensors(path, tensors, {**known.card, **facts})
 
 
-def save_unfolded(
-    path: str | os.PathLike[str],
-    network: Unfolded,
-    card: Mapping[str, Any],
-    *,
-    dtype: torch.dtype = torch.bfloat16,
-) -> None:
-    """Writes an unfolded network to one file; the numbers of its steps stay in float32.
-
-    Args:
-        path: The file, `<name>@<version>.safetensors`.
-        network: The network; its priors have a `ConvUNet` each.
-        card: What is known of the weights.
-        dtype: Precision of the stored weights of the priors.
-    """
-    facts = {
-        **card,
-        "kind": "unfolded",
-        "method": type(network).__name__,
-        "depth": network.depth,
-        "sigma_data": network.sigma_data,
-        "mean": network.mean,
-        "priors": [card_of(prior) for prior in network.priors],
-    }
-    weights = {
-        k: v.to(dtype if k.startswith("priors.") else torch.float32)
-        for k, v in network.state_dict().items()
-    }
-    save_tensors(path, weights, facts)
+@singledispatch
+def described(model: nn.Module) -> dict[str, Any]:
+    """Returns what it takes to build a module again, but for its weights."""
+    raise TypeError(f"save_weights: got a {type(model).__name__}, wants a prior or a network")
 
 
-def card_of(prior: EDMDenoiser) -> dict[str, Any]:
-    """Returns what it takes to build a prior again, but for its weights."""
+@described.register
+def _(prior: EDMDenoiser) -> dict[str, Any]:
     if not isinstance(prior.net, ConvUNet):
-        raise TypeError(f"save_prior: the network is a {type(prior.net).__name__}, not a ConvUNet")
+        raise TypeError(
+            f"save_weights: the network is a {type(prior.net).__name__}, not a ConvUNet"
+        )
     return {
+        "kind": "edm",
         "net": prior.net.config,
         "channels": prior.channels,
         "dtype": str(prior.dtype).removeprefix("torch."),
@@ -171,21 +97,78 @@ def card_of(prior: EDMDenoiser) -> dict[str, Any]:
     }
 
 
-def built(card: Mapping[str, Any]) -> EDMDenoiser:
-    """Returns the prior of a card, untrained."""
-    return EDMDenoiser(
-        ConvUNet(**card["net"]),
-        channels=card["channels"],
-        dtype=KINDS[card.get("dtype", "float32")],
-        mean=card.get("mean", 0.0),
-        sigma_data=card["sigma_data"],
-        range=tuple(card["range"]),
-        sigma_range=tuple(card["sigma_range"]),
-    )
+@described.register
+def _(network: Unfolded) -> dict[str, Any]:
+    return {
+        "kind": "unfolded",
+        "method": type(network).__name__,
+        "depth": network.depth,
+        "sigma_data": network.sigma_data,
+        "mean": network.mean,
+        "priors": [described(prior) for prior in network.priors],
+    }
 
 
-def known_priors() -> dict[str, Path]:
-    """Returns the priors that ship with the package, by name and version, oldest first."""
+@described.register
+def _(prior: FlowPrior) -> dict[str, Any]:
+    if not isinstance(prior.flow, Glow):
+        raise TypeError(f"save_weights: the flow is a {type(prior.flow).__name__}, not a Glow")
+    return {
+        "kind": "flow",
+        "flow": prior.flow.config,
+        "shape": list(prior.shape),
+        "dtype": str(prior.dtype).removeprefix("torch."),
+    }
+
+
+@described.register
+def _(network: FlowProximal) -> dict[str, Any]:
+    folds: Any = network.folds
+    return {
+        "kind": "flow-unfolded",
+        "prior": described(network.priors[0]),
+        "share": len(network.priors) < len(folds),
+        "folds": [[type(f.data_step).__name__, type(f.prior_step).__name__] for f in folds],
+    }
+
+
+def built(card: Mapping[str, Any]) -> nn.Module:
+    """Returns the module of a card, untrained.
+
+    Raises:
+        ValueError: It is not a card of ours.
+    """
+    match card.get("kind"):
+        case "edm":
+            return EDMDenoiser(
+                ConvUNet(**card["net"]),
+                channels=card["channels"],
+                dtype=KINDS[card.get("dtype", "float32")],
+                mean=card.get("mean", 0.0),
+                sigma_data=card["sigma_data"],
+                range=tuple(card["range"]),
+                sigma_range=tuple(card["sigma_range"]),
+            )
+        case "unfolded":
+            return METHODS[card["method"]](
+                [built({"kind": "edm", **one}) for one in card["priors"]],
+                card["depth"],
+                sigma_data=card["sigma_data"],
+                mean=card["mean"],
+            )
+        case "flow":
+            glow = Glow(**card["flow"])
+            return FlowPrior(glow, shape=tuple(card["shape"]), dtype=KINDS[card["dtype"]])
+        case "flow-unfolded":
+            prior: Any = built(card["prior"])
+            folds = [Fold(DATA_STEPS[a](), PRIOR_STEPS[b](prior)) for a, b in card["folds"]]
+            return FlowProximal(prior, folds, share=card["share"])
+        case other:
+            raise ValueError(f"holds {other or 'no kind'!r}, not weights of ours")
+
+
+def known_weights() -> dict[str, Path]:
+    """Returns the weights that ship with the package, by name and version, oldest first."""
     files = WEIGHTS.glob("*@*.safetensors")
 
     def key(path: Path) -> tuple[str, int]:
@@ -204,12 +187,12 @@ def opened(name: str | os.PathLike[str]) -> tuple[Path, dict[str, Tensor], dict[
     """
     path = Path(name)
     if path.suffix != ".safetensors":
-        known = known_priors()
+        known = known_weights()
         versions = [k for k in known if str(name) in (k, k.rpartition("@")[0])]
         if not versions:
             listed = ", ".join(known) or "none"
             raise ValueError(
-                f"no prior is called {str(name)!r}; known priors: {listed}; or give the path of a "
+                f"no weights are called {str(name)!r}; there are: {listed}; or give the path of a "
                 "weight file (.safetensors)"
             )
         path = known[versions[-1]]
@@ -218,31 +201,39 @@ def opened(name: str | os.PathLike[str]) -> tuple[Path, dict[str, Tensor], dict[
 
 def load_weights(
     name: str | os.PathLike[str],
+    kind: type = nn.Module,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
-) -> EDMDenoiser | Unfolded:
-    """Returns what a file of weights holds: a prior or an unfolded network; see `load_prior`."""
+) -> Any:
+    """Returns trained weights: some that ship with the package, or a file.
+
+    Args:
+        name: "natural-color" for the newest version, "natural-color@2" for a fixed one, or the
+            path of a `.safetensors` file.
+        kind: What they have to be: `EDMDenoiser`, `Unfolded`, `FlowPrior`, `FlowProximal`.
+        device: Where they run.
+        dtype: Precision of the denoisers inside; None is bfloat16 where the device has units for
+            it and float32 elsewhere. Images, step sizes and flows are float32 in either case.
+    Raises:
+        ValueError: No weights have this name, with a list of those there are; or they are of
+            another kind.
+        DamagedFile: The file is not what was written.
+    """
     path, tensors, card = opened(name)
-    made: EDMDenoiser | Unfolded
-    if card.get("kind") == "edm":
-        made = built(card)
-        made.net.load_state_dict(tensors)
-        nets = made.net
-    elif card.get("kind") == "unfolded":
-        made = METHODS[card["method"]](
-            [built(one) for one in card["priors"]],
-            card["depth"],
-            sigma_data=card["sigma_data"],
-            mean=card["mean"],
-        )
-        made.load_state_dict(tensors)
-        nets = made.priors
-    else:
-        raise DamagedFile(f"{path}: holds {card.get('kind', 'no kind')!r}, not weights of ours")
+    try:
+        made: Any = built(card)
+    except ValueError as error:
+        raise DamagedFile(f"{path}: {error}") from error
+    if not issubclass(type(made), kind):
+        raise ValueError(f"{name}: holds {type(made).__name__}, wanted {kind.__name__}")
+    nets = made.net if isinstance(made, EDMDenoiser) else made
+    nets.load_state_dict(tensors)
     made.card = {k: v for k, v in card.items() if k != "tensors"}
     made.to(device)
-    nets.to(dtype or fast_dtype(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if isinstance(made, EDMDenoiser | Unfolded):
+        denoisers: Any = made.priors if isinstance(made, Unfolded) else made.net
+        denoisers.to(dtype or fast_dtype(device)).to(memory_format=torch.channels_last)
     return made.eval().requires_grad_(False)
 
 
@@ -252,21 +243,8 @@ def load_prior(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> EDMDenoiser:
-    """Returns a trained prior: one that ships with the package, or a file.
-
-    Args:
-        name: "natural-color" for the newest version, "natural-color@2" for a fixed one, or the
-            path of a `.safetensors` file.
-        device: Where it runs.
-        dtype: Precision of the network; None is bfloat16 where the device has units for it and
-            float32 elsewhere. Images are float32 in either case.
-    Raises:
-        ValueError: No prior has this name; the message lists those there are.
-        DamagedFile: The file is not what was written.
-    """
-    prior = load_weights(name, device=device, dtype=dtype)
-    if not isinstance(prior, EDMDenoiser):
-        raise ValueError(f"{name}: holds an unfolded network, not a prior; load_unfolded reads it")
+    """Returns a trained prior; see `load_weights`."""
+    prior: EDMDenoiser = load_weights(name, EDMDenoiser, device=device, dtype=dtype)
     return prior
 
 
@@ -276,17 +254,6 @@ def load_unfolded(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Unfolded:
-    """Returns a trained unfolded network: one that ships with the package, or a file.
-
-    Args:
-        name: Its name, with or without a version, or the path of a `.safetensors` file.
-        device: Where it runs.
-        dtype: Precision of the priors inside; see `load_prior`.
-    Raises:
-        ValueError: No network has this name.
-        DamagedFile: The file is not what was written.
-    """
-    network = load_weights(name, device=device, dtype=dtype)
-    if isinstance(network, EDMDenoiser):
-        raise ValueError(f"{name}: holds a prior, not an unfolded network; load_prior reads it")
+    """Returns a trained network of Diff-Unfolding; see `load_weights`."""
+    network: Unfolded = load_weights(name, Unfolded, device=device, dtype=dtype)
     return network

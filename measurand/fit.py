@@ -28,7 +28,7 @@ from .check import adjoint_error, norm_error
 from .measurement import Measurement
 from .noises import Gaussian, Noise, estimate_sigma
 from .operators import LinearOperator, Mask
-from .priors.denoiser import Denoiser, Posterior
+from .priors.denoiser import Denoiser, Posterior, Restorer
 from .solvers import FISTA, HQS
 from .solvers.start import first_guess
 from .tensors import generators, norm, randn_like
@@ -81,11 +81,10 @@ def check_fit(
     if isinstance(noise, Gaussian):
         found.append(_prox(measurement, seed))
     guess = first_guess(measurement)
-    unfolded = isinstance(prior, Posterior) and not isinstance(prior, Denoiser)
-    found.append(_channels(operator, guess, prior.given(measurement) if unfolded else prior))
+    found.append(_channels(measurement[:1], guess[:1], prior))
     if not fits(found[-1:]):
         return found
-    if unfolded:
+    if isinstance(prior, Posterior | Restorer) and not isinstance(prior, Denoiser):
         return found  # it has the physics inside: there is no quick reconstruction to judge by
     if isinstance(prior, Denoiser):
         found.append(_range(guess, prior))
@@ -173,19 +172,23 @@ def _prox(measurement: Measurement, seed: int) -> Verdict:
     return Verdict("prox optimality", NOT, words, advice)
 
 
-def _channels(operator: LinearOperator, guess: Tensor, prior: Any) -> Verdict:
-    shape = operator.in_shape
+def _channels(measurement: Measurement, guess: Tensor, prior: Any) -> Verdict:
+    shape = measurement.operator.in_shape
     label = f"images {'complex' if guess.is_complex() else 'real'} {shape}"
     try:
         if isinstance(prior, Denoiser):
-            answer = prior.denoise(guess[:1], 0.1)
+            answer = prior.denoise(guess, 0.1)
+        elif isinstance(prior, Posterior):
+            answer = prior.given(measurement).denoise(guess, 0.1)
+        elif isinstance(prior, Restorer):
+            answer = prior.restore(measurement)
         else:
-            answer = prior.prox(guess[:1], 1e-4)
+            answer = prior.prox(guess, 1e-4)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error).split("\n")[0]
         advice = "choose a prior of such images (`measurand priors`), or convert the channels"
         return Verdict("channels", NOT, f"{label}: {reason}", advice)
-    if answer.shape != guess[:1].shape or not bool(torch.isfinite(answer).all()):
+    if answer.shape != guess.shape or not bool(torch.isfinite(answer).all()):
         words = f"{label}: the prior returned shape {tuple(answer.shape)}"
         return Verdict("channels", NOT, words, "a prior keeps the shape and returns numbers")
     return Verdict("channels", FITS, f"the prior accepts {label}")

@@ -7,17 +7,16 @@ r"""How good a prior is on images that it was not trained on, and whether it kno
 The divergence is that of the real coordinates, by random signs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from .measurement import Measurement
 from .metrics import psnr
 from .priors.edm import EDMDenoiser
 from .problems import Problems, drawn
-from .solvers import PosteriorMean
 from .tensors import randn_like, to_channels
-from .unfolded.posterior_score import Unfolded
 
 __all__ = ["calibration", "denoising_psnr", "restoration_psnr"]
 
@@ -26,31 +25,26 @@ SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 @torch.no_grad()
 def restoration_psnr(
-    network: Unfolded,
+    restore: Callable[[Measurement, torch.Generator], Tensor],
     mix: Sequence[Problems],
     images: Sequence[Tensor],
     *,
-    sigma: float = 0.05,
-    dtype: torch.dtype = torch.float32,
+    sigma: tuple[float, float] = (0.05, 0.05),
 ) -> dict[str, float]:
-    """Returns the mean PSNR in dB of the posterior means of an unfolded network, by problem.
+    """Returns the mean PSNR in dB of restored images, by kind of problem.
 
     Args:
-        network: The unfolded network.
+        restore: Makes an image of a measurement; may draw random numbers.
         mix: Kinds of problems; image k has the instance and the noise of seed k.
         images: Images, each (1, C, H, W).
-        sigma: Noise of the measurements, relative to the norm of the operators.
-        dtype: Precision of the network's arithmetic.
+        sigma: Smallest and largest noise of a measurement, relative to the operator's norm.
     """
     results = {}
     for kind in mix:
         values = []
         for k, x in enumerate(images):
-            x = x.to(next(network.parameters()).device)
             generator = torch.Generator(x.device).manual_seed(k)
-            measurement = drawn([kind], x, (sigma, sigma), generator)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                estimate = PosteriorMean()(measurement, network, generator=generator)
+            estimate = restore(drawn([kind], x, sigma, generator), generator)
             pair = to_channels(estimate), to_channels(x)
             values.append(float(psnr(*pair, data_range=2.0)))
         if values:

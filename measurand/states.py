@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .checkpoints import DamagedFile, load_tensors, save_tensors
+from .tensorfile import DamagedFile, load_tensors, save_tensors
 
 __all__ = ["State", "load_state", "save_state"]
 

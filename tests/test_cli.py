@@ -10,14 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from measurand.checkpoints import load_tensors, save_prior, save_unfolded
+from measurand.checkpoints import save_weights
 from measurand.cli import HELP, arranged, main
 from measurand.commands import COMMANDS, seconds
 from measurand.data.files import read_image
-from measurand.nets import ConvUNet
+from measurand.nets import ConvUNet, Glow
 from measurand.priors.edm import EDMDenoiser
+from measurand.priors.flow import FlowPrior
 from measurand.recipes import natural_color
-from measurand.unfolded import UnfoldedDR
+from measurand.tensorfile import load_tensors
+from measurand.unfolded import FlowProximal, UnfoldedDR, proximal_folds
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +30,9 @@ def tiny(path, channels=3, seed=0):
     net = ConvUNet(channels, widths=(4, 8), blocks=1, features=8)
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.02)
-    save_prior(path, EDMDenoiser(net, channels=channels, card={"name": "tiny", "licence": "none"}))
+    save_weights(
+        path, EDMDenoiser(net, channels=channels, card={"name": "tiny", "licence": "none"})
+    )
     return path
 
 
@@ -265,7 +269,8 @@ def test_an_unfolded_network_reconstructs_in_one_evaluation_or_by_draws(here, ca
     torch.manual_seed(0)
     net = ConvUNet(3, widths=(4, 8), blocks=1, features=8)
     network = UnfoldedDR([EDMDenoiser(net, channels=3)], 2)
-    save_unfolded(here / "u.safetensors", network, {"name": "tiny", "licence": "none"})
+    network.card = {"name": "tiny", "licence": "none"}
+    save_weights(here / "u.safetensors", network)
     picture(here / "a.png", 24, 20, 3)
     common = ["reconstruct", "a.png", "--operator", "mask", "--operator.mask", "random_mask:0.5"]
     common += ["--sigma", 0.05, "--quiet"]
@@ -279,10 +284,39 @@ def test_an_unfolded_network_reconstructs_in_one_evaluation_or_by_draws(here, ca
     assert record["nfe"] == 6 and "sd.npy" in " ".join(files("d"))
     capsys.readouterr()
     assert run(*common, "--prior", "u.safetensors", "--method", "hqs", "--out", "h") == 2
-    assert "use --method posterior-mean or diff-unfolding" in capsys.readouterr().err
+    assert "use --method diff-unfolding or posterior-mean" in capsys.readouterr().err
     tiny(here / "p.safetensors")
     assert run(*common, "--prior", "p.safetensors", "--method", "posterior-mean") == 2
     assert "PosteriorMean wants an unfolded network" in capsys.readouterr().err
+
+
+def test_flows_reconstruct_unfolded_or_as_a_proximal_map(here, capsys):
+    torch.manual_seed(0)
+    prior = FlowPrior(Glow.tiny(3), shape=(3, 16, 16))
+    x = torch.rand(4, 3, 16, 16)
+    prior.flow.initialize(x)
+    prior.calibrate(x)
+    save_weights(here / "f.safetensors", prior)
+    save_weights(here / "n.safetensors", FlowProximal(prior, proximal_folds(prior, 2)))
+    picture(here / "a.png", 22, 18, 3)  # sides that the flow does not divide
+    common = ["reconstruct", "a.png", "--operator", "mask", "--operator.mask", "random_mask:0.5"]
+    common += ["--sigma", 0.05, "--quiet"]
+    words = [*common, "--prior", "n.safetensors", "--method", "flow-unfolding", "--out", "n"]
+    assert run(*words) == 0
+    record = json.loads((here / "n" / "run.json").read_text())
+    assert record["method"]["class"] == "FlowUnfolding" and record["prior"]["channels"] == 3
+    words = [*common, "--prior", "f.safetensors", "--method", "fista", "--method.steps", 3]
+    assert run(*words, "--out", "f") == 0
+    record = json.loads((here / "f" / "run.json").read_text())
+    assert any("proximal map of f by one Gauss-Newton step" in note for note in record["notes"])
+    capsys.readouterr()
+    assert run(*common, "--prior", "n.safetensors", "--method", "hqs") == 2
+    assert "use --method flow-unfolding" in capsys.readouterr().err
+    assert run(*common, "--prior", "f.safetensors", "--method", "flow-unfolding") == 2
+    assert "FlowUnfolding wants an unfolded network of flows" in capsys.readouterr().err
+    words = ["check", "a.png", "--operator", "gaussian-blur", "--operator.sigma", 1.0]
+    assert run(*words, "--sigma", 0.05, "--prior", "n.safetensors") == 0
+    assert "the prior accepts" in capsys.readouterr().out
 
 
 def test_complex_data_are_reconstructed_and_written_as_complex(here):

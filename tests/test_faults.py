@@ -95,7 +95,7 @@ def test_a_network_that_returns_no_numbers_never_makes_an_image(network, method)
 
 
 def test_a_broken_network_on_the_command_line(here, capsys):
-    from measurand.checkpoints import load_tensors, save_tensors
+    from measurand.tensorfile import load_tensors, save_tensors
 
     tensors, card = load_tensors(tiny(here / "p.safetensors"))
     name = next(name for name in tensors if name.endswith("weight"))
@@ -164,7 +164,7 @@ def test_an_unknown_prior_names_the_known_ones(here, capsys):
     message = refused(
         capsys, here, "reconstruct", "y.png", *BLUR, "--sigma", 0.1, "--prior", "natural-colour"
     )
-    assert "natural-colour" in message and "known priors" in message
+    assert "natural-colour" in message and "there are: " in message
 
 
 def test_a_truncated_weight_file_and_an_unreadable_picture(here, capsys):

@@ -85,7 +85,7 @@ def test_what_does_not_fit_together_is_said_before_anything_is_done(here, capsys
         assert f"{extra[0]} is for many scans" in said(*alone, *extra)
     assert "wanted I/N" in said("reconstruct", "scans", "--operator", "identity", *FAST,
                                 "--shard", "3/2")  # fmt: skip
-    assert "known priors" in said(
+    assert "there are: " in said(
         "reconstruct", "scans", "--operator", "identity", "--sigma", 0.1, "--prior", "nothing"
     )
     assert files(here) == before

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_cli import picture
 
-from measurand.checkpoints import known_priors
+from measurand.checkpoints import known_weights
 from measurand.cli import arranged, main
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "many.md"
@@ -28,7 +28,7 @@ def commands():
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    if not any(name.startswith("natural-color@") for name in known_priors()):
+    if not any(name.startswith("natural-color@") for name in known_weights()):
         pytest.skip("natural-color is not among the shipped weights")
     monkeypatch.chdir(tmp_path)
     for folder in ("scans", "truths"):

@@ -7,9 +7,9 @@ from flows import shaken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from measurand.checkpoints import load_tensors, save_tensors
 from measurand.nets import Glow
 from measurand.nets.glow import ActNorm, Coupling, Mix, bounded
+from measurand.tensorfile import load_tensors, save_tensors
 
 
 def tiny(channels=1, levels=2, seed=0):

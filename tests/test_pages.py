@@ -10,7 +10,7 @@ from PIL import Image
 from test_cli import tiny
 
 import measurand as ms
-from measurand.checkpoints import save_unfolded
+from measurand.checkpoints import save_weights
 from measurand.tensors import generators
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -54,7 +54,8 @@ def given(tmp_path, monkeypatch):
     Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save("picture.png")
     tiny(tmp_path / "tiny.safetensors")
     network = ms.unfolded.UnfoldedDR([ms.load_prior("tiny.safetensors", dtype=torch.float32)], 2)
-    save_unfolded(tmp_path / "unfolded.safetensors", network, {})
+    network.card = {}
+    save_weights(tmp_path / "unfolded.safetensors", network)
     noise = ms.noises.Gaussian(sigma=0.04)
 
     def measured(seed):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import measurand as ms
-from measurand.checkpoints import known_priors
+from measurand.checkpoints import known_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,7 +17,7 @@ def test_the_ten_lines(tmp_path, monkeypatch, capsys):
     from imageio.v3 import imwrite
     from skimage.data import astronaut
 
-    if not any(name.startswith("natural-color@") for name in known_priors()):
+    if not any(name.startswith("natural-color@") for name in known_weights()):
         pytest.skip("natural-color is not among the shipped weights")
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(code.strip().splitlines()) == 11  # the import, and ten lines

@@ -8,8 +8,11 @@ import torch
 from PIL import Image
 
 from measurand import recipes
-from measurand.checkpoints import load_prior, load_tensors, load_unfolded
+from measurand.checkpoints import load_prior, load_unfolded, load_weights
+from measurand.priors.flow import FlowPrior
 from measurand.recipes import natural_color, train_recipe
+from measurand.tensorfile import load_tensors
+from measurand.unfolded import FlowProximal, proximal_folds
 
 TINY = replace(
     natural_color, name="tiny", widths=(8, 8), blocks=1, batch=4, crops=(16, 32), warmup=2
@@ -134,6 +137,38 @@ def test_an_unfolded_network_is_trained_from_a_prior(recipe, data, tmp_path):
     ).values()
     a, b = load_tensors(first)[0], load_tensors(again)[0]
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_flows_are_trained_by_likelihood_and_then_unfolded(data, tmp_path):
+    """Both kinds of recipes, tiny: kappa is measured, frozen flows stay, knobs move, one file."""
+    flow = replace(
+        recipes.flow_color, levels=2, steps=1, hidden=8, batch=4, crops=(16, 16), warmup=1
+    )
+    (start, _) = train_recipe(flow, [data], tmp_path / "f", held_out=[data], steps=30).values()
+    prior = load_weights(start, FlowPrior)
+    assert prior.kappa[0].gt(0).all() and prior.shape == (3, 16, 16) and prior.flow.initialized
+    lines = [json.loads(s) for s in (tmp_path / "f" / "metrics.jsonl").read_text().splitlines()]
+    assert prior.card["held_out_bits"]["bits"] < 8.5 and lines[-1]["skipped"] == 0
+    again = flow.new(start)
+    assert all(torch.equal(v, prior.state_dict()[k]) for k, v in again.state_dict().items())
+    with pytest.raises(ValueError, match="wants {'channels': 3, 'levels': 2, 'steps': 2"):
+        replace(flow, steps=2).new(start)
+    for k, recipe in enumerate(
+        [recipes.flow_denoise, recipes.flow_inpaint, replace(recipes.flow_deblur, frozen=True)]
+    ):
+        own = replace(recipe, start=str(start), depth=2, batch=2, crops=(16, 16), warmup=1)
+        (file, _) = train_recipe(
+            own, [data], tmp_path / str(k), held_out=[data], steps=4, workers=2, quiet=True
+        ).values()
+        network = load_weights(file, FlowProximal)
+        assert network.card["held_out_psnr"].keys() == {repr(recipe.kind)}
+        assert network.card["init"]["file"] == start.stem
+        untrained = proximal_folds(prior, 2)[0].prior_step.tau
+        assert not torch.equal(network.folds[0].prior_step.tau, untrained)
+        with torch.no_grad():
+            x = torch.rand(1, 3, 16, 16)
+            moved = network.priors[0].log_prob(x) - prior.log_prob(x)
+        assert (float(moved.abs()) > 1e-3) != recipe.frozen
 
 
 def test_the_batches_of_an_unfolded_recipe_follow_from_the_step():

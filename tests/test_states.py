@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from measurand import checkpoints
-from measurand.checkpoints import DamagedFile
+from measurand import tensorfile
 from measurand.states import State, load_state, save_state
+from measurand.tensorfile import DamagedFile
 
 
 def test_the_last_two_states_stay(tmp_path):
@@ -76,7 +76,7 @@ def test_nothing_is_damaged_by_a_folder_that_cannot_be_written(tmp_path, monkeyp
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(checkpoints, "atomic", refuse)
+    monkeypatch.setattr(tensorfile, "atomic", refuse)
     with pytest.raises(OSError, match="Read-only"):
         save_state(tmp_path, State(2, {"x": torch.ones(3)}))
     assert load_state(tmp_path).step == 1

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from measurand.checkpoints import load_tensors
 from measurand.cli import main
+from measurand.tensorfile import load_tensors
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "train.md").read_text()
 TINY = "--recipe.name mine --recipe.widths 8 8 --recipe.blocks 1 --recipe.batch 2 "

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from measurand.checkpoints import load_tensors
 from measurand.ema import EMA
 from measurand.states import load_state
+from measurand.tensorfile import load_tensors
 from measurand.training import Plan, adamw, train
 
 

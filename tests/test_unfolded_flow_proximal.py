@@ -7,7 +7,6 @@ import torch
 from flows import F64, ellipses, pca_prior, shaken, stripes
 from torch import nn
 
-from measurand.checkpoints import load_tensors, save_tensors
 from measurand.gradients import Gradients
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
@@ -26,6 +25,7 @@ from measurand.priors import (
 )
 from measurand.priors.flow import flow_loss
 from measurand.solvers import FISTA, first_guess
+from measurand.tensorfile import load_tensors, save_tensors
 from measurand.tensors import generators
 from measurand.training import train
 from measurand.unfolded import (

@@ -11,11 +11,12 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from .. import recipes
-from ..checkpoints import known_priors, load_prior, load_tensors
+from ..checkpoints import known_weights, load_prior
 from ..devices import device_named
 from ..domains import Photographs
 from ..priors.edm import EDMDenoiser
 from ..quality import calibration, denoising_psnr
+from ..tensorfile import load_tensors
 
 __all__ = ["Evaluate", "Priors", "Train", "seconds"]
 
@@ -186,7 +187,7 @@ class Priors:
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
-        cards = {name: load_tensors(path)[1] for name, path in known_priors().items()}
+        cards = {name: load_tensors(path)[1] for name, path in known_weights().items()}
         if self.json:
             print(json.dumps({k: {**c, "tensors": len(c["tensors"])} for k, c in cards.items()}))
             return 0

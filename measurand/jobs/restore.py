@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
-from ..checkpoints import known_priors, load_weights
+from ..checkpoints import known_weights, load_weights
 from ..files import sha256_file
 from ..measurement import Measurement
 from ..priors.denoiser import (
@@ -29,8 +29,11 @@ from ..priors.denoiser import (
     Denoiser,
     Posterior,
     Rescaled,
+    Restorer,
     Tiled,
 )
+from ..priors.flow import FlowPrior
+from ..priors.flow_maps import LatentGain
 from ..priors.grey import Grey
 from ..priors.variation import TotalVariation
 from ..schedules import Step
@@ -158,7 +161,7 @@ def prior_file(name: str) -> Path | None:
     """The weight file of a prior, None for total variation; a name that is none is an error."""
     if name.split(":")[0] == TV:
         return None
-    newest = [path for key, path in known_priors().items() if _called(name, key)]
+    newest = [path for key, path in known_weights().items() if _called(name, key)]
     path = newest[-1] if newest else Path(name)
     if not path.is_file():
         load_weights(name)  # says what is wrong with the name
@@ -233,16 +236,19 @@ def prior_for(
             f"{kinds[operator.in_dtype.is_complex]} ones; use --prior {TV} or a prior of these"
         )
     channels = operator.in_shape[0]
-    unfolded = not isinstance(network, Denoiser)
+    denoiser = isinstance(network, Denoiser)
     if network.channels != channels:
-        if channels != 1 or network.dtype.is_complex or unfolded:
+        if channels != 1 or network.dtype.is_complex or not denoiser:
             raise ValueError(
                 f"--prior {called} knows images with {network.channels} channels, {operator} "
                 f"asks for {channels}"
             )
         prior = Grey(prior, network.channels)
         notes.append(f"grey image: shown to {called} as {network.channels} equal channels")
-    if unfolded:  # it holds the physics: range, tiles and channels are as they are
+    if isinstance(network, FlowPrior):
+        notes.append(f"proximal map of {called} by one Gauss-Newton step in its latents")
+        return LatentGain(network), record, notes
+    if not denoiser:  # it holds the physics: range, tiles and channels are as they are
         return prior, record, notes
     if tuple(network.range) != (-1.0, 1.0):
         prior = Rescaled(prior, (-1.0, 1.0))
@@ -281,11 +287,18 @@ def suited(method: Any, prior: Any) -> None:
             f"{kind} wants an unfolded network, which has the physics inside (`measurand train "
             f"unfold-color` makes one); got a {type(prior).__name__}"
         )
-    if wanted is Denoiser and isinstance(prior, Posterior) and not isinstance(prior, Denoiser):
+    if wanted is Restorer and not isinstance(prior, Restorer):
         raise ValueError(
-            f"{kind} wants a Denoiser, and an unfolded network denoises only given a measurement; "
-            "use --method posterior-mean or diff-unfolding"
+            f"{kind} wants an unfolded network of flows (`measurand train flow-denoise` makes "
+            f"one); got a {type(prior).__name__}"
         )
+    if wanted is Denoiser and not isinstance(prior, Denoiser):
+        if isinstance(prior, Posterior | Restorer):
+            own = "flow-unfolding" if isinstance(prior, Restorer) else "diff-unfolding"
+            raise ValueError(
+                f"{kind} wants a Denoiser, and an unfolded network has the physics inside; use "
+                f"--method {own}" + ("" if isinstance(prior, Restorer) else " or posterior-mean")
+            )
     if isinstance(prior, TotalVariation) and wanted is Denoiser:
         raise ValueError(
             f"--prior {TV}: {type(method).__name__} wants a Denoiser, and total variation has a "

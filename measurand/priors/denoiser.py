@@ -32,6 +32,7 @@ __all__ = [
     "Posterior",
     "Proximable",
     "Rescaled",
+    "Restorer",
     "Tiled",
     "check_kind",
     "require",
@@ -94,12 +95,23 @@ class Posterior(Protocol):
     def given(self, measurement: Any) -> Denoiser: ...
 
 
+@runtime_checkable
+class Restorer(Protocol):
+    """Makes an image of a measurement by itself: networks unfolded for one pass."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def restore(self, measurement: Any) -> Tensor: ...
+
+
 _MEANING: dict[object, str] = {
     Denoiser: "a Denoiser (denoise(v, sigma, condition=None), range, dtype)",
     Proximable: "a Proximable (prox(v, tau))",
     Density: "a Density (log_prob(x))",
     Latent: "a Latent (encode, decode, denoise_code(z, sigma))",
     Posterior: "a Posterior (given(measurement), range, dtype)",
+    Restorer: "a Restorer (restore(measurement), dtype)",
 }
 
 
@@ -119,13 +131,13 @@ def require(
     if not any(isinstance(prior, capability) for capability in capabilities):
         wanted = " or ".join(_MEANING[capability] for capability in capabilities)
         known = [
-            c.__name__
-            for c in (Denoiser, Proximable, Density, Latent, Posterior)
-            if isinstance(prior, c)
+            c.__name__  # type: ignore[attr-defined]
+            for c in _MEANING
+            if isinstance(prior, c)  # type: ignore[arg-type]
         ]
         what = f", which is a {' and a '.join(known)}" if known else ""
         raise TypeError(f"{name}: got a {type(prior).__name__}{what}; wanted {wanted}")
-    if images is not None and isinstance(prior, Denoiser | Posterior):
+    if images is not None and isinstance(prior, Denoiser | Posterior | Restorer):
         if prior.dtype.is_complex != images.is_complex:
             kinds = ("real", "complex")
             raise TypeError(

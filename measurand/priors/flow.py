@@ -89,6 +89,11 @@ class FlowPrior(nn.Module):
             self.register_buffer(f"kappa_{i}", torch.full(latent[:1], torch.nan))
 
     @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return self.shape[0]
+
+    @property
     def _real_shape(self) -> Shape:
         return (self.shape[0] * (2 if self.dtype.is_complex else 1), *self.shape[1:])
 

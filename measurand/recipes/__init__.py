@@ -1,6 +1,14 @@
 """Named starting points for training: one frozen value each."""
 
 from .base import Recipe, train_recipe
+from .flows import (
+    FlowRecipe,
+    UnfoldedFlowRecipe,
+    flow_color,
+    flow_deblur,
+    flow_denoise,
+    flow_inpaint,
+)
 from .priors import (
     PriorRecipe,
     ct_body,
@@ -15,12 +23,18 @@ from .priors import (
 from .unfolded import UnfoldedRecipe, unfold_brain, unfold_color
 
 __all__ = [
+    "FlowRecipe",
     "PriorRecipe",
     "Recipe",
+    "UnfoldedFlowRecipe",
     "UnfoldedRecipe",
     "ct_body",
     "faces_64",
     "faces_128",
+    "flow_color",
+    "flow_deblur",
+    "flow_denoise",
+    "flow_inpaint",
     "kernels_32",
     "kernels_64",
     "mri_brain",

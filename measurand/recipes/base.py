@@ -17,12 +17,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import opened
+from ..checkpoints import opened, save_weights
 from ..domains import Domain
 from ..domains.material import Material
 from ..ema import EMA
@@ -80,9 +80,17 @@ class Recipe(ABC):
     ) -> dict[str, float]:
         """Returns how good a model is on held-out images."""
 
-    @abstractmethod
-    def save(self, path: Path, model: Any, card: Mapping[str, Any]) -> None:
-        """Writes the weights with a card."""
+    measure: ClassVar[str] = "psnr"  # what `quality` returns
+
+    def prepare(self, model: Any, material: Material) -> None:  # noqa: B027
+        """Makes a new model fit its images, before training; nothing by default."""
+
+    def finish(self, model: Any, material: Material) -> None:  # noqa: B027
+        """Measures what belongs to trained weights; nothing by default."""
+
+    def optimizer(self, model: Any, lr: float) -> torch.optim.Optimizer:
+        """Returns what follows the gradients, at a learning rate."""
+        return adamw(model, lr=lr)
 
     def origin(self, init: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
         """Returns the weights that a run with this `init` starts from, None for none."""
@@ -156,8 +164,9 @@ def train_recipe(
         material = recipe.domain.open(
             data, held_out, seed=recipe.seed, device=own, skip_bad=skip_bad
         )
-        model = recipe.new(init)
-        model.to(own).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model: Any = recipe.new(init)
+        model.to(own).to(memory_format=torch.channels_last)
+        recipe.prepare(model, material)
         averages = [EMA(model, width) for width in recipe.widths_ema]
         precision = fast_dtype(own)
         asked = {
@@ -197,7 +206,7 @@ def train_recipe(
             steps=steps,
             time_budget=time_budget,
             warmup=recipe.warmup,
-            optimizer=adamw(model, lr=recipe.lr * max(1.0, recipe.batch / 32) ** 0.5),
+            optimizer=recipe.optimizer(model, recipe.lr * max(1.0, recipe.batch / 32) ** 0.5),
             ema=averages,
             on_step=journal if first else None,
             folder=out / "states",
@@ -211,7 +220,8 @@ def train_recipe(
         files = {}
         for average in averages if first else []:
             with average.applied():
-                card = {
+                recipe.finish(model, material)
+                model.card = {
                     "name": recipe.name,
                     "licence": recipe.licence,
                     "data": [Path(path).name for path in data],
@@ -221,11 +231,13 @@ def train_recipe(
                     "steps": plan.steps,
                     "patches": plan.steps * recipe.batch,
                     "ema": average.width,
-                    "held_out_psnr": recipe.quality(model, material.held_out, precision),
+                    f"held_out_{recipe.measure}": recipe.quality(
+                        model, material.held_out, precision
+                    ),
                     "torch": torch.__version__,
                 }
                 path = out / f"{recipe.name}-{average.width:g}.safetensors"
-                recipe.save(path, model, card)
+                save_weights(path, model)
                 files[path.stem] = path
     return files
 

@@ -7,13 +7,12 @@ weight file of a prior from pictures.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_prior, save_prior
+from ..checkpoints import load_prior
 from ..domains import Body, Brain, Faces, Kernels, Photographs
 from ..domains.material import Material, generator_of
 from ..nets import ConvUNet
@@ -107,10 +106,6 @@ class PriorRecipe(Recipe):
     ) -> dict[str, float]:
         """Returns the PSNR of denoised images in dB, by noise level."""
         return denoising_psnr(model, images, dtype=dtype)
-
-    def save(self, path: Path, model: EDMDenoiser, card: Mapping[str, Any]) -> None:
-        model.card = dict(card)
-        save_prior(path, model)
 
 
 natural_color = PriorRecipe(

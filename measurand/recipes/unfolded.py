@@ -8,18 +8,19 @@ inside the steps of an optimisation method, over a mix of operators (see
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_unfolded, save_unfolded
+from ..checkpoints import load_unfolded
 from ..domains import Brain, Photographs
 from ..domains.material import Material, generator_of
+from ..measurement import Measurement
 from ..priors.edm import EDMDenoiser, lognormal_sigma
 from ..problems import BrainCoils, Denoising, GaussianBlurs, MissingPixels, Problems, drawn
 from ..quality import restoration_psnr
+from ..solvers import PosteriorMean
 from ..tensors import randn_like
 from ..unfolded import UnfoldedDR
 from ..unfolded.posterior_score import Unfolded, posterior_loss, settled
@@ -44,6 +45,7 @@ class UnfoldedRecipe(Recipe):
         sigma_std: Standard deviation of ln(s_t).
         blind: Probability that s_t is the highest level, where y alone tells of the image.
         early: Steps in which the estimates before the last one count as well, by a tenth.
+        recompute: Keep only the images between steps, see `Unfolded`; large networks need it.
     """
 
     prior: PriorRecipe = natural_color
@@ -54,8 +56,9 @@ class UnfoldedRecipe(Recipe):
     shared: bool = True
     sigma_mean: float = -0.8
     sigma_std: float = 1.4
-    blind: float = 0.1
+    blind: float = 0.25
     early: int = 500
+    recompute: bool = False
 
     def new(self, init: str | os.PathLike[str] | None = None) -> Unfolded:
         """Returns the network: blocks of `start`, or the whole of another network."""
@@ -69,7 +72,7 @@ class UnfoldedRecipe(Recipe):
             self.depth,
             sigma_data=self.prior.sigma_data,
             mean=self.prior.mean,
-            recompute=True,
+            recompute=self.recompute,
         )
         if init is not None:
             other = load_unfolded(init, dtype=torch.float32)
@@ -115,10 +118,12 @@ class UnfoldedRecipe(Recipe):
         self, model: Unfolded, images: Sequence[Tensor], dtype: torch.dtype
     ) -> dict[str, float]:
         """Returns the PSNR of posterior means in dB, by kind of problem."""
-        return restoration_psnr(model, self.mix, images[:4], dtype=dtype)
 
-    def save(self, path: Path, model: Unfolded, card: Mapping[str, Any]) -> None:
-        save_unfolded(path, model, card)
+        def restore(measurement: Measurement, generator: torch.Generator) -> Tensor:
+            with torch.autocast(measurement.y.device.type, dtype, enabled=dtype != torch.float32):
+                return PosteriorMean()(measurement, model, generator=generator)
+
+        return restoration_psnr(restore, self.mix, images[:4])
 
 
 unfold_color = UnfoldedRecipe(

@@ -1,5 +1,6 @@
 """Solvers: one estimate of the image."""
 
+from .flow import FlowUnfolding
 from .gradient import FISTA, PGM, RED, GradientRED
 from .levels import Annealed, Constant, Level, noise_in_image
 from .posterior import PosteriorMean
@@ -15,6 +16,7 @@ __all__ = [
     "PosteriorMean",
     "Annealed",
     "Constant",
+    "FlowUnfolding",
     "GradientRED",
     "Level",
     "finite",

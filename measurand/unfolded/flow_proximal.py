@@ -231,10 +231,23 @@ class FlowProximal(nn.Module):
             copy.deepcopy(prior) for _ in range(1 if share else len(folds))
         )
         self.recompute = recompute
+        self.card: dict[str, Any] = {}  # what is known of the weights
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of the images."""
+        return self.priors[0].dtype  # type: ignore[return-value]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return self.priors[0].channels  # type: ignore[return-value]
 
     def forward(self, measurement: Measurement) -> Tensor:
         """Returns the image, with shape (B, C, H, W)."""
         return self.iterates(measurement)[-1]
+
+    restore = forward
 
     def iterates(self, measurement: Measurement) -> list[Tensor]:
         """Returns the image after each fold."""

@@ -1,0 +1,215 @@
+"""Recipes of normalizing flows: the density of small images, and networks unfolded with it.
+
+A flow is trained by likelihood first. Each fold of an unfolded network then starts with a copy of
+it, and the whole is trained end to end on one kind of problem, as published; see
+`unfolded.flow_proximal`. Flows see neighbourhoods only, so that images may be of any size.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import load_weights
+from ..domains import Photographs
+from ..domains.material import Material, generator_of
+from ..measurement import Measurement
+from ..nets import Glow
+from ..priors.flow import FlowPrior, bits_per_dim, dequantization, flow_loss
+from ..problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
+from ..quality import restoration_psnr
+from ..unfolded.flow_proximal import FlowProximal, Fold, proximal_folds, unfolding_loss
+from .base import Recipe
+from .priors import natural_color
+
+__all__ = [
+    "FlowRecipe",
+    "UnfoldedFlowRecipe",
+    "flow_color",
+    "flow_deblur",
+    "flow_denoise",
+    "flow_inpaint",
+]
+
+NOISE = 0.02  # Gaussian part of the dequantisation
+
+
+@dataclass(frozen=True)
+class FlowRecipe(Recipe):
+    """How a flow is trained by likelihood; see `Recipe` for what all recipes say.
+
+    Args:
+        levels: Levels of the flow.
+        steps: Flow steps of each level.
+        hidden: Channels inside a coupling's network.
+    """
+
+    measure: ClassVar[str] = "bits"
+
+    lr: float = 1e-3
+    batch: int = 32
+    crops: tuple[int, int] = (32, 64)
+    levels: int = 3
+    steps: int = 6
+    hidden: int = 96
+
+    def new(self, init: str | os.PathLike[str] | None = None) -> FlowPrior:
+        """Returns the flow; with the weights of another one of its size where `init` says so."""
+        torch.manual_seed(self.seed)
+        domain = self.domain
+        channels = domain.channels * (2 if domain.dtype.is_complex else 1)
+        flow = Glow(channels, levels=self.levels, steps=self.steps, hidden=self.hidden)
+        prior = FlowPrior(
+            flow, shape=(domain.channels, self.crops[0], self.crops[0]), dtype=domain.dtype
+        )
+        if init is not None:
+            other = load_weights(init, FlowPrior)
+            config = getattr(other.flow, "config", None)
+            if config != flow.config:
+                raise ValueError(f"{init}: got a flow of {config}, wants {flow.config}")
+            prior.load_state_dict(other.state_dict())
+        return prior
+
+    def prepare(self, model: FlowPrior, material: Material) -> None:
+        """Standardises the input of every step of a new flow on a first batch."""
+        assert isinstance(model.flow, Glow)
+        x = material.batch(0, 64, self.crops[0])
+        model.flow.initialize(x + dequantization(x, generator_of(self.seed, 0, x.device)))
+
+    def finish(self, model: FlowPrior, material: Material) -> None:
+        """Measures kappa on images of the training."""
+        model.calibrate(material.batch(1, 64, self.crops[0]))
+
+    def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
+        x = material.batch(step, n, size)
+        noise = dequantization(x, generator_of(self.seed, step, x.device), sigma=NOISE)
+        return {"x": x, "noise": noise, "sigma": torch.full((n,), NOISE, device=x.device)}
+
+    def loss(self, model: FlowPrior, batch: Mapping[str, Any]) -> Tensor:
+        return flow_loss(model, batch)
+
+    def quality(
+        self, model: FlowPrior, images: Sequence[Tensor], dtype: torch.dtype
+    ) -> dict[str, float]:
+        """Returns the bits per pixel value of held-out images."""
+        return {"bits": held_out_bits(model, images)} if images else {}
+
+
+@dataclass(frozen=True)
+class UnfoldedFlowRecipe(Recipe):
+    """How an unfolded network of flows is trained; see `Recipe` for what all recipes say.
+
+    Args:
+        start: Flow that every fold starts from, by name or path.
+        kind: The kind of problems.
+        sigma_y: Smallest and largest noise of a measurement, relative to the operator's norm.
+        folds: Makes the folds of a flow, see `unfolded.flow_proximal`.
+        depth: Number of folds.
+        knobs: Learning rate of step sizes and weights, in units of that of the flows.
+        eta: Weight of the likelihood, see `unfolding_loss`.
+        early: Steps in which the folds before the last one count as well, by a tenth.
+        frozen: Leave the flows as they are and train only step sizes and weights.
+    """
+
+    start: str = "flow-color"
+    kind: Problems = Denoising()
+    sigma_y: tuple[float, float] = (0.02, 0.04)
+    folds: Callable[..., list[Fold]] = proximal_folds
+    depth: int = 3
+    knobs: float = 10.0
+    eta: float = 1e-4
+    early: int = 100
+    frozen: bool = False
+
+    lr: float = 1e-3
+    batch: int = 16
+    crops: tuple[int, int] = (32, 64)
+
+    def new(self, init: str | os.PathLike[str] | None = None) -> FlowProximal:
+        """Returns the network: folds with copies of `start`, or the whole of another network."""
+        torch.manual_seed(self.seed)
+        if init is not None:
+            network = load_weights(init, FlowProximal).train()
+        else:
+            prior = load_weights(self.start, FlowPrior)
+            network = FlowProximal(prior, self.folds(prior, self.depth)).train()
+        network.requires_grad_(True)
+        network.priors.requires_grad_(not self.frozen)
+        return network
+
+    def origin(self, init: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+        return self.start if init is None else init
+
+    def optimizer(self, model: FlowProximal, lr: float) -> torch.optim.Optimizer:
+        """Returns AdamW with a larger rate for the few numbers that are not the flows'."""
+        flows = [p for p in model.priors.parameters() if p.requires_grad]
+        groups = [{"params": model.knobs(), "lr": self.knobs * lr}]
+        groups += [{"params": flows, "lr": lr}] if flows else []
+        return torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+
+    def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
+        x = material.batch(step, n, size)
+        generator = generator_of(self.seed, step, x.device)
+        measurement = drawn([self.kind], x, self.sigma_y, generator)
+        return {
+            "x": x,
+            "measurement": measurement,
+            "noise": dequantization(x, generator, sigma=NOISE),
+            "sigma": measurement.sigma.expand(n),
+            "auxiliary": torch.full((n,), 0.1 * (step < self.early), device=x.device),
+        }
+
+    @property
+    def described(self) -> dict[str, Any]:
+        named = {"kind": repr(self.kind), "folds": self.folds.__name__}
+        return {**asdict(self), "domain": repr(self.domain), **named}
+
+    def loss(self, model: FlowProximal, batch: Mapping[str, Any]) -> Tensor:
+        return unfolding_loss(model, batch, eta=self.eta)
+
+    def quality(
+        self, model: FlowProximal, images: Sequence[Tensor], dtype: torch.dtype
+    ) -> dict[str, float]:
+        """Returns the PSNR of restored images in dB."""
+
+        @torch.no_grad()
+        def restore(measurement: Measurement, generator: torch.Generator) -> Tensor:
+            return model(measurement)
+
+        return restoration_psnr(restore, [self.kind], images[:8], sigma=self.sigma_y)
+
+
+@torch.no_grad()
+def held_out_bits(prior: FlowPrior, images: Sequence[Tensor]) -> float:
+    """Returns the mean bits per pixel value of images, whose edges are cut to what fits."""
+    total = 0.0
+    for k, x in enumerate(images):
+        fits = [n // prior.flow.multiple * prior.flow.multiple for n in x.shape[-2:]]
+        x = x[..., : fits[0], : fits[1]]
+        x = x + dequantization(x, torch.Generator(x.device).manual_seed(k), sigma=NOISE)
+        total += float(bits_per_dim(prior.log_prob(x), x[0].numel()))
+    return total / len(images)
+
+
+flow_color = FlowRecipe(name="flow-color", licence=natural_color.licence, domain=Photographs())
+flow_denoise = UnfoldedFlowRecipe(
+    name="flow-denoise",
+    licence=natural_color.licence,
+    domain=Photographs(),
+    sigma_y=(0.1, 0.3),
+)
+flow_inpaint = UnfoldedFlowRecipe(
+    name="flow-inpaint",
+    licence=natural_color.licence,
+    domain=Photographs(),
+    kind=MissingPixels(0.3, 0.7),
+)
+flow_deblur = UnfoldedFlowRecipe(
+    name="flow-deblur",
+    licence=natural_color.licence,
+    domain=Photographs(),
+    kind=GaussianBlurs(1.0, 2.0),
+)
