@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow lint bench docs clean
+.PHONY: demo test test-slow lint bench docs cpp clean
 
 demo: $(STAMP)
 	$(BIN)/measurand demo
@@ -24,6 +24,11 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
+# against the LibTorch inside the installed torch; CXX names the compiler
+cpp: $(STAMP)
+	cmake -S cpp -B cpp/build -DCMAKE_PREFIX_PATH="$$($(BIN)/python -c 'import torch; print(torch.utils.cmake_prefix_path)')"
+	cmake --build cpp/build
+
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
@@ -36,4 +41,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv demo-output docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv cpp/build demo-output docs/_build .pytest_cache .mypy_cache .ruff_cache

@@ -26,7 +26,8 @@ commands:
   check        do this operator, this prior and this measurement fit together?
   tune         find the settings of a method for a problem; reconstruct takes them
   evaluate     denoising quality of a prior on a set of pictures
-  train        train a prior by a named recipe
+  train        train a prior or an unfolded network by a named recipe
+  export       a prior or an unfolded network as a file that runs without Python
   priors       the priors that ship, with their data and licence
 
 `measurand COMMAND --help` explains the options of one command. With an operator and a method
@@ -37,7 +38,17 @@ options:
   --version      the version
 """
 
-_COMMANDS = ("demo", "reconstruct", "simulate", "check", "tune", "evaluate", "train", "priors")
+_COMMANDS = (
+    "demo",
+    "reconstruct",
+    "simulate",
+    "check",
+    "tune",
+    "evaluate",
+    "train",
+    "export",
+    "priors",
+)
 _CHOICES = ("operator", "method", "executor", "recipe", "objective")
 
 

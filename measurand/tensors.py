@@ -72,7 +72,9 @@ def per_item(value: float | Tensor, x: Tensor) -> Tensor:
     """
     dtype = x.real.dtype if x.is_complex() else x.dtype
     value = torch.as_tensor(value, dtype=dtype, device=x.device)
-    if value.ndim > 1 or (value.ndim == 1 and len(value) not in (1, len(x))):
+    # in this order and by shape: one size for both is all that an exported program has to know
+    n = value.shape[0] if value.ndim == 1 else 1
+    if value.ndim > 1 or (value.ndim == 1 and n != x.shape[0] and n != 1):
         raise ValueError(
             f"per_item: got a value with shape {tuple(value.shape)} for a batch of {len(x)}, "
             f"wanted a scalar or shape ({len(x)},)"

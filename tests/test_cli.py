@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from measurand.checkpoints import save_weights
+from measurand.checkpoints import load_prior, save_weights
 from measurand.cli import HELP, arranged, main
 from measurand.commands import COMMANDS, seconds
 from measurand.data.files import read_image
@@ -352,6 +352,18 @@ def test_evaluate_measures_denoising(here, capsys):
                "--json") == 0  # fmt: skip
     record = json.loads(capsys.readouterr().out)
     assert record["images"] == 2 and 5 < record["psnr"]["25"] < 60
+
+
+def test_export_writes_a_portable_program(here, capsys):
+    tiny(here / "p.safetensors")
+    words = ["export", "p.safetensors", "--size", 16, 24, "--portable-only"]
+    assert run(*words) == 0
+    file = Path(capsys.readouterr().out.strip())
+    assert file == Path("exported/tiny-portable.pt2")
+    v = torch.randn(3, 3, 16, 24)
+    z = torch.export.load(file).module()(v, torch.full((3,), 0.2))
+    assert torch.allclose(z, load_prior("p.safetensors", dtype=torch.float32).denoise(v, 0.2))
+    assert run("export", "p.safetensors", "--size", 0, 24, "--portable-only") == 2
 
 
 def test_priors_lists_what_ships(capsys):

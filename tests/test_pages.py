@@ -22,6 +22,7 @@ PAGES = {
     | {"[..., :256, :256]": "[..., :24, :24]", '"natural-color"': '"tiny.safetensors"'},
     "tune.md": {"HQS()": "HQS(steps=2)", "trials=40": "trials=5", "trials=20": "trials=5"}
     | {"FISTA()": "FISTA(steps=5)"},
+    "deploy.md": {'"unfold-color"': '"unfolded.safetensors"', "(256, 256)": "(16, 16)"},
     "methods/samplers.md": EIGHT,
     "methods/diff_unfolding.md": {
         "m.repeat(8)": "m.repeat(2)",

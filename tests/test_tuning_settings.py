@@ -28,6 +28,7 @@ WANTED = {
     "GradientRED": {"steps", "weight"},
     "HQS": {"steps", "weight", "levels.high", "levels.low", "levels.floor"},
     "ADMM": {"steps", "weight", "levels.high", "levels.low", "levels.floor"},
+    "FlowUnfolding": set(),
     "PosteriorMean": {"sigma_max"},
     "DiffUnfolding": {"steps", "sigma_start", "sigma_min", "sigma_max"},
     "DPS": {"steps", "zeta"},

@@ -1,24 +1,26 @@
-"""Commands on priors: evaluate, train, priors."""
+"""Commands on priors: evaluate, train, priors, export."""
 
 import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import torch
 import tyro
 from torch import Tensor
 from tyro.conf import Positional
 
 from .. import recipes
-from ..checkpoints import known_weights, load_prior
+from ..checkpoints import known_weights, load_prior, load_weights
 from ..devices import device_named
 from ..domains import Photographs
+from ..export import export
 from ..priors.edm import EDMDenoiser
 from ..quality import calibration, denoising_psnr
 from ..tensorfile import load_tensors
 
-__all__ = ["Evaluate", "Priors", "Train", "seconds"]
+__all__ = ["Evaluate", "Export", "Priors", "Train", "seconds"]
 
 RECIPES = [value for value in vars(recipes).values() if isinstance(value, recipes.Recipe)]
 
@@ -201,6 +203,45 @@ class Priors:
                     print(f"    {label.replace('_', ' ')}: {_words(card[label])}")
         if not cards:
             print("no prior ships with this package")
+        return 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a prior or an unfolded network for use without Python.
+
+    A compiled file for this machine, which the program in `cpp/` runs, and a portable one to
+    compile elsewhere.
+
+    Args:
+        weights: Weights that ship, or a file: a prior, or a network of Diff-Unfolding.
+        size: Height and width of the images, in pixels.
+        out: The compiled file; exported/NAME.pt2 when absent.
+        batch: Largest number of images at once.
+        precision: float32, bfloat16, or auto for what runs fastest on the device.
+        portable_only: Do not compile.
+        device: cpu, cuda, or auto.
+        quiet: Print nothing but errors.
+    """
+
+    weights: Positional[str]
+    size: tuple[int, int]
+    out: Path | None = None
+    batch: int = 8
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    portable_only: bool = False
+    device: str = "cpu"
+    quiet: bool = False
+
+    def __call__(self, command: list[str]) -> int:
+        dtype = None if self.precision == "auto" else getattr(torch, self.precision)
+        model = load_weights(self.weights, device=device_named(self.device), dtype=dtype)
+        name = model.card.get("name") or Path(self.weights).stem
+        out = self.out or Path("exported") / f"{name}.pt2"
+        compiled = not self.portable_only
+        files = export(model, out, size=self.size, batch=self.batch, compiled=compiled)
+        if not self.quiet:
+            print("\n".join(str(path) for path in files))
         return 0
 
 

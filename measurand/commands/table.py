@@ -10,7 +10,7 @@ import tyro
 from ..demo import demo
 from ..devices import device_named
 from .images import Check, Reconstruct, Simulate
-from .knowledge import Evaluate, Priors, Train
+from .knowledge import Evaluate, Export, Priors, Train
 from .tuning import Tune
 
 __all__ = ["COMMANDS", "run"]
@@ -49,7 +49,7 @@ class Demo:
 
 COMMANDS: dict[str, Any] = {
     cls.__name__.lower(): cls
-    for cls in (Demo, Reconstruct, Simulate, Check, Tune, Evaluate, Train, Priors)
+    for cls in (Demo, Reconstruct, Simulate, Check, Tune, Evaluate, Train, Export, Priors)
 }
 
 

@@ -1,0 +1,192 @@
+// Reconstructs an image from a measurement by an exported unfolded network, without Python.
+//
+//   measurand-run PACKAGE.pt2 --y y.npy --sigma 0.05 --noise n.npy --out x.npy
+//                 (--kernel k.npy | --mask m.npy | --factor 4)
+//                 [--draw n2.npy] [--steps 20] [--threads 1] [--repeat 1]
+//
+// y.npy (B, C, H, W) is what was measured, sigma its noise, n.npy (B, C, H, W) standard normal
+// numbers for the image. Without --draw it writes E[x given y], one evaluation; with more normal
+// numbers (B, C, H, W) a draw of the posterior by the probability flow, as `DiffUnfolding` does.
+//
+// The package holds the learned part D(v, r) alone (see measurand/export.py). Everything below is
+// the rest of `UnfoldedDR`: measurand/unfolded/posterior_score.py explains the formulas.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "npy.h"
+#include "physics.h"
+
+using Options = std::map<std::string, std::string>;
+
+at::Tensor per_item(const at::Tensor& value) { return value.reshape({-1, 1, 1, 1}); }
+
+// What an exported file says of itself, and its learned blocks.
+struct Network {
+  std::vector<std::unique_ptr<torch::inductor::AOTIModelPackageLoader>> blocks;
+  std::unordered_map<std::string, std::string> about;
+  at::Tensor alpha, beta, size, w1, b1, w2, b2;
+  int64_t depth;
+  double sigma_data, mean, most;
+
+  explicit Network(const std::string& path) {
+    using Loader = torch::inductor::AOTIModelPackageLoader;
+    blocks.push_back(std::make_unique<Loader>(path, "block0"));
+    about = blocks[0]->get_metadata();
+    depth = std::stoll(text("depth"));
+    if (depth < 1) throw std::runtime_error(path + ": holds a prior, wanted an unfolded network");
+    if (text("complex") != "0") throw std::runtime_error(path + ": its images are complex");
+    for (int64_t k = 1; k < std::stoll(text("blocks")); ++k)
+      blocks.push_back(std::make_unique<Loader>(path, "block" + std::to_string(k)));
+    alpha = numbers("alpha"), beta = numbers("beta"), size = numbers("size");
+    sigma_data = std::stod(text("sigma_data")), mean = std::stod(text("mean"));
+    most = numbers("sigma_range")[1].item<double>();
+    w1 = numbers("radius.first.weight").reshape({-1, 3}), b1 = numbers("radius.first.bias");
+    w2 = numbers("radius.second.weight").reshape({depth, -1}), b2 = numbers("radius.second.bias");
+  }
+
+  const std::string& text(const std::string& key) const {
+    const auto found = about.find(key);
+    if (found == about.end()) throw std::runtime_error("the package does not say '" + key + "'");
+    return found->second;
+  }
+
+  at::Tensor numbers(const std::string& key) const {
+    std::stringstream stream(text(key));
+    std::vector<double> values;
+    for (double x; stream >> x;) values.push_back(x);
+    return at::tensor(values, at::kDouble);
+  }
+
+  at::Tensor block(int64_t k, const at::Tensor& v, const at::Tensor& r) const {
+    return blocks[k % blocks.size()]->run({v.contiguous(), r.to(at::kFloat)})[0];
+  }
+
+  // E[x given x_t, y]: Douglas-Rachford steps of which D is the only learned part.
+  at::Tensor estimate(const at::Tensor& x_t, double s_t, const Physics& a, double s_y) const {
+    const auto n = x_t.size(0);
+    s_y = std::max(s_y, 1e-3 * a.norm);
+    const auto prox_g = [&](const at::Tensor& u, double r) {
+      const double own = 1 / (s_t * s_t), near = 1 / (r * r), w = own + near;
+      const auto gamma = at::full({n, 1, 1, 1}, s_y * s_y * w, x_t.options());
+      return a.prox((own * x_t + near * u) / w, gamma);
+    };
+    const auto facts = at::tensor({std::log(s_t), std::log(s_y / a.norm),
+                                   std::log(std::max(a.trace, 1e-6) / (a.norm * a.norm))},
+                                  at::kDouble);
+    const auto hidden = at::silu(at::mv(w1, facts / 4) + b1);
+    const auto h = at::tanh(at::mv(w2, hidden) + b2);
+    auto u = prox_g(at::full_like(x_t, mean), sigma_data), z = u;
+    for (int64_t k = 0; k < depth; ++k) {
+      const double rho = 0.7 * sigma_data * std::exp(1.5 * h[k].item<double>());
+      const double r = 1 / std::sqrt(1 / (s_t * s_t) + 1 / (rho * rho));
+      const auto x = prox_g(u, r);
+      z = block(k, x + beta[k].item<double>() * (x - u), at::full({n}, r, x_t.options()));
+      u = u + alpha[k].item<double>() * (z - x);
+    }
+    return z;
+  }
+};
+
+// n levels, evenly spaced in s^(1/7).
+std::vector<double> levels(double high, double low, int n) {
+  std::vector<double> found;
+  const double a = std::pow(high, 1 / 7.0), b = std::pow(low, 1 / 7.0);
+  for (int i = 0; i < n; ++i)
+    found.push_back(std::pow(a + (n > 1 ? double(i) / (n - 1) : 0.0) * (b - a), 7));
+  return found;
+}
+
+// The probability flow of the posterior from a warm start, by Heun's scheme.
+template <class Denoise>
+at::Tensor draw(const Denoise& denoise, at::Tensor x, const std::vector<double>& s) {
+  for (size_t i = 0; i + 1 < s.size(); ++i) {
+    const double t = s[i], next = s[i + 1];
+    const auto slope = (x - denoise(x, t)) / t;
+    const auto ahead = x + (next - t) * slope;
+    x = x + (next - t) / 2 * (slope + (ahead - denoise(ahead, next)) / next);
+  }
+  return denoise(x, s.back());
+}
+
+std::unique_ptr<Physics> physics(const Options& given, const at::Tensor& y) {
+  if (given.count("kernel")) return std::make_unique<Blur>(y, npy::load(given.at("kernel")));
+  if (given.count("mask")) return std::make_unique<Mask>(y, npy::load(given.at("mask")));
+  if (given.count("factor"))
+    return std::make_unique<BlockAverage>(y, std::stoll(given.at("factor")));
+  throw std::runtime_error("say what was measured: --kernel, --mask or --factor");
+}
+
+Options options(int argc, char** argv) {
+  const std::string known = " y sigma noise out kernel mask factor draw steps threads repeat ";
+  Options given{{"steps", "20"}, {"threads", "1"}, {"repeat", "1"}};
+  for (int i = 2; i < argc; i += 2) {
+    const std::string word = argv[i];
+    if (word.rfind("--", 0) != 0 || known.find(" " + word.substr(2) + " ") == std::string::npos)
+      throw std::runtime_error("no option " + word);
+    if (i + 1 == argc) throw std::runtime_error(word + " wants a value");
+    given[word.substr(2)] = argv[i + 1];
+  }
+  for (const auto* key : {"y", "sigma", "noise", "out"})
+    if (!given.count(key)) throw std::runtime_error(std::string("wants --") + key);
+  return given;
+}
+
+void run(int argc, char** argv) {
+  if (argc < 2) throw std::runtime_error("wants a package; the head of cpp/main.cpp has the usage");
+  const auto given = options(argc, argv);
+  at::set_num_threads(std::stoi(given.at("threads")));
+  const c10::InferenceMode guard;
+  const Network network(argv[1]);
+  const auto y = npy::load(given.at("y")), noise = npy::load(given.at("noise"));
+  const auto height = network.size[0].item<int64_t>(), width = network.size[1].item<int64_t>();
+  if (y.dim() != 4 || noise.dim() != 4 || y.size(0) != noise.size(0))
+    throw std::runtime_error("y and noise want shapes (B, C, H, W) of one B");
+  if (noise.size(-2) != height || noise.size(-1) != width)
+    throw std::runtime_error("noise wants the size of the package's images, " +
+                             std::to_string(height) + " x " + std::to_string(width));
+  const auto a = physics(given, y);
+  const double s_y = std::stod(given.at("sigma"));
+  const auto denoise = [&](const at::Tensor& x, double s) {
+    return network.estimate(x, s, *a, s_y);
+  };
+  at::Tensor x;
+  const int repeat = std::stoi(given.at("repeat"));
+  const auto started = std::chrono::steady_clock::now();
+  const auto cpu = std::clock();
+  for (int i = 0; i < repeat; ++i) {
+    x = denoise(network.most * noise, network.most);
+    if (given.count("draw")) {
+      const auto grid = levels(3.0, 0.01, std::stoi(given.at("steps")));
+      x = draw(denoise, x + grid[0] * npy::load(given.at("draw")), grid);
+    }
+  }
+  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - started;
+  npy::save(given.at("out"), x);
+  std::cout << "{\"seconds\": " << wall.count() / repeat << ", \"cpu_seconds\": "
+            << double(std::clock() - cpu) / CLOCKS_PER_SEC / repeat << "}\n";
+}
+
+int main(int argc, char** argv) {
+  try {
+    run(argc, argv);
+  } catch (const std::exception& error) {
+    std::cerr << "measurand-run: " << error.what() << "\n";
+    return 2;
+  }
+  return 0;
+}

@@ -1,0 +1,80 @@
+// Arrays on the disk, as NumPy writes them: .npy files of float32 or float64, in C order.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace npy {
+
+inline void wrong(const std::string& path, const std::string& what) {
+  throw std::runtime_error(path + ": " + what);
+}
+
+inline std::string field(const std::string& header, const std::string& key) {
+  const auto at = header.find("'" + key + "':");
+  if (at == std::string::npos) return "";
+  const auto from = header.find_first_not_of(' ', at + key.size() + 3);
+  const auto to = header[from] == '(' ? header.find(')', from) + 1 : header.find(',', from);
+  return header.substr(from, to - from);
+}
+
+// Returns an array in float32, in the shape that it has on the disk.
+inline at::Tensor load(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) wrong(path, "cannot be read");
+  char magic[8];
+  if (!file.read(magic, 8) || std::memcmp(magic, "\x93NUMPY", 6) != 0) wrong(path, "no .npy file");
+  const int width = magic[6] == 1 ? 2 : 4;
+  unsigned char raw[4] = {0, 0, 0, 0};
+  file.read(reinterpret_cast<char*>(raw), width);
+  const uint32_t length = raw[0] | raw[1] << 8 | raw[2] << 16 | uint32_t(raw[3]) << 24;
+  if (!file || length > (1u << 20)) wrong(path, "damaged header");
+  std::string header(length, ' ');
+  file.read(header.data(), length);
+
+  const auto kind = field(header, "descr");
+  const bool wide = kind == "'<f8'";
+  if (!wide && kind != "'<f4'") wrong(path, "holds " + kind + ", wanted float32 or float64");
+  if (field(header, "fortran_order") != "False") wrong(path, "in Fortran order, wanted C order");
+  std::vector<int64_t> shape;
+  std::stringstream numbers(field(header, "shape"));
+  for (char c; numbers >> c;) {
+    if (c < '0' || c > '9') continue;
+    numbers.putback(c);
+    int64_t n = 0;
+    numbers >> n;
+    shape.push_back(n);
+  }
+  auto array = at::empty(shape, at::dtype(wide ? at::kDouble : at::kFloat));
+  const auto bytes = static_cast<std::streamsize>(array.nbytes());
+  if (!file.read(static_cast<char*>(array.data_ptr()), bytes)) wrong(path, "ends too early");
+  return array.to(at::kFloat);
+}
+
+inline void save(const std::string& path, const at::Tensor& x) {
+  const auto array = x.to(at::kFloat).contiguous();
+  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (";
+  for (const auto n : array.sizes()) header += std::to_string(n) + ", ";
+  header += "), }";
+  header.append(63 - (10 + header.size()) % 64, ' ');
+  header += '\n';
+  const auto length = static_cast<uint16_t>(header.size());
+  const unsigned char head[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0,
+                                  static_cast<unsigned char>(length & 0xff),
+                                  static_cast<unsigned char>(length >> 8)};
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(head), 10);
+  file << header;
+  file.write(static_cast<const char*>(array.data_ptr()),
+             static_cast<std::streamsize>(array.nbytes()));
+  if (!file.flush()) wrong(path, "cannot be written");
+}
+
+}  // namespace npy

@@ -1,0 +1,79 @@
+// The operators whose data step has a closed form: y = A x + noise, images (B, C, H, W).
+//
+//   prox(v, gamma) = (A^H A + gamma)^-1 (A^H y + gamma v),   gamma (B, 1, 1, 1)
+//
+// The same formulas as in measurand/operators, which is where they are derived and tested.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+struct Physics {
+  at::Tensor y;
+  double norm = 1;   // ||A||
+  double trace = 1;  // tr(A^H A) / n
+  virtual ~Physics() = default;
+  virtual at::Tensor prox(const at::Tensor& v, const at::Tensor& gamma) const = 0;
+};
+
+// Periodic blur by one kernel (h, w) with its centre at (h / 2, w / 2).
+struct Blur : Physics {
+  at::Tensor data, power;  // conj(K) F y, |K|^2
+
+  Blur(const at::Tensor& y_, const at::Tensor& kernel) {
+    y = y_;
+    const auto k = kernel.reshape({kernel.size(-2), kernel.size(-1)});
+    const auto height = y.size(-2), width = y.size(-1), h = k.size(0), w = k.size(1);
+    if (h > height || w > width) throw std::runtime_error("the kernel is larger than the image");
+    const auto whole = at::constant_pad_nd(k, {0, width - w, 0, height - h});
+    const auto spectrum = at::fft_rfft2(whole.roll({-(h / 2), -(w / 2)}, {0, 1}));
+    power = at::abs(spectrum).square();
+    data = at::fft_rfft2(y) * spectrum.conj();
+    norm = std::sqrt(power.max().item<double>());
+    trace = k.to(at::kDouble).square().sum().item<double>();
+  }
+
+  at::Tensor prox(const at::Tensor& v, const at::Tensor& gamma) const override {
+    const auto sum = data + at::fft_rfft2(v) * gamma;
+    const std::vector<int64_t> size{v.size(-2), v.size(-1)};
+    return at::fft_irfft2(sum / (power + gamma), at::IntArrayRef(size));
+  }
+};
+
+// Missing pixels: a mask that broadcasts to the image.
+struct Mask : Physics {
+  at::Tensor mask;
+
+  Mask(const at::Tensor& y_, const at::Tensor& mask_) {
+    y = y_;
+    mask = mask_;
+    while (mask.dim() < y.dim()) mask = mask.unsqueeze(0);
+    norm = mask.abs().max().item<double>();
+    if (norm == 0) throw std::runtime_error("the mask is zero everywhere");
+    trace = mask.to(at::kDouble).square().mean().item<double>();
+  }
+
+  at::Tensor prox(const at::Tensor& v, const at::Tensor& gamma) const override {
+    return (mask * y + gamma * v) / (mask.square() + gamma);
+  }
+};
+
+// Averages over blocks of s x s pixels; y is the small image.
+struct BlockAverage : Physics {
+  int64_t s;
+
+  BlockAverage(const at::Tensor& y_, int64_t factor) : s(factor) {
+    if (s < 1) throw std::runtime_error("the factor is below 1");
+    y = y_;
+    norm = 1.0 / double(s);
+    trace = 1.0 / double(s * s * s * s);
+  }
+
+  at::Tensor prox(const at::Tensor& v, const at::Tensor& gamma) const override {
+    const auto rest = (y - at::avg_pool2d(v, {s, s})) / (1 + double(s * s) * gamma);
+    return v + rest.repeat_interleave(s, -2).repeat_interleave(s, -1);
+  }
+};

@@ -1,0 +1,157 @@
+r"""Trained denoisers as files that run without Python.
+
+Of an unfolded network only the learned part D(v, r) is compiled, with AOTInductor: the physics
+and the loop around it are a few closed formulas, the same for every network, and are written out
+in `cpp/`. Complex numbers stay outside (the compiler accepts them and the compiled code fails):
+complex images go in and out as real channels.
+
+    NAME.pt2            compiled for this torch and this kind of processor: a model "block" + k
+                        for each learned step k = 0, 1, ..., in: v (B, C, H, W), r (B,), out: z
+    NAME-portable.pt2   the exported program of a block, not compiled (-k where there are several):
+                        `torch.export.load` reads it, `torch._inductor.aoti_compile_and_package`
+                        compiles it for another machine
+
+The compiled file carries what `cpp/main.cpp` needs to know of the network as text: numbers of the
+steps, size and kind of the images.
+"""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .priors.edm import EDMDenoiser
+from .unfolded import UnfoldedDR
+from .unfolded.posterior_score import Unfolded
+
+__all__ = ["export"]
+
+
+class Block(nn.Module):
+    """The learned part of one step, on the real channels that its network sees."""
+
+    def __init__(self, prior: EDMDenoiser) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, v: Tensor, r: Tensor) -> Tensor:
+        return self.prior.preconditioned(v, r)
+
+
+def export(
+    model: EDMDenoiser | Unfolded,
+    out: str | os.PathLike[str],
+    *,
+    size: tuple[int, int],
+    batch: int = 8,
+    compiled: bool = True,
+) -> list[Path]:
+    """Writes a prior or an unfolded network for use without Python.
+
+    Args:
+        model: A prior, or `UnfoldedDR`, in the precision that it shall run in.
+        out: The compiled file, `NAME.pt2`; the portable ones are named after it.
+        size: Height and width of the images, in pixels.
+        batch: Largest number of images at once.
+        compiled: Compile, too; it takes a C++ compiler and a minute or two.
+    Returns:
+        The files.
+    Raises:
+        ValueError: The network has steps that the program in `cpp/` does not know, or the batch
+            is not positive.
+    """
+    if not isinstance(model, EDMDenoiser | Unfolded):
+        raise ValueError(f"export: got a {type(model).__name__}, wants UnfoldedDR or a prior")
+    if batch < 1 or min(size) < 1:
+        raise ValueError(
+            f"export: got a batch of {batch} and images of {size}, wants them above 0"
+        )
+    if isinstance(model, Unfolded) and not isinstance(model, UnfoldedDR):
+        raise ValueError(f"export: got {type(model).__name__}, wants UnfoldedDR or a prior")
+    out = Path(out).with_suffix(".pt2")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    priors: list[Any] = list(model.priors) if isinstance(model, Unfolded) else [model]
+    programs = [program(prior, size, batch) for prior in priors]
+    about = described(model, size)
+    files = []
+    for k, one in enumerate(programs):
+        label = f"-{k}" if len(programs) > 1 else ""
+        files.append(out.with_name(f"{out.stem}-portable{label}.pt2"))
+        torch.export.save(one, files[-1], extra_files=about)
+    if compiled:
+        files.append(package(programs, about, out))
+    return files
+
+
+def program(prior: EDMDenoiser, size: tuple[int, int], batch: int) -> torch.export.ExportedProgram:
+    """Returns the exported program of one block, for up to `batch` images."""
+    channels = prior.channels * (2 if prior.dtype.is_complex else 1)
+    n = min(batch, 2)  # an example of one item would fix the batch to one
+    device = next(prior.parameters()).device
+    v, r = torch.randn(n, channels, *size, device=device), torch.rand(n, device=device) + 0.1
+    shapes = None
+    if batch > 1:
+        items = torch.export.Dim("items", min=1, max=batch)
+        shapes = ({0: items}, {0: items})
+    with torch.no_grad():
+        return torch.export.export(Block(prior).eval(), (v, r), dynamic_shapes=shapes)
+
+
+def package(
+    programs: list[torch.export.ExportedProgram], about: dict[str, str], out: Path
+) -> Path:
+    """Returns the compiled file of some programs."""
+    from torch._inductor import aot_compile
+    from torch._inductor.package import package_aoti
+
+    compiled: dict[str, Any] = {}
+    with TemporaryDirectory() as folder:
+        for k, one in enumerate(programs):
+            options = {
+                "aot_inductor.package": True,
+                "aot_inductor.metadata": about,
+                # blocks of one shape are one graph: each in a folder of its own
+                "aot_inductor.output_path": str(Path(folder) / f"block{k}"),
+            }
+            compiled[f"block{k}"] = aot_compile(
+                one.module(check_guards=False), *one.example_inputs, options=options
+            )
+        package_aoti(str(out), compiled)
+    return out
+
+
+def described(model: EDMDenoiser | Unfolded, size: tuple[int, int]) -> dict[str, str]:
+    """Returns what a program has to know of a network, as text; numbers apart by blanks."""
+    first: Any = model.priors[0] if isinstance(model, Unfolded) else model
+
+    def text(numbers: Any) -> str:
+        values = torch.as_tensor(numbers, dtype=torch.float64).flatten().tolist()
+        return " ".join(f"{x:.17g}" for x in values)
+
+    about = {
+        "name": str(model.card.get("name", "")),
+        "licence": str(model.card.get("licence", "")),
+        "complex": str(int(first.dtype.is_complex)),
+        "channels": str(first.channels),
+        "size": text(size),
+        "range": text(first.range),
+        "sigma_range": text(first.sigma_range),
+        "depth": "0",
+    }
+    if isinstance(model, UnfoldedDR):
+        about |= {
+            "depth": str(model.depth),
+            "blocks": str(len(model.priors)),
+            "sigma_data": text(model.sigma_data),
+            "mean": text(model.mean),
+            "alpha": text(1.5 * model.alpha.detach().sigmoid()),
+            "beta": text(model.beta.detach().sigmoid()),
+        }
+        for layer in ("first", "second"):
+            linear: Any = getattr(model.radius, layer)
+            about[f"radius.{layer}.weight"] = text(linear.weight.detach())
+            about[f"radius.{layer}.bias"] = text(linear.bias.detach())
+    return about
