@@ -143,6 +143,25 @@ def test_precision_is_float32_where_nothing_is_known(monkeypatch):
     assert fast_dtype("cpu") == torch.float32
 
 
+def test_what_every_image_has_as_its_mean_every_answer_has():
+    """The conditional mean of images on a hyperplane lies on it, and a projection is nearer."""
+    prior = tiny()
+    free = prior.denoise(torch.randn(4, 3, 8, 8), 0.3)
+    prior.fixed_mean = -0.7
+    for sigma in (0.0, 0.3, 100.0):
+        answer = prior.denoise(torch.randn(4, 3, 8, 8), sigma)
+        assert torch.allclose(answer.mean((1, 2, 3)), torch.tensor(-0.7), atol=1e-6)
+    x = torch.randn(4, 3, 8, 8)
+    x = x - x.mean((1, 2, 3), keepdim=True) - 0.7
+    torch.manual_seed(1)
+    v = x + 0.3 * torch.randn_like(x)
+    near = prior.denoise(v, 0.3)
+    prior.fixed_mean = None
+    far = prior.denoise(v, 0.3)
+    assert near.shape == free.shape
+    assert ((near - x).square().sum((1, 2, 3)) < (far - x).square().sum((1, 2, 3))).all()
+
+
 def test_a_mean_moves_image_and_estimate():
     """D with a mean is D of the centred image, moved back."""
     prior, v = tiny(), torch.randn(2, 3, 8, 8)

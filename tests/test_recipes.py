@@ -95,6 +95,7 @@ def test_every_recipe_has_a_small_run(tmp_path):
         prior = load_prior(files[f"{recipe.name}-0.05"])
         assert prior.channels == domain.channels and prior.dtype == domain.dtype
         assert prior.card["units"] == domain.facts["units"]
+        assert prior.fixed_mean == domain.fixed_mean
         x = torch.zeros(1, prior.channels, 9, 11, dtype=prior.dtype)
         assert prior.denoise(x, 0.1).shape == x.shape
         assert prior.card["held_out_psnr"]["25"] > 0

@@ -42,6 +42,11 @@ class Kernels:
     dtype = torch.float32
 
     @property
+    def fixed_mean(self) -> float:
+        """Mean of the pixels of every image: that of a kernel of sum one."""
+        return 2 / (self.alpha * self.side**2) - 1
+
+    @property
     def facts(self) -> dict[str, Any]:
         return {"units": "kernel k of sum one as 2 k / alpha - 1", "alpha": self.alpha}
 

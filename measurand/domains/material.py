@@ -52,6 +52,11 @@ class Domain(Protocol):
         ...
 
     @property
+    def fixed_mean(self) -> float | None:
+        """Mean of the pixels of every image, where all have the same; see `EDMDenoiser`."""
+        ...
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What the card says of values and units."""
         ...
@@ -91,6 +96,7 @@ class OfFiles(ABC):
     What is left to say is how files are read, and what a stored sample means.
     """
 
+    fixed_mean: ClassVar[float | None] = None
     turn: ClassVar[bool] = True  # whether crops are turned by quarters, and not only mirrored
 
     @abstractmethod

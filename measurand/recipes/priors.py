@@ -80,6 +80,7 @@ class PriorRecipe(Recipe):
             channels=self.domain.channels,
             dtype=self.domain.dtype,
             mean=self.mean,
+            fixed_mean=self.domain.fixed_mean,
             sigma_data=self.sigma_data,
             sigma_range=self.sigma_range,
         )
@@ -152,6 +153,7 @@ kernels_32 = PriorRecipe(
     crops=(32, 32),
     sigma_mean=-3.3,
     sigma_std=1.5,
+    sigma_uniform=0.25,
     sigma_range=(0.0005, 80.0),
     mean=-1.0,
     sigma_data=0.07,
