@@ -14,7 +14,6 @@ beside the noisy image. The second shows it which pixels were seen.
 
 import argparse
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from measurand.checkpoints import load_prior, load_tensors, save_tensors
+from measurand.checkpoints import load_prior, load_tensors
 from measurand.measurement import Measurement
 from measurand.nets import ConvUNet
 from measurand.priors.edm import EDMDenoiser
@@ -74,17 +73,13 @@ class ConcatenatedRecipe(UnfoldedRecipe):
         same = {k: getattr(prior, k) for k in ("channels", "sigma_data", "range", "sigma_range")}
         return Concatenated([EDMDenoiser(net, **same)], 1, sigma_data=prior.sigma_data)
 
-    def save(self, path: Path, model: Unfolded, card: Mapping[str, Any]) -> None:
-        save_tensors(path, model.state_dict(), card)
-
 
 concatenated = ConcatenatedRecipe(
-    **{
-        k: getattr(unfold_color, k)
-        for k in UnfoldedRecipe.__dataclass_fields__
-        if k not in ("name", "depth")
-    },
     name="concatenated",
+    licence=unfold_color.licence,
+    domain=unfold_color.domain,
+    lr=unfold_color.lr,
+    batch=unfold_color.batch,
 )
 
 

@@ -41,7 +41,7 @@ struct Network {
   std::unordered_map<std::string, std::string> about;
   at::Tensor alpha, beta, size, w1, b1, w2, b2;
   int64_t depth;
-  double sigma_data, mean, most;
+  double sigma_data, most;
 
   explicit Network(const std::string& path) {
     using Loader = torch::inductor::AOTIModelPackageLoader;
@@ -53,7 +53,7 @@ struct Network {
     for (int64_t k = 1; k < std::stoll(text("blocks")); ++k)
       blocks.push_back(std::make_unique<Loader>(path, "block" + std::to_string(k)));
     alpha = numbers("alpha"), beta = numbers("beta"), size = numbers("size");
-    sigma_data = std::stod(text("sigma_data")), mean = std::stod(text("mean"));
+    sigma_data = std::stod(text("sigma_data"));
     most = numbers("sigma_range")[1].item<double>();
     w1 = numbers("radius.first.weight").reshape({-1, 3}), b1 = numbers("radius.first.bias");
     w2 = numbers("radius.second.weight").reshape({depth, -1}), b2 = numbers("radius.second.bias");
@@ -90,7 +90,7 @@ struct Network {
                                   at::kDouble);
     const auto hidden = at::silu(at::mv(w1, facts / 4) + b1);
     const auto h = at::tanh(at::mv(w2, hidden) + b2);
-    auto u = prox_g(at::full_like(x_t, mean), sigma_data), z = u;
+    auto u = prox_g(a.guess(), sigma_data), z = u;
     for (int64_t k = 0; k < depth; ++k) {
       const double rho = 0.7 * sigma_data * std::exp(1.5 * h[k].item<double>());
       const double r = 1 / std::sqrt(1 / (s_t * s_t) + 1 / (rho * rho));

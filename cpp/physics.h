@@ -1,15 +1,18 @@
 // The operators whose data step has a closed form: y = A x + noise, images (B, C, H, W).
 //
 //   prox(v, gamma) = (A^H A + gamma)^-1 (A^H y + gamma v),   gamma (B, 1, 1, 1)
+//   guess()        = A^H y / A^H A 1, holes filled from coarser pixels
 //
 // The same formulas as in measurand/operators, which is where they are derived and tested.
 #pragma once
 
 #include <ATen/ATen.h>
 
-#include <memory>
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <stdexcept>
-#include <string>
+#include <vector>
 
 struct Physics {
   at::Tensor y;
@@ -17,7 +20,22 @@ struct Physics {
   double trace = 1;  // tr(A^H A) / n
   virtual ~Physics() = default;
   virtual at::Tensor prox(const at::Tensor& v, const at::Tensor& gamma) const = 0;
+  virtual at::Tensor guess() const = 0;
 };
+
+// x / seen, where little was seen from coarser pixels (push-pull, as in solvers/start.py).
+inline at::Tensor filled(const at::Tensor& x, const at::Tensor& seen) {
+  const double enough = 0.1;
+  const auto height = x.size(-2), width = x.size(-1);
+  const auto whole = (seen > enough).flatten(1).all(1).reshape({-1, 1, 1, 1});
+  const auto quotient = x / seen.clamp_min(std::numeric_limits<float>::min());
+  if (std::max(height, width) == 1 || whole.all().item<bool>()) return quotient;
+  const std::vector<int64_t> halves{height > 1 ? 2 : 1, width > 1 ? 2 : 1}, size{height, width};
+  const auto half = [&](const at::Tensor& t) { return at::avg_pool2d(t, halves, {}, 0, true); };
+  const auto fine = at::upsample_bilinear2d(filled(half(x), half(seen)), size, false);
+  const double weight = enough * enough;
+  return at::where(whole, quotient, (x + weight * fine) / (seen + weight));
+}
 
 // Periodic blur by one kernel (h, w) with its centre at (h / 2, w / 2).
 struct Blur : Physics {
@@ -41,6 +59,13 @@ struct Blur : Physics {
     const std::vector<int64_t> size{v.size(-2), v.size(-1)};
     return at::fft_irfft2(sum / (power + gamma), at::IntArrayRef(size));
   }
+
+  at::Tensor guess() const override {
+    const std::vector<int64_t> size{y.size(-2), y.size(-1)};
+    const auto back = at::fft_irfft2(data, at::IntArrayRef(size));
+    const double seen = power[0][0].item<double>();  // of a constant
+    return back / (seen > 1e-5 * norm * norm ? seen : norm * norm);
+  }
 };
 
 // Missing pixels: a mask that broadcasts to the image.
@@ -59,6 +84,11 @@ struct Mask : Physics {
   at::Tensor prox(const at::Tensor& v, const at::Tensor& gamma) const override {
     return (mask * y + gamma * v) / (mask.square() + gamma);
   }
+
+  at::Tensor guess() const override {
+    const auto peak = mask.square().flatten(1).amax(1).reshape({-1, 1, 1, 1});
+    return filled(mask * y / peak, (mask.square() / peak).expand_as(y));
+  }
 };
 
 // Averages over blocks of s x s pixels; y is the small image.
@@ -73,7 +103,12 @@ struct BlockAverage : Physics {
   }
 
   at::Tensor prox(const at::Tensor& v, const at::Tensor& gamma) const override {
-    const auto rest = (y - at::avg_pool2d(v, {s, s})) / (1 + double(s * s) * gamma);
-    return v + rest.repeat_interleave(s, -2).repeat_interleave(s, -1);
+    return v + spread((y - at::avg_pool2d(v, {s, s})) / (1 + double(s * s) * gamma));
+  }
+
+  at::Tensor guess() const override { return spread(y); }
+
+  at::Tensor spread(const at::Tensor& x) const {
+    return x.repeat_interleave(s, -2).repeat_interleave(s, -1);
   }
 };

@@ -105,7 +105,6 @@ def _(network: Unfolded) -> dict[str, Any]:
         "method": type(network).__name__,
         "depth": network.depth,
         "sigma_data": network.sigma_data,
-        "mean": network.mean,
         "priors": [described(prior) for prior in network.priors],
     }
 
@@ -156,7 +155,6 @@ def built(card: Mapping[str, Any]) -> nn.Module:
                 [built({"kind": "edm", **one}) for one in card["priors"]],
                 card["depth"],
                 sigma_data=card["sigma_data"],
-                mean=card["mean"],
             )
         case "flow":
             glow = Glow(**card["flow"])

@@ -146,7 +146,6 @@ def described(model: EDMDenoiser | Unfolded, size: tuple[int, int]) -> dict[str,
             "depth": str(model.depth),
             "blocks": str(len(model.priors)),
             "sigma_data": text(model.sigma_data),
-            "mean": text(model.mean),
             "alpha": text(1.5 * model.alpha.detach().sigmoid()),
             "beta": text(model.beta.detach().sigmoid()),
         }

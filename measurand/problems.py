@@ -71,15 +71,27 @@ class GaussianBlurs:
     Args:
         low: Smallest standard deviation, in pixels.
         high: Largest standard deviation.
+        elongated: Another standard deviation across, at any angle; else round.
     """
 
     low: float = 0.5
     high: float = 4.0
+    elongated: bool = False
 
     def operator(self, shape: Shape, n: int, generator: torch.Generator) -> LinearOperator:
         sigma = uniform(n, self.low, self.high, generator)
         side = min(*shape[-2:], 2 * math.ceil(4 * self.high) + 1)
-        return Blur(shape, gaussian_kernel(sigma, side - 1 + side % 2))
+        side = side - 1 + side % 2
+        if not self.elongated:
+            return Blur(shape, gaussian_kernel(sigma, side))
+        across = uniform(n, self.low, self.high, generator)
+        angle = uniform(n, 0.0, math.pi, generator)
+        t = torch.arange(side, device=generator.device) - side // 2
+        sigma, across, angle = (x[:, None, None] for x in (sigma, across, angle))
+        u = t * angle.cos() + t[:, None] * angle.sin()
+        v = t[:, None] * angle.cos() - t * angle.sin()
+        kernel = torch.exp(-0.5 * ((u / sigma) ** 2 + (v / across) ** 2))
+        return Blur(shape, (kernel / kernel.sum((1, 2), keepdim=True))[:, None])
 
 
 @dataclass(frozen=True)
@@ -113,15 +125,27 @@ class MissingPixels:
     Args:
         low: Smallest probability to be missing.
         high: Largest probability.
+        grain: Largest side of the squares that are missing or not, in pixels: 1, 2, 4, ... as
+            likely, up to this.
     """
 
     low: float = 0.1
     high: float = 0.92
+    grain: int = 1
 
     def operator(self, shape: Shape, n: int, generator: torch.Generator) -> LinearOperator:
         missing = uniform(n, self.low, self.high, generator)[:, None, None, None]
-        size = (n, 1, *shape[-2:])
-        mask = torch.rand(size, generator=generator, device=generator.device) >= missing
+        height, width = shape[-2:]
+        octave = uniform(n, 0, self.grain.bit_length(), generator).int().tolist()
+        noise = []
+        for k in octave:
+            # one square more than fits, so that the grid begins anywhere
+            coarse = (1, 1, (height >> k) + 2, (width >> k) + 2)
+            u = torch.rand(coarse, generator=generator, device=generator.device)
+            u = u.repeat_interleave(1 << k, -2).repeat_interleave(1 << k, -1)
+            top, left = (2**k * uniform(2, 0, 1, generator)).int().tolist()
+            noise.append(u[..., top : top + height, left : left + width])
+        mask = torch.cat(noise) >= missing
         mask[..., 0, 0] |= ~mask.flatten(1).any(1)[:, None]  # at least one pixel is seen
         return Mask(shape, mask.float())
 

@@ -76,14 +76,14 @@ def test_other_kinds_are_refused(tmp_path):
 
 def test_an_unfolded_network_comes_back(tmp_path):
     torch.manual_seed(1)
-    network = UnfoldedDR([tiny_prior(), tiny_prior()], 2, sigma_data=0.4, mean=0.1)
+    network = UnfoldedDR([tiny_prior(), tiny_prior()], 2, sigma_data=0.4)
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.1)
     path = tmp_path / "n.safetensors"
     network.card = {"licence": "none"}
     save_weights(path, network, dtype=torch.float32)
     again = load_unfolded(path, dtype=torch.float32)
-    assert (type(again), again.depth, again.sigma_data, again.mean) == (UnfoldedDR, 2, 0.4, 0.1)
+    assert (type(again), again.depth, again.sigma_data) == (UnfoldedDR, 2, 0.4)
     weights = again.state_dict()
     assert all(torch.equal(weights[k], v) for k, v in network.state_dict().items())
     assert again.card["licence"] == "none" and not again.alpha.requires_grad

@@ -34,7 +34,7 @@ def network(blocks=1, channels=3, dtype=torch.float32):
         for p in net.parameters():
             torch.nn.init.normal_(p, std=0.1)
         priors.append(EDMDenoiser(net, channels=channels, dtype=dtype))
-    made = UnfoldedDR(priors, 2, sigma_data=0.4, mean=0.1)
+    made = UnfoldedDR(priors, 2, sigma_data=0.4)
     for p in (*made.radius.parameters(), made.alpha, made.beta):
         torch.nn.init.normal_(p, std=0.5)
     return made.eval().requires_grad_(False)

@@ -23,7 +23,7 @@ KINDS = [
     Denoising(),
     GaussianBlurs(0.5, 2.0),
     MotionBlurs(5.0, 11.0),
-    MissingPixels(),
+    MissingPixels(grain=4),
     MissingBox(),
     SuperResolution(4),
     FourierLines(),
@@ -78,6 +78,11 @@ def test_masks_are_as_large_as_said():
     g = generator()
     pixels = MissingPixels(0.6, 0.7).operator((1, 64, 64), 4, g).mask.mean((1, 2, 3))
     assert float(pixels.min()) > 0.27 and float(pixels.max()) < 0.43
+    coarse = MissingPixels(0.5, 0.5, grain=16).operator((1, 64, 64), 60, g).mask
+    runs = (coarse.diff(dim=-1) != 0).float().mean((1, 2, 3))  # 1 / (2 side) of neighbours differ
+    for side in (1, 2, 4, 8, 16):
+        near = ((runs * 2 * side).log2().abs() < 0.5).sum()
+        assert 4 <= int(near) <= 25, side
     box = MissingBox(0.5, 0.5).operator((1, 64, 64), 4, g).mask
     assert box.sum((1, 2, 3)).tolist() == [64**2 - 32**2] * 4
     rows = (box == 0).any(-1)
@@ -93,3 +98,26 @@ def test_masks_are_as_large_as_said():
     assert torch.allclose(motion.sum((1, 2, 3)), torch.ones(4)) and not torch.equal(
         motion[0], motion[1]
     )
+
+
+def test_gaussians_are_as_wide_and_as_elongated_as_said():
+    g = generator()
+    t = torch.arange(-16, 17.0)
+
+    def moments(kernel):
+        """Of each kernel: variances along its axes, the smaller one first."""
+        k = kernel[:, 0]
+        xx, yy = (k * t**2).sum((1, 2)), (k * t[:, None] ** 2).sum((1, 2))
+        xy = (k * t * t[:, None]).sum((1, 2))
+        return torch.linalg.eigvalsh(
+            torch.stack((torch.stack((xx, xy)), torch.stack((xy, yy)))).movedim(-1, 0)
+        )
+
+    round_ = moments(GaussianBlurs(1.0, 4.0).operator((1, 64, 64), 20, g).kernel)
+    assert torch.allclose(round_[:, 0], round_[:, 1], rtol=1e-4)
+    assert 0.9 < float(round_.min()) and float(round_.max()) < 16.5
+    kernel = GaussianBlurs(1.0, 4.0, elongated=True).operator((1, 64, 64), 40, g).kernel
+    both = moments(kernel)
+    assert 0.9 < float(both.min()) and float(both.max()) < 16.5
+    assert float((both[:, 1] / both[:, 0]).median()) > 1.5
+    assert torch.allclose(kernel.sum((1, 2, 3)), torch.ones(40))

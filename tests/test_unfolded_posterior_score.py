@@ -8,7 +8,7 @@ from measurand.measurement import Measurement
 from measurand.nets import ConvUNet
 from measurand.noises import Gaussian as Noise
 from measurand.operators import Blur, Identity, Mask
-from measurand.priors import FourierGaussian, Gaussian
+from measurand.priors import CallableDenoiser, FourierGaussian, Gaussian
 from measurand.priors.edm import EDMDenoiser
 from measurand.tensors import generators, randn_like
 from measurand.unfolded import UnfoldedDR, UnfoldedHQS, UnfoldedPGM
@@ -48,8 +48,7 @@ def problem(name, seed=0, n=3):
 
 def exact(kind, prior, depth, **options):
     """The network with the exact denoiser and beta = 1."""
-    mean = float(prior.mean.mean())
-    network = kind([prior], depth, sigma_data=0.5, mean=mean, **options).double()
+    network = kind([prior], depth, sigma_data=0.5, **options).double()
     if kind is UnfoldedDR:
         network.beta.data.fill_(60.0)
     return network
@@ -62,6 +61,19 @@ def distance(network, name, s_t):
     with torch.no_grad():
         found = network.given(measurement).denoise(v, s_t)
     return float((found - wanted).norm() / wanted.norm())
+
+
+def test_the_start_fills_holes_and_leaves_no_noise_in_them():
+    """With D(v, r) = v nothing moves the start where nothing was measured."""
+    prior = CallableDenoiser(lambda v, sigma: v)
+    mask = torch.ones(1, 16, 16)
+    mask[:, 4:12, 4:12] = 0
+    x = torch.full((1, 3, 16, 16), 0.7)
+    m = Measurement(Mask((3, 16, 16), mask), Noise(0.01), x * mask)
+    network = UnfoldedDR([prior], 3)
+    with torch.no_grad():
+        found = network(80 * torch.randn(x.shape), torch.tensor([80.0]), m)
+    assert float((found - x).abs().max()) < 0.05
 
 
 def test_posterior_score_is_the_denoiser_of_the_posterior():

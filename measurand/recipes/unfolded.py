@@ -50,7 +50,11 @@ class UnfoldedRecipe(Recipe):
 
     prior: PriorRecipe = natural_color
     start: str = "natural-color"
-    mix: tuple[Problems, ...] = (Denoising(), GaussianBlurs(), MissingPixels())
+    mix: tuple[Problems, ...] = (
+        Denoising(),
+        GaussianBlurs(elongated=True),
+        MissingPixels(grain=16),
+    )
     sigma_y: tuple[float, float] = (0.005, 0.1)
     depth: int = 4
     shared: bool = True
@@ -71,7 +75,6 @@ class UnfoldedRecipe(Recipe):
             blocks,
             self.depth,
             sigma_data=self.prior.sigma_data,
-            mean=self.prior.mean,
             recompute=self.recompute,
         )
         if init is not None:

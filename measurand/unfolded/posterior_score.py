@@ -22,9 +22,10 @@ others: swap the measurement. For a Gaussian prior two of the methods have E as 
     r = (s_t^-2 + rho^-2)^-1/2,   rho = r_inf exp(1.5 tanh h_k),   r_inf = 0.7 s_data
 
 with h_k a small network of (ln s_t, ln s_y, ln tr(A^H A)/n) that starts at zero, alpha in (0, 1.5)
-and beta in (0, 1). All start at `u = argmin G + ||x - mean||^2 / (2 s_data^2)`: without the last
-term the null space of A would hold noise of the level s_t. A denoiser sees (v, r) and nothing
-else; that is what makes the swap possible.
+and beta in (0, 1). All start at `u = argmin G + ||x - b||^2 / (2 s_data^2)`, b = A^H y / A^H A 1
+with its holes filled (`first_guess`): without the last term the null space of A would hold noise
+of the level s_t, and around b = 0 a hole wider than a few pixels is not filled in a few steps.
+A denoiser sees (v, r) and nothing else; that is what makes the swap possible.
 
 Training is score matching over many operators (`posterior_loss`),
 
@@ -54,6 +55,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..measurement import Measurement
+from ..solvers.start import first_guess
 from ..tensors import inner, per_item, to_channels
 
 __all__ = [
@@ -109,7 +111,6 @@ class Unfolded(nn.Module, ABC):
         priors: Denoisers D(v, r), modules: one for all steps, or one for each.
         depth: Number of steps K.
         sigma_data: Standard deviation of the images.
-        mean: Mean of the images.
         recompute: While training, keep only the images between steps and compute the rest again:
             memory of one step instead of K, for a third more arithmetic.
     """
@@ -120,7 +121,6 @@ class Unfolded(nn.Module, ABC):
         depth: int = 4,
         *,
         sigma_data: float = 0.5,
-        mean: float = 0.0,
         recompute: bool = False,
     ) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class Unfolded(nn.Module, ABC):
                 "for all or one for each"
             )
         self.priors: Any = nn.ModuleList(priors)
-        self.depth, self.sigma_data, self.mean = depth, sigma_data, mean
+        self.depth, self.sigma_data = depth, sigma_data
         self.recompute = recompute
         self.card: dict[str, Any] = {}  # what is known of the weights
         self.radius = Answers(depth)
@@ -166,7 +166,7 @@ class Unfolded(nn.Module, ABC):
         problem = Problem(x_t, sigma, measurement, facts(sigma, measurement))
         own, near = per_item(sigma, x_t) ** -2, self.sigma_data**-2
         w = own + near
-        start = (own * x_t + near * self.mean) / w
+        start = (own * x_t + near * first_guess(measurement)) / w
         u, found = measurement.prox(start, w.rsqrt().flatten()), []
         for k in range(self.depth):
             z, u = self.step(k, u, problem)

@@ -1,0 +1,183 @@
+"""unfold-color on operators that it has never seen, against what else there is.
+
+Protocol. Colour photographs of BSDS500 `test`, centre crops; for each kind of problem (`problems`)
+image k has the operator and the noise of seed k, noise 0.04 relative to the operator's norm (0.02
+of the value range). PSNR over all pixels and channels without clipping, and SSIM, averaged over
+images; CPU seconds and network calls per image, one thread. Weights and steps of the rivals were
+chosen on `val`, for each kind (`--search`). The rivals that are trained come from
+`unfolding_rivals.py`: `--runs` names their folder; those that are not there are left out.
+
+    python benchmarks/unfolding.py --runs runs         writes results/unfolding.json
+    python benchmarks/unfolding.py --search            writes results/unfolding_search.json
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from deblurring import photographs
+from machine import RESULTS, write
+from torch import Tensor
+from unfolding_rivals import DATA, UNSEEN, load_concatenated
+
+from measurand.checkpoints import load_prior, load_unfolded
+from measurand.measurement import Measurement
+from measurand.metrics import psnr, ssim
+from measurand.priors import Counted, CountedPosterior
+from measurand.priors.variation import TotalVariation
+from measurand.problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
+from measurand.samplers import DiffPIR, PnPDM
+from measurand.solvers import ADMM, FISTA, HQS, PosteriorMean
+
+Restore = Callable[[Measurement, torch.Generator], Tensor]
+
+NOISE = 0.04
+SEEN: dict[str, Problems] = {
+    "denoising": Denoising(),
+    "Gaussian blur": GaussianBlurs(),
+    "missing pixels": MissingPixels(),
+}
+KINDS = SEEN | UNSEEN
+WEIGHTS = {
+    "HQS": (0.1, 0.23, 0.5, 1.0),
+    "ADMM": (0.1, 0.23, 0.5, 1.0),
+    "TV": (1.0, 2.5, 5.0, 10.0),
+}
+STEPS = {"HQS": 16, "ADMM": 24}
+
+
+def rival(name: str, weight: float, prior: Any) -> Restore:
+    """A method that knows the prior alone, with a weight."""
+    if name == "TV":
+        tv = TotalVariation(weight=weight, joint=True, tol=1e-3)
+        return lambda m, g: FISTA(steps=100)(m, tv)
+    kind = {"HQS": HQS, "ADMM": ADMM}[name]
+    solver = kind(steps=STEPS[name], weight=weight)
+    return lambda m, g: solver(m, prior)
+
+
+def sampled(sampler: Any, prior: Any) -> Restore:
+    return lambda m, g: sampler(m, prior, generator=g)
+
+
+def quality(restore: Restore, kind: Problems, images: Tensor) -> dict[str, Any]:
+    """Mean PSNR, SSIM and CPU seconds, and the PSNR of each image."""
+    values, similar, seconds = [], [], 0.0
+    for k, x in enumerate(images.split(1)):
+        generator = torch.Generator().manual_seed(k)
+        measurement = drawn([kind], x, (NOISE, NOISE), generator)
+        started = time.process_time()
+        found = restore(measurement, generator)
+        seconds += time.process_time() - started
+        values.append(float(psnr(found, x, data_range=2.0)))
+        similar.append(float(ssim(found, x, data_range=2.0)))
+    n = len(values)
+    return {
+        "psnr": round(sum(values) / n, 2),
+        "ssim": round(sum(similar) / n, 4),
+        "cpu seconds per image": round(seconds / n, 2),
+        "each": [round(v, 2) for v in values],
+    }
+
+
+def search(prior: Any, images: Tensor) -> None:
+    """The mean PSNR on val of every weight, by kind and method."""
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for label, kind in KINDS.items():
+        for name, weights in WEIGHTS.items():
+            found = {str(w): quality(rival(name, w, prior), kind, images)["psnr"] for w in weights}
+            rows.setdefault(label, {})[name] = found
+            print(label, name, found, flush=True)
+            write("unfolding_search", {"images": len(images), "psnr by weight": rows})
+
+
+def chosen(label: str, name: str) -> float:
+    """The best weight of a method on val."""
+    found = json.loads((RESULTS / "unfolding_search.json").read_text())["psnr by weight"]
+    weights: dict[str, float] = found[label][name]
+    return float(max(weights, key=lambda w: weights[w]))
+
+
+def methods(label: str, prior: Any, network: Any, runs: Path | None) -> dict[str, Any]:
+    """Everything that is compared on a kind of problem: (restore, what counts its calls)."""
+    own, counted = CountedPosterior(network), partial(Counted, prior)
+    found: dict[str, Any] = {"unfold-color": (posterior_mean(own), own)}
+    if runs is not None:
+        concatenated = runs / "concatenated" / "concatenated-0.05.safetensors"
+        if concatenated.is_file():
+            other = CountedPosterior(load_concatenated(concatenated))
+            found["concatenated"] = (posterior_mean(other), other)
+        name = "oracle-" + label.replace(" ", "-")
+        oracle = runs / name / f"{name}-0.05.safetensors"
+        if oracle.is_file():
+            other = CountedPosterior(load_unfolded(oracle))
+            found["oracle"] = (posterior_mean(other), other)
+    for name in WEIGHTS:
+        count = counted()
+        found[name] = (rival(name, chosen(label, name), count), count)
+    for sampler in (DiffPIR(), PnPDM.quick()):
+        count = counted()
+        found[type(sampler).__name__] = (sampled(sampler, count), count)
+    return found
+
+
+def posterior_mean(network: Any) -> Restore:
+    return lambda m, g: PosteriorMean()(m, network, generator=g)
+
+
+def evaluate(prior: Any, network: Any, images: Tensor, args: argparse.Namespace) -> None:
+    rows: list[dict[str, Any]] = []
+    for label in args.kinds:
+        for name, (restore, count) in methods(label, prior, network, args.runs).items():
+            before = count.calls
+            row = {"problem": label, "seen": label in SEEN, "method": name}
+            row |= quality(restore, KINDS[label], images)
+            row["nfe"] = round((count.calls - before) / len(images))
+            rows.append(row)
+            print({k: v for k, v in row.items() if k != "each"}, flush=True)
+            write(args.output, {"prior": args.prior, "images": len(images), "rows": rows})
+    means: dict[str, float] = {}
+    for name in dict.fromkeys(row["method"] for row in rows):
+        some = [row["psnr"] for row in rows if row["method"] == name and not row["seen"]]
+        means[name] = round(sum(some) / len(some), 2) if some else 0.0
+    print(means)
+    content = {"network": args.network, "prior": args.prior, "side": args.side, "noise": NOISE}
+    content |= {"images": len(images), "mean psnr over unseen problems": means, "rows": rows}
+    print(write(args.output, content))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--network", default="unfold-color", help="name or .safetensors file")
+    parser.add_argument("--prior", default="natural-color", help="name or .safetensors file")
+    parser.add_argument("--runs", type=Path, help="folder of unfolding_rivals.py")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
+    parser.add_argument("--images", type=int, default=12)
+    parser.add_argument("--side", type=int, default=128, help="of the centre crops, in pixels")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--search", action="store_true", help="weights of the rivals on val")
+    parser.add_argument("--output", default="unfolding", help="name of the results file")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if not (args.data / "natural_bsds500.zip").is_file():
+        print(f"skipped: no data sets in {args.data}")
+        return
+    part = "val" if args.search else "test"
+    images = photographs(part, args.images, args.data)
+    cut = (images.shape[-1] - args.side) // 2
+    images = images[..., cut : cut + args.side, cut : cut + args.side]
+    prior = load_prior(args.prior)
+    with torch.no_grad():
+        if args.search:
+            search(prior, images)
+        else:
+            evaluate(prior, load_unfolded(args.network), images, args)
+
+
+if __name__ == "__main__":
+    main()
