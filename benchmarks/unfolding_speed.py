@@ -5,9 +5,10 @@
 The network of the recipe unfold-color (four steps, one shared block of 4.4 million weights), a
 posterior mean of blurred images of 256 x 256: eager in float32 and bfloat16, compiled by
 `torch.compile` block by block, and the C++ program of `cpp/` with the block compiled by
-AOTInductor. One thread, CPU seconds per image, median over rounds in which the variants take turns;
-each variant has a process of its own, so that the peak of its memory is its own. Every image is
-compared with that of eager float32. Training: patches of 64 x 64, 16 at a time, loss and gradient.
+AOTInductor. One thread, CPU seconds per image, median over rounds in which the variants take
+turns; each variant has a process of its own, so that the peak of its memory is its own. Every
+image is compared with that of eager float32. Training: patches of 64 x 64, 16 at a time, loss and
+gradient.
 """
 
 import argparse
