@@ -28,7 +28,8 @@ from measurand.priors.edm import EDMDenoiser
 from measurand.problems import FourierLines, MissingBox, MotionBlurs, Problems, SuperResolution
 from measurand.recipes import UnfoldedRecipe, train_recipe, unfold_color
 from measurand.tensors import per_item
-from measurand.unfolded.posterior_score import Problem, Unfolded, facts
+from measurand.unfolded.physics import Problem, facts
+from measurand.unfolded.posterior_score import Unfolded
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PHOTOGRAPHS = ("natural_imagenet1k.zip", "natural_bsds500.zip")

@@ -101,7 +101,9 @@ def test_every_recipe_has_a_small_run(tmp_path):
         assert prior.card["held_out_psnr"]["25"] > 0
 
 
-@pytest.mark.parametrize("recipe", [recipes.unfold_color, recipes.unfold_brain])
+@pytest.mark.parametrize(
+    "recipe", [recipes.unfold_color, recipes.unfold_color_full, recipes.unfold_brain]
+)
 def test_an_unfolded_network_is_trained_from_a_prior(recipe, data, tmp_path):
     """Both mixes, tiny blocks: the run starts as its prior inside the steps, and is one file."""
     paths = [data]
@@ -126,10 +128,11 @@ def test_an_unfolded_network_is_trained_from_a_prior(recipe, data, tmp_path):
     assert last["skipped"] == 0 and last["images_per_second"] > 0
     weights, trained = load_prior(start).net.state_dict(), network.priors[0].net.state_dict()
     assert all(v.shape == trained[k].shape for k, v in weights.items())
+    assert len(network.priors) == (1 if recipe.shared else 2)
     assert network.card["init"]["file"] == start.stem
     assert network.card["init"]["licence"] == recipe.licence
     with pytest.raises(
-        ValueError, match="UnfoldedDR of 2 steps and 1 priors, wants UnfoldedDR of 3"
+        ValueError, match="UnfoldedDR of 2 steps and . priors, wants UnfoldedDR of 3"
     ):
         replace(small, depth=3).new(first)
     frozen = replace(small, lr=0.0)

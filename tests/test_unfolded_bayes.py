@@ -13,7 +13,8 @@ from measurand.samplers import DiffUnfolding
 from measurand.tensors import randn_like
 from measurand.training import train
 from measurand.unfolded import UnfoldedDR
-from measurand.unfolded.posterior_score import posterior_loss, settled
+from measurand.unfolded.physics import settled
+from measurand.unfolded.posterior_score import posterior_loss
 
 SIDE, LEVELS = 16, (0.05, 0.5, 5.0)
 OPERATORS = [Identity((1, SIDE, SIDE)), Blur((1, SIDE, SIDE), gaussian_kernel(1.5, 9))]

@@ -12,7 +12,8 @@ from measurand.priors import CallableDenoiser, FourierGaussian, Gaussian
 from measurand.priors.edm import EDMDenoiser
 from measurand.tensors import generators, randn_like
 from measurand.unfolded import UnfoldedDR, UnfoldedHQS, UnfoldedPGM
-from measurand.unfolded.posterior_score import facts, posterior_loss, settled
+from measurand.unfolded.physics import facts, settled
+from measurand.unfolded.posterior_score import posterior_loss
 
 N = 64
 
@@ -272,6 +273,18 @@ def test_loss_is_the_weighted_error():
             posterior_loss(network, {k: v[i : i + 1] for k, v in batch.items()}) for i in (0, 1)
         ]
     assert torch.allclose(torch.cat(halves), wanted, rtol=1e-5)
+
+
+def test_the_presets_have_the_size_that_is_said():
+    for made, depth, blocks, millions in (
+        (UnfoldedDR.full(), 4, 4, 47.0),
+        (UnfoldedDR.small(), 4, 1, 4.5),
+        (UnfoldedDR.tiny(), 2, 1, 0.22),
+        (UnfoldedHQS.tiny(1), 2, 1, 0.22),
+    ):
+        count = sum(p.numel() for p in made.parameters()) / 1e6
+        assert (made.depth, len(made.priors)) == (depth, blocks)
+        assert count == pytest.approx(millions, rel=0.03)
 
 
 def test_a_wrong_number_of_priors_is_refused():

@@ -20,7 +20,7 @@ from .priors import (
     natural_color,
     natural_gray,
 )
-from .unfolded import UnfoldedRecipe, unfold_brain, unfold_color
+from .unfolded import UnfoldedRecipe, unfold_brain, unfold_color, unfold_color_full
 
 __all__ = [
     "FlowRecipe",
@@ -43,4 +43,5 @@ __all__ = [
     "train_recipe",
     "unfold_brain",
     "unfold_color",
+    "unfold_color_full",
 ]

@@ -7,7 +7,7 @@ inside the steps of an optimisation method, over a mix of operators (see
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,11 +23,12 @@ from ..quality import restoration_psnr
 from ..solvers import PosteriorMean
 from ..tensors import randn_like
 from ..unfolded import UnfoldedDR
-from ..unfolded.posterior_score import Unfolded, posterior_loss, settled
+from ..unfolded.physics import settled
+from ..unfolded.posterior_score import Unfolded, posterior_loss
 from .base import Recipe
 from .priors import PriorRecipe, mri_brain, natural_color
 
-__all__ = ["UnfoldedRecipe", "unfold_brain", "unfold_color"]
+__all__ = ["UnfoldedRecipe", "unfold_brain", "unfold_color", "unfold_color_full"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,15 @@ unfold_color = UnfoldedRecipe(
     domain=Photographs(),
     lr=4e-4,
     batch=16,
+)
+unfold_color_full = replace(
+    unfold_color,
+    name="unfold-color-full",
+    prior=replace(natural_color, widths=(112, 208, 272)),
+    start="",
+    shared=False,
+    recompute=True,
+    lr=2e-4,
 )
 unfold_brain = UnfoldedRecipe(
     name="unfold-brain",

@@ -48,15 +48,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..measurement import Measurement
-from ..solvers.start import first_guess
+from ..nets import ConvUNet
+from ..priors.edm import EDMDenoiser
 from ..tensors import inner, per_item, to_channels
+from .physics import Problem, facts, settled
 
 __all__ = [
     "PosteriorDenoiser",
@@ -67,39 +69,7 @@ __all__ = [
     "posterior_loss",
 ]
 
-FLOOR = 1e-3  # least noise, relative to ||A||: below, the data step is ill-conditioned
 HEAVIEST = 1e4  # largest lambda, which grows as s_t^-2
-
-
-class Problem(NamedTuple):
-    """What G is made of, and the numbers that step sizes follow from.
-
-    Args:
-        x_t: Noisy image, (B, ...).
-        sigma: Its noise level s_t, (B,).
-        measurement: A measurement with noise.
-        facts: ln s_t, ln s_y and ln tr(A^H A) / n, (B, 3).
-    """
-
-    x_t: Tensor
-    sigma: Tensor
-    measurement: Measurement
-    facts: Tensor
-
-    def prox(self, u: Tensor, r: Tensor) -> Tensor:
-        """Returns `argmin_x G(x) + ||x - u||^2 / (2 r^2)`, by merging the two anchors."""
-        own, near = per_item(self.sigma, u) ** -2, per_item(r, u) ** -2
-        w = own + near
-        return self.measurement.prox((own * self.x_t + near * u) / w, w.rsqrt().flatten())
-
-    def gradient(self, u: Tensor) -> Tensor:
-        """Returns the gradient of G."""
-        return self.measurement.gradient(u) + (u - self.x_t) / per_item(self.sigma, u) ** 2
-
-    @property
-    def lipschitz(self) -> Tensor:
-        """Returns the Lipschitz constant of the gradient, (B,)."""
-        return (norms(self.measurement) / self.measurement.sigma) ** 2 + self.sigma**-2
 
 
 class Unfolded(nn.Module, ABC):
@@ -136,6 +106,21 @@ class Unfolded(nn.Module, ABC):
         self.radius = Answers(depth)
         self.spread = Answers(1)
 
+    @classmethod
+    def full(cls, channels: int = 3) -> Self:
+        """Returns four steps with a large network each, untrained: 47 million weights."""
+        return cls([denoiser(channels, 112, 208, 272) for _ in range(4)], 4, recompute=True)
+
+    @classmethod
+    def small(cls, channels: int = 3) -> Self:
+        """Returns four steps that share a network, untrained: 4.5 million weights."""
+        return cls([denoiser(channels, 64, 128, 160)], 4)
+
+    @classmethod
+    def tiny(cls, channels: int = 3) -> Self:
+        """Returns two steps that share a network, untrained, for tests: 0.2 million weights."""
+        return cls([denoiser(channels, 16, 32)], 2)
+
     @property
     def range(self) -> tuple[float, float] | None:
         """Lowest and highest value of the images."""
@@ -164,10 +149,7 @@ class Unfolded(nn.Module, ABC):
             measurement: What was seen, with noise (see `settled`).
         """
         problem = Problem(x_t, sigma, measurement, facts(sigma, measurement))
-        own, near = per_item(sigma, x_t) ** -2, self.sigma_data**-2
-        w = own + near
-        start = (own * x_t + near * first_guess(measurement)) / w
-        u, found = measurement.prox(start, w.rsqrt().flatten()), []
+        u, found = problem.start(self.sigma_data), []
         for k in range(self.depth):
             z, u = self.step(k, u, problem)
             found.append(z)
@@ -289,29 +271,9 @@ class Answers(nn.Module):
             return self.second(hidden).tanh()
 
 
-def settled(measurement: Measurement) -> Measurement:
-    """Returns the measurement with noise of at least 1e-3 of the operator's norm."""
-    least = FLOOR * norms(measurement)
-    noise = type(measurement.noise)(torch.maximum(measurement.sigma, least))
-    return Measurement(measurement.operator, noise, measurement.y)
-
-
-def facts(sigma: Tensor, measurement: Measurement) -> Tensor:
-    """Returns ln s_t, ln s_y and ln tr(A^H A) / n of each item, with shape (B, 3).
-
-    The last two of the problem divided by ||A||, item by item: a proximal map does not change when
-    A, y and s_y are divided by one number, and step sizes should not either.
-    """
-    traces = torch.tensor(measurement.operator.traces, device=sigma.device, dtype=sigma.dtype)
-    size = norms(measurement).to(sigma)
-    numbers = (sigma, measurement.sigma.to(sigma) / size, traces.clamp_min(1e-6) / size**2)
-    return torch.stack([x.flatten().expand(len(sigma)).log() for x in numbers], 1)
-
-
-def norms(measurement: Measurement) -> Tensor:
-    """Returns ||A|| of each operator, with shape (1,) or (B,)."""
-    sigma = measurement.sigma
-    return torch.tensor(measurement.operator.norms, device=sigma.device, dtype=sigma.dtype)
+def denoiser(channels: int, *widths: int) -> EDMDenoiser:
+    """Returns an untrained denoiser of real images."""
+    return EDMDenoiser(ConvUNet(channels, widths=widths), channels=channels)
 
 
 def posterior_loss(network: Unfolded, batch: Mapping[str, Any]) -> Tensor:

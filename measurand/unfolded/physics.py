@@ -1,0 +1,84 @@
+r"""The physics inside an unfolded posterior score: two measurements of one image.
+
+Seen are `y = A x + s_y n1` and `x_t = x + s_t n2`. Their misfit
+
+    G(x) = ||y - A x||^2 / (2 s_y^2) + ||x - x_t||^2 / (2 s_t^2)
+
+has a proximal map wherever that of y alone is known, because two quadratic anchors are one:
+
+    prox_G(u, r) = argmin_x ||y - A x||^2 / (2 s_y^2) + w ||x - v||^2 / 2,
+    w = s_t^-2 + r^-2,   v = (s_t^-2 x_t + r^-2 u) / w.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..measurement import Measurement
+from ..solvers.start import first_guess
+from ..tensors import per_item
+
+__all__ = ["Problem", "facts", "norms", "settled"]
+
+FLOOR = 1e-3  # least noise, relative to ||A||: below, the data step is ill-conditioned
+
+
+class Problem(NamedTuple):
+    """What G is made of, and the numbers that step sizes follow from.
+
+    Args:
+        x_t: Noisy image, (B, ...).
+        sigma: Its noise level s_t, (B,).
+        measurement: A measurement with noise.
+        facts: ln s_t, ln s_y and ln tr(A^H A) / n, (B, 3).
+    """
+
+    x_t: Tensor
+    sigma: Tensor
+    measurement: Measurement
+    facts: Tensor
+
+    def prox(self, u: Tensor, r: Tensor) -> Tensor:
+        """Returns `argmin_x G(x) + ||x - u||^2 / (2 r^2)`, by merging the two anchors."""
+        own, near = per_item(self.sigma, u) ** -2, per_item(r, u) ** -2
+        w = own + near
+        return self.measurement.prox((own * self.x_t + near * u) / w, w.rsqrt().flatten())
+
+    def start(self, radius: float) -> Tensor:
+        """Returns `prox_G(b, radius)` of the first guess b, whose holes are filled."""
+        return self.prox(first_guess(self.measurement), torch.full_like(self.sigma, radius))
+
+    def gradient(self, u: Tensor) -> Tensor:
+        """Returns the gradient of G."""
+        return self.measurement.gradient(u) + (u - self.x_t) / per_item(self.sigma, u) ** 2
+
+    @property
+    def lipschitz(self) -> Tensor:
+        """Returns the Lipschitz constant of the gradient, (B,)."""
+        return (norms(self.measurement) / self.measurement.sigma) ** 2 + self.sigma**-2
+
+
+def settled(measurement: Measurement) -> Measurement:
+    """Returns the measurement with noise of at least 1e-3 of the operator's norm."""
+    least = FLOOR * norms(measurement)
+    noise = type(measurement.noise)(torch.maximum(measurement.sigma, least))
+    return Measurement(measurement.operator, noise, measurement.y)
+
+
+def facts(sigma: Tensor, measurement: Measurement) -> Tensor:
+    """Returns ln s_t, ln s_y and ln tr(A^H A) / n of each item, with shape (B, 3).
+
+    The last two of the problem divided by ||A||, item by item: a proximal map does not change when
+    A, y and s_y are divided by one number, and step sizes should not either.
+    """
+    traces = torch.tensor(measurement.operator.traces, device=sigma.device, dtype=sigma.dtype)
+    size = norms(measurement).to(sigma)
+    numbers = (sigma, measurement.sigma.to(sigma) / size, traces.clamp_min(1e-6) / size**2)
+    return torch.stack([x.flatten().expand(len(sigma)).log() for x in numbers], 1)
+
+
+def norms(measurement: Measurement) -> Tensor:
+    """Returns ||A|| of each operator, with shape (1,) or (B,)."""
+    sigma = measurement.sigma
+    return torch.tensor(measurement.operator.norms, device=sigma.device, dtype=sigma.dtype)
