@@ -1,4 +1,4 @@
-"""Unfolded networks of flows against other learned steps, on images like and unlike the training's.
+"""Unfolded networks of flows against other learned steps, on images of two kinds.
 
     python benchmarks/flows.py train --out runs [--seconds 720]    the rivals, each as long
     python benchmarks/flows.py --runs runs                         writes results/flows.json
