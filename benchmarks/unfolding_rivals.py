@@ -9,7 +9,8 @@ same size and start, over the same mix of operators, that is told
 
     A^H y / ||A||^2,   A^H A 1 / ||A||^2   and   ln s_y    (3 + 3 + 1 channels)
 
-beside the noisy image. The second shows it which pixels were seen.
+beside the noisy image. The second shows it which pixels were seen; of a blur, a block average or
+Fourier lines it says nothing: what A is, such a network has to see in A^H y.
 """
 
 import argparse

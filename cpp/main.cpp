@@ -2,11 +2,12 @@
 //
 //   measurand-run PACKAGE.pt2 --y y.npy --sigma 0.05 --noise n.npy --out x.npy
 //                 (--kernel k.npy | --mask m.npy | --factor 4)
-//                 [--draw n2.npy] [--steps 20] [--threads 1] [--repeat 1]
+//                 [--draw n2.npy] [--steps 20] [--threads 1] [--repeat 0]
 //
 // y.npy (B, C, H, W) is what was measured, sigma its noise, n.npy (B, C, H, W) standard normal
 // numbers for the image. Without --draw it writes E[x given y], one evaluation; with more normal
 // numbers (B, C, H, W) a draw of the posterior by the probability flow, as `DiffUnfolding` does.
+// With --repeat it does the same again as often and prints the seconds of one.
 //
 // The package holds the learned part D(v, r) alone (see measurand/export.py). Everything below is
 // the rest of `UnfoldedDR`: measurand/unfolded/posterior_score.py explains the formulas.
@@ -14,11 +15,13 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <ctime>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -45,10 +48,12 @@ struct Network {
 
   explicit Network(const std::string& path) {
     using Loader = torch::inductor::AOTIModelPackageLoader;
+    if (!std::ifstream(path)) throw std::runtime_error(path + ": cannot be read");
     blocks.push_back(std::make_unique<Loader>(path, "block0"));
     about = blocks[0]->get_metadata();
     depth = std::stoll(text("depth"));
     if (depth < 1) throw std::runtime_error(path + ": holds a prior, wanted an unfolded network");
+    if (text("device") != "cpu") throw std::runtime_error(path + ": compiled for " + text("device"));
     if (text("complex") != "0") throw std::runtime_error(path + ": its images are complex");
     for (int64_t k = 1; k < std::stoll(text("blocks")); ++k)
       blocks.push_back(std::make_unique<Loader>(path, "block" + std::to_string(k)));
@@ -86,7 +91,7 @@ struct Network {
       return a.prox((own * x_t + near * u) / w, gamma);
     };
     const auto facts = at::tensor({std::log(s_t), std::log(s_y / a.norm),
-                                   std::log(std::max(a.trace, 1e-6) / (a.norm * a.norm))},
+                                   std::log(std::max(a.trace / (a.norm * a.norm), 1e-9))},
                                   at::kDouble);
     const auto hidden = at::silu(at::mv(w1, facts / 4) + b1);
     const auto h = at::tanh(at::mv(w2, hidden) + b2);
@@ -123,17 +128,38 @@ at::Tensor draw(const Denoise& denoise, at::Tensor x, const std::vector<double>&
   return denoise(x, s.back());
 }
 
+double number(const Options& given, const std::string& key, double least) {
+  const auto& word = given.at(key);
+  size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(word, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  if (used != word.size() || !(value >= least) || !std::isfinite(value))
+    throw std::runtime_error("--" + key + " " + word + ": wanted a number of at least " +
+                             std::to_string(least));
+  return value;
+}
+
+int64_t whole(const Options& given, const std::string& key) {
+  const double value = number(given, key, 1);
+  if (value != std::floor(value)) throw std::runtime_error("--" + key + ": wanted a whole number");
+  return static_cast<int64_t>(value);
+}
+
 std::unique_ptr<Physics> physics(const Options& given, const at::Tensor& y) {
+  if (given.count("kernel") + given.count("mask") + given.count("factor") != 1)
+    throw std::runtime_error("say what was measured, by one of --kernel, --mask and --factor");
   if (given.count("kernel")) return std::make_unique<Blur>(y, npy::load(given.at("kernel")));
   if (given.count("mask")) return std::make_unique<Mask>(y, npy::load(given.at("mask")));
-  if (given.count("factor"))
-    return std::make_unique<BlockAverage>(y, std::stoll(given.at("factor")));
-  throw std::runtime_error("say what was measured: --kernel, --mask or --factor");
+  return std::make_unique<BlockAverage>(y, whole(given, "factor"));
 }
 
 Options options(int argc, char** argv) {
   const std::string known = " y sigma noise out kernel mask factor draw steps threads repeat ";
-  Options given{{"steps", "20"}, {"threads", "1"}, {"repeat", "1"}};
+  Options given{{"steps", "20"}, {"threads", "1"}, {"repeat", "0"}};
   for (int i = 2; i < argc; i += 2) {
     const std::string word = argv[i];
     if (word.rfind("--", 0) != 0 || known.find(" " + word.substr(2) + " ") == std::string::npos)
@@ -146,38 +172,56 @@ Options options(int argc, char** argv) {
   return given;
 }
 
+// Normal numbers of the shape of the images.
+at::Tensor normal(const std::string& path, const std::vector<int64_t>& shape) {
+  auto x = npy::load(path);
+  if (x.sizes() != at::IntArrayRef(shape)) {
+    std::stringstream words;
+    words << path << ": has shape " << x.sizes() << ", wanted that of the images, "
+          << at::IntArrayRef(shape);
+    throw std::runtime_error(words.str());
+  }
+  return x;
+}
+
 void run(int argc, char** argv) {
   if (argc < 2) throw std::runtime_error("wants a package; the head of cpp/main.cpp has the usage");
   const auto given = options(argc, argv);
-  at::set_num_threads(std::stoi(given.at("threads")));
+  at::set_num_threads(static_cast<int>(whole(given, "threads")));
   const c10::InferenceMode guard;
   const Network network(argv[1]);
-  const auto y = npy::load(given.at("y")), noise = npy::load(given.at("noise"));
+  const auto y = npy::load(given.at("y"));
   const auto height = network.size[0].item<int64_t>(), width = network.size[1].item<int64_t>();
-  if (y.dim() != 4 || noise.dim() != 4 || y.size(0) != noise.size(0))
-    throw std::runtime_error("y and noise want shapes (B, C, H, W) of one B");
-  if (noise.size(-2) != height || noise.size(-1) != width)
-    throw std::runtime_error("noise wants the size of the package's images, " +
-                             std::to_string(height) + " x " + std::to_string(width));
+  const auto channels = std::stoll(network.text("channels"));
+  const auto batch = std::stoll(network.text("batch"));
+  if (y.dim() != 4 || y.size(1) != channels || y.size(0) > batch)
+    throw std::runtime_error("y: wanted shape (B, " + std::to_string(channels) +
+                             ", H, W) with B of at most " + std::to_string(batch));
   const auto a = physics(given, y);
-  const double s_y = std::stod(given.at("sigma"));
+  if (a->side(y.size(2)) != height || a->side(y.size(3)) != width)
+    throw std::runtime_error("y: the images of the package are of " + std::to_string(height) +
+                             " x " + std::to_string(width) + ", those behind y are not");
+  const std::vector<int64_t> shape{y.size(0), channels, height, width};
+  const auto noise = normal(given.at("noise"), shape);
+  const double s_y = number(given, "sigma", 0);
+  const auto grid = levels(3.0, 0.01, static_cast<int>(whole(given, "steps")));
+  at::Tensor second;
+  if (given.count("draw")) second = normal(given.at("draw"), shape);
   const auto denoise = [&](const at::Tensor& x, double s) {
     return network.estimate(x, s, *a, s_y);
   };
-  at::Tensor x;
-  const int repeat = std::stoi(given.at("repeat"));
-  if (repeat > 1) denoise(network.most * noise, network.most);  // does not count
+  const auto reconstruct = [&] {
+    const auto mean = denoise(network.most * noise, network.most);
+    return second.defined() ? draw(denoise, mean + grid[0] * second, grid) : mean;
+  };
+  auto x = reconstruct();
+  npy::save(given.at("out"), x);
+  const auto repeat = static_cast<int>(number(given, "repeat", 0));
+  if (repeat == 0) return;
   const auto started = std::chrono::steady_clock::now();
   const auto cpu = std::clock();
-  for (int i = 0; i < repeat; ++i) {
-    x = denoise(network.most * noise, network.most);
-    if (given.count("draw")) {
-      const auto grid = levels(3.0, 0.01, std::stoi(given.at("steps")));
-      x = draw(denoise, x + grid[0] * npy::load(given.at("draw")), grid);
-    }
-  }
+  for (int i = 0; i < repeat; ++i) x = reconstruct();
   const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - started;
-  npy::save(given.at("out"), x);
   std::cout << "{\"seconds\": " << wall.count() / repeat << ", \"cpu_seconds\": "
             << double(std::clock() - cpu) / CLOCKS_PER_SEC / repeat << "}\n";
 }
@@ -185,6 +229,9 @@ void run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     run(argc, argv);
+  } catch (const c10::Error& error) {
+    std::cerr << "measurand-run: " << error.what_without_backtrace() << "\n";
+    return 2;
   } catch (const std::exception& error) {
     std::cerr << "measurand-run: " << error.what() << "\n";
     return 2;

@@ -55,7 +55,10 @@ inline at::Tensor load(const std::string& path) {
   auto array = at::empty(shape, at::dtype(wide ? at::kDouble : at::kFloat));
   const auto bytes = static_cast<std::streamsize>(array.nbytes());
   if (!file.read(static_cast<char*>(array.data_ptr()), bytes)) wrong(path, "ends too early");
-  return array.to(at::kFloat);
+  array = array.to(at::kFloat);
+  if (array.numel() == 0) wrong(path, "is empty");
+  if (!at::isfinite(array).all().item<bool>()) wrong(path, "holds NaN or infinite values");
+  return array;
 }
 
 inline void save(const std::string& path, const at::Tensor& x) {

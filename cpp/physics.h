@@ -7,6 +7,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <ATen/ExpandUtils.h>
 
 #include <algorithm>
 #include <cmath>
@@ -21,6 +22,8 @@ struct Physics {
   virtual ~Physics() = default;
   virtual at::Tensor prox(const at::Tensor& v, const at::Tensor& gamma) const = 0;
   virtual at::Tensor guess() const = 0;
+  // Side of the image that a side of y stands for.
+  virtual int64_t side(int64_t n) const { return n; }
 };
 
 // x / seen, where little was seen from coarser pixels (push-pull, as in solvers/start.py).
@@ -43,6 +46,8 @@ struct Blur : Physics {
 
   Blur(const at::Tensor& y_, const at::Tensor& kernel) {
     y = y_;
+    if (kernel.dim() < 2 || kernel.numel() != kernel.size(-2) * kernel.size(-1))
+      throw std::runtime_error("the kernel wants a shape (h, w), one for all channels and items");
     const auto k = kernel.reshape({kernel.size(-2), kernel.size(-1)});
     const auto height = y.size(-2), width = y.size(-1), h = k.size(0), w = k.size(1);
     if (h > height || w > width) throw std::runtime_error("the kernel is larger than the image");
@@ -51,6 +56,7 @@ struct Blur : Physics {
     power = at::abs(spectrum).square();
     data = at::fft_rfft2(y) * spectrum.conj();
     norm = std::sqrt(power.max().item<double>());
+    if (norm == 0) throw std::runtime_error("the kernel is zero everywhere");
     trace = k.to(at::kDouble).square().sum().item<double>();
   }
 
@@ -68,7 +74,7 @@ struct Blur : Physics {
   }
 };
 
-// Missing pixels: a mask that broadcasts to the image.
+// Missing pixels: one mask for all items, which broadcasts to the image.
 struct Mask : Physics {
   at::Tensor mask;
 
@@ -76,6 +82,10 @@ struct Mask : Physics {
     y = y_;
     mask = mask_;
     while (mask.dim() < y.dim()) mask = mask.unsqueeze(0);
+    if (mask.dim() != 4 || mask.size(0) != 1)
+      throw std::runtime_error("the mask wants a shape (H, W) or (C, H, W), one for all items");
+    if (!at::is_expandable_to(mask.sizes(), y.sizes()))
+      throw std::runtime_error("the mask has another size than y");
     norm = mask.abs().max().item<double>();
     if (norm == 0) throw std::runtime_error("the mask is zero everywhere");
     trace = mask.to(at::kDouble).square().mean().item<double>();
@@ -107,6 +117,8 @@ struct BlockAverage : Physics {
   }
 
   at::Tensor guess() const override { return spread(y); }
+
+  int64_t side(int64_t n) const override { return s * n; }
 
   at::Tensor spread(const at::Tensor& x) const {
     return x.repeat_interleave(s, -2).repeat_interleave(s, -1);

@@ -42,7 +42,10 @@ WEIGHTS = Path(__file__).parent / "weights"
 KINDS = {"float32": torch.float32, "complex64": torch.complex64}  # of images
 METHODS = {kind.__name__: kind for kind in (UnfoldedDR, UnfoldedHQS, UnfoldedPGM)}
 DATA_STEPS = {kind.__name__: kind for kind in (GradientStep, ProximalStep)}
-PRIOR_STEPS: dict[str, Any] = {"GainStep": GainStep, "ShrinkStep": lambda prior: ShrinkStep()}
+PRIOR_STEPS: dict[str, Any] = {
+    "GainStep": lambda prior, clip: GainStep(prior, clip=clip),
+    "ShrinkStep": lambda prior, clip: ShrinkStep(clip=clip),
+}
 
 
 def save_weights(
@@ -91,7 +94,7 @@ def _(prior: EDMDenoiser) -> dict[str, Any]:
         "channels": prior.channels,
         "dtype": str(prior.dtype).removeprefix("torch."),
         "mean": prior.mean,
-        "fixed_mean": prior.fixed_mean,
+        "fixed_sum": prior.fixed_sum,
         "sigma_data": prior.sigma_data,
         "range": list(prior.range),
         "sigma_range": list(prior.sigma_range),
@@ -124,11 +127,17 @@ def _(prior: FlowPrior) -> dict[str, Any]:
 @described.register
 def _(network: FlowProximal) -> dict[str, Any]:
     folds: Any = network.folds
+    steps = []
+    for fold in folds:
+        names = type(fold.data_step).__name__, type(fold.prior_step).__name__
+        if names[0] not in DATA_STEPS or names[1] not in PRIOR_STEPS:
+            raise TypeError(f"save_weights: knows no fold of {names[0]} and {names[1]}")
+        steps.append([*names, fold.prior_step.clip])
     return {
         "kind": "flow-unfolded",
         "prior": described(network.priors[0]),
         "share": len(network.priors) < len(folds),
-        "folds": [[type(f.data_step).__name__, type(f.prior_step).__name__] for f in folds],
+        "folds": steps,
     }
 
 
@@ -145,7 +154,7 @@ def built(card: Mapping[str, Any]) -> nn.Module:
                 channels=card["channels"],
                 dtype=KINDS[card.get("dtype", "float32")],
                 mean=card.get("mean", 0.0),
-                fixed_mean=card.get("fixed_mean"),
+                fixed_sum=card.get("fixed_sum"),
                 sigma_data=card["sigma_data"],
                 range=tuple(card["range"]),
                 sigma_range=tuple(card["sigma_range"]),
@@ -161,7 +170,10 @@ def built(card: Mapping[str, Any]) -> nn.Module:
             return FlowPrior(glow, shape=tuple(card["shape"]), dtype=KINDS[card["dtype"]])
         case "flow-unfolded":
             prior: Any = built(card["prior"])
-            folds = [Fold(DATA_STEPS[a](), PRIOR_STEPS[b](prior)) for a, b in card["folds"]]
+            folds = []
+            for data_step, prior_step, *clip in card["folds"]:
+                own = PRIOR_STEPS[prior_step](prior, clip[0] if clip else 6.0)
+                folds.append(Fold(DATA_STEPS[data_step](), own))
             return FlowProximal(prior, folds, share=card["share"])
         case other:
             raise ValueError(f"holds {other or 'no kind'!r}, not weights of ours")
@@ -223,8 +235,8 @@ def load_weights(
     path, tensors, card = opened(name)
     try:
         made: Any = built(card)
-    except ValueError as error:
-        raise DamagedFile(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedFile(f"{path}: its card is not one of ours ({error})") from error
     if not issubclass(type(made), kind):
         raise ValueError(f"{name}: holds {type(made).__name__}, wanted {kind.__name__}")
     nets = made.net if isinstance(made, EDMDenoiser) else made

@@ -16,6 +16,7 @@ steps, size and kind of the images.
 """
 
 import os
+import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -69,20 +70,28 @@ def export(
         raise ValueError(
             f"export: got a batch of {batch} and images of {size}, wants them above 0"
         )
-    if isinstance(model, Unfolded) and not isinstance(model, UnfoldedDR):
+    if isinstance(model, Unfolded) and type(model) is not UnfoldedDR:
         raise ValueError(f"export: got {type(model).__name__}, wants UnfoldedDR or a prior")
-    out = Path(out).with_suffix(".pt2")
+    out = Path(out)
+    out = out if out.suffix == ".pt2" else out.with_name(f"{out.name}.pt2")
     out.parent.mkdir(parents=True, exist_ok=True)
     priors: list[Any] = list(model.priors) if isinstance(model, Unfolded) else [model]
     programs = [program(prior, size, batch) for prior in priors]
-    about = described(model, size)
+    about = described(model, size, batch)
     files = []
     for k, one in enumerate(programs):
         label = f"-{k}" if len(programs) > 1 else ""
         files.append(out.with_name(f"{out.stem}-portable{label}.pt2"))
         torch.export.save(one, files[-1], extra_files=about)
     if compiled:
-        files.append(package(programs, about, out))
+        try:
+            files.append(package(programs, about, out))
+        except (torch._inductor.exc.InductorError, subprocess.CalledProcessError) as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(
+                f"export: {files[0]} is there, but could not be compiled ({reason}); it takes a "
+                "C++ compiler"
+            ) from error
     return files
 
 
@@ -97,7 +106,7 @@ def program(prior: EDMDenoiser, size: tuple[int, int], batch: int) -> torch.expo
         items = torch.export.Dim("items", min=1, max=batch)
         shapes = ({0: items}, {0: items})
     with torch.no_grad():
-        return torch.export.export(Block(prior).eval(), (v, r), dynamic_shapes=shapes)
+        return torch.export.export(Block(prior), (v, r), dynamic_shapes=shapes)
 
 
 def package(
@@ -123,7 +132,7 @@ def package(
     return out
 
 
-def described(model: EDMDenoiser | Unfolded, size: tuple[int, int]) -> dict[str, str]:
+def described(model: EDMDenoiser | Unfolded, size: tuple[int, int], batch: int) -> dict[str, str]:
     """Returns what a program has to know of a network, as text; numbers apart by blanks."""
     first: Any = model.priors[0] if isinstance(model, Unfolded) else model
 
@@ -139,6 +148,8 @@ def described(model: EDMDenoiser | Unfolded, size: tuple[int, int]) -> dict[str,
         "size": text(size),
         "range": text(first.range),
         "sigma_range": text(first.sigma_range),
+        "batch": str(batch),
+        "device": next(first.parameters()).device.type,
         "depth": "0",
     }
     if isinstance(model, UnfoldedDR):

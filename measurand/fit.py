@@ -80,11 +80,16 @@ def check_fit(
     measurement = Measurement(operator, noise, y)
     if isinstance(noise, Gaussian):
         found.append(_prox(measurement, seed))
+    inside = isinstance(prior, Posterior | Restorer) and not isinstance(prior, Denoiser)
+    if inside and not isinstance(noise, Gaussian):
+        words = f"{type(noise).__name__}, and the prior is an unfolded network"
+        advice = "it has a proximal map of Gaussian noise inside; use another prior and method"
+        return [*found, Verdict("noise", NOT, words, advice)]
     guess = first_guess(measurement)
     found.append(_channels(measurement[:1], guess[:1], prior))
     if not fits(found[-1:]):
         return found
-    if isinstance(prior, Posterior | Restorer) and not isinstance(prior, Denoiser):
+    if inside:
         return found  # it has the physics inside: there is no quick reconstruction to judge by
     if isinstance(prior, Denoiser):
         found.append(_range(guess, prior))

@@ -359,7 +359,7 @@ def test_export_writes_a_portable_program(here, capsys):
     words = ["export", "p.safetensors", "--size", 16, 24, "--portable-only"]
     assert run(*words) == 0
     file = Path(capsys.readouterr().out.strip())
-    assert file == Path("exported/tiny-portable.pt2")
+    assert file == Path("exported/p-portable.pt2")
     v = torch.randn(3, 3, 16, 24)
     z = torch.export.load(file).module()(v, torch.full((3,), 0.2))
     assert torch.allclose(z, load_prior("p.safetensors", dtype=torch.float32).denoise(v, 0.2))

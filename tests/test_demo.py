@@ -9,17 +9,20 @@ import torch
 from PIL import Image
 from test_cli import tiny
 
-from measurand import demo as module
+from measurand.checkpoints import load_prior, save_weights
 from measurand.demo import Problem, demo, photograph, problems
+from measurand.nets import Glow
 from measurand.operators import GaussianBlur, Mask
+from measurand.priors.flow import FlowPrior
 from measurand.report import Panel, Row, comparison, heat, overview, page, pixels
 from measurand.samplers import PnPDM, ReverseSDE
+from measurand.unfolded import FlowProximal, UnfoldedDR, proximal_folds
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Two problems of 32 x 32 pixels, and samplers of a few steps."""
-    monkeypatch.setattr(module, "SHAPE", (3, 32, 32))
+    monkeypatch.setattr("measurand.demo.scenes.SHAPE", (3, 32, 32))
     short = PnPDM(sweeps=2, rho_max=0.5, reverse=ReverseSDE(steps=2, sigma_max=1.0))
     monkeypatch.setattr(PnPDM, "quick", classmethod(lambda cls: short))
     shape = (3, 32, 32)
@@ -30,31 +33,47 @@ def small(monkeypatch):
     ]
 
 
-def test_the_demo_writes_a_page_a_picture_and_a_table(tmp_path, small):
+@pytest.fixture
+def weights(tmp_path):
+    """Small networks of every kind that the demo shows."""
+    torch.manual_seed(0)
     prior = tiny(tmp_path / "p.safetensors")
-    words = demo(tmp_path / "out", prior=str(prior), quiet=True, chosen=small)
+    network = UnfoldedDR([load_prior(prior, dtype=torch.float32)], 2)
+    save_weights(tmp_path / "u.safetensors", network)
+    flow = FlowPrior(Glow.tiny(3), shape=(3, 16, 16))
+    x = torch.rand(4, 3, 16, 16)
+    flow.flow.initialize(x)
+    flow.calibrate(x)
+    flows = str(tmp_path / "f.safetensors")
+    save_weights(flows, FlowProximal(flow, proximal_folds(flow, 2)))
+    unfolded = str(tmp_path / "u.safetensors")
+    return {"prior": str(prior), "unfolded": unfolded, "flows": (flows, flows)}
+
+
+def test_the_demo_writes_a_page_a_picture_and_a_table(tmp_path, small, weights):
+    words = demo(tmp_path / "out", **weights, quiet=True, chosen=small)
     files = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert files == ["index.html", "overview.png", "results.json"]
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     for found in record["results"]:
         scores = found["methods"]
-        assert list(scores) == ["TV", "HQS", "DiffPIR", "PnP-DM"]
+        assert list(scores) == ["TV", "HQS", "Unfolding", "Flow", "DiffPIR", "PnP-DM"]
         assert found["best"] == max(scores, key=lambda name: scores[name]["psnr"])
         assert f"best by PSNR, {found['problem']}: {found['best']}" in words
         assert all(s["psnr"] > 5 and s["seconds"] >= 0 for s in scores.values())
         assert scores["HQS"]["nfe"] in (8, 16) and scores["TV"]["nfe"] == 0
+        assert scores["Unfolding"]["nfe"] == 1
     assert str(tmp_path / "out" / "index.html") in words
     text = (tmp_path / "out" / "index.html").read_text()
-    assert text.count("<section") == 2 and text.count("<figure") == 14
+    assert text.count("<section") == 2 and text.count("<figure") == 18
     assert not re.findall(r"(?:src|href)=\"(?!data:)", text), "the page needs nothing else"
-    assert text.count("data:image/png;base64,") == 2 * (7 + 5)  # images; errors and a scale
+    assert text.count("data:image/png;base64,") == 2 * (9 + 7)  # images; errors and a scale
 
 
-def test_the_same_seed_gives_the_same_numbers(tmp_path, small):
-    prior = str(tiny(tmp_path / "p.safetensors"))
+def test_the_same_seed_gives_the_same_numbers(tmp_path, small, weights):
     found = []
     for name in "ab":
-        demo(tmp_path / name, prior=prior, quiet=True, chosen=small[:1])
+        demo(tmp_path / name, **weights, quiet=True, chosen=small[:1])
         results = json.loads((tmp_path / name / "results.json").read_text())["results"]
         found.append([(s["psnr"], s["ssim"]) for s in results[0]["methods"].values()])
     assert found[0] == found[1]

@@ -147,7 +147,6 @@ def test_the_program_without_python_finds_the_same_images(
             [*words, *more, "--out", "x.npy"], cwd=tmp_path, capture_output=True, text=True
         )
         assert found.returncode == 0, found.stderr
-        assert json.loads(found.stdout)["seconds"] > 0
         away = torch.from_numpy(np.load(tmp_path / "x.npy")) - image
         assert float(away.abs().max()) < 1e-4
 
@@ -156,27 +155,61 @@ def test_the_program_without_python_finds_the_same_images(
 @needs_cmake
 def test_the_program_names_what_is_wrong(package, runtime, tmp_path):
     y = np.zeros((1, 3, *SIZE), np.float32)
-    np.save(tmp_path / "y.npy", y)
-    np.save(tmp_path / "small.npy", y[..., :8, :8])
-    np.save(tmp_path / "k.npy", np.ones((3, 3)))
-    np.save(tmp_path / "c.npy", y.astype(np.complex64))
+    for name, value in {
+        "y": y,
+        "small": y[..., :8, :8],
+        "one": y[:, :1],
+        "many": y.repeat(5, 0),
+        "two": y.repeat(2, 0),
+        "nan": np.full_like(y, np.nan),
+        "c": y.astype(np.complex64),
+        "f": np.asfortranarray(y),
+        "k": np.ones((3, 3)),
+        "k3": np.ones((3, 3, 3)),
+        "zero": np.zeros((3, 3)),
+        "large": np.ones((3, 99)),
+        "masks": np.ones((2, 3, *SIZE)),
+        "mask": np.ones((8, 8)),
+    }.items():
+        np.save(tmp_path / f"{name}.npy", value)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "y.npy").read_bytes()[:-5])
     usual = {"y": "y.npy", "sigma": "0.1", "noise": "y.npy", "out": "x.npy", "kernel": "k.npy"}
 
-    def said(package=package[1][-1], **changed):
+    def ran(package=package[1][-1], **changed):
         words = [str(runtime), str(package)]
         for key, value in {**usual, **changed}.items():
             words += [] if value is None else [f"--{key}", value]
-        found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+
+    def said(**changed):
+        found = ran(**changed)
         assert found.returncode == 2 and not (tmp_path / "x.npy").exists()
+        assert found.stderr.count("\n") == 1, found.stderr  # one line, no trace
         return found.stderr
 
     assert "gone.npy: cannot be read" in said(y="gone.npy")
     assert "cut.npy: ends too early" in said(y="cut.npy")
-    assert "k.npy: holds" not in said(noise="small.npy")
-    assert "24 x 32" in said(noise="small.npy")
+    assert "nan.npy: holds NaN" in said(y="nan.npy")
     assert "c.npy: holds '<c8', wanted float32" in said(noise="c.npy")
-    assert "--kernel, --mask or --factor" in said(kernel=None)
+    assert "f.npy: in Fortran order" in said(noise="f.npy")
+    assert "small.npy: has shape" in said(noise="small.npy")
+    assert "two.npy: has shape" in said(draw="two.npy")
+    assert "of 24 x 32, those behind y are not" in said(y="small.npy", noise="small.npy")
+    assert "of 24 x 32, those behind y are not" in said(kernel=None, factor="2")
+    assert "wanted shape (B, 3, H, W) with B of at most 4" in said(y="one.npy", noise="one.npy")
+    assert "with B of at most 4" in said(y="many.npy", noise="many.npy")
+    assert "the kernel wants a shape (h, w)" in said(kernel="k3.npy")
+    assert "the kernel is zero everywhere" in said(kernel="zero.npy")
+    assert "the kernel is larger than the image" in said(kernel="large.npy")
+    assert "one for all items" in said(kernel=None, mask="masks.npy")
+    assert "the mask has another size" in said(kernel=None, mask="mask.npy")
+    assert "by one of --kernel, --mask and --factor" in said(kernel=None)
+    assert "by one of --kernel, --mask and --factor" in said(factor="4")
     assert "no option --colour" in said(colour="1")
     assert "wants --sigma" in said(sigma=None)
-    assert "measurand-run: " in said(package=tmp_path / "gone.pt2")
+    for sigma in ("-0.1", "0,05", "nan", "abc"):
+        assert f"--sigma {sigma}: wanted a number" in said(sigma=sigma)
+    assert "--steps 0: wanted" in said(draw="y.npy", steps="0")
+    assert "gone.pt2" in said(package=tmp_path / "gone.pt2")
+    assert json.loads(ran(repeat="2").stdout)["seconds"] > 0
+    assert np.load(tmp_path / "x.npy").shape == (1, 3, *SIZE)

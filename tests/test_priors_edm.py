@@ -143,22 +143,21 @@ def test_precision_is_float32_where_nothing_is_known(monkeypatch):
     assert fast_dtype("cpu") == torch.float32
 
 
-def test_what_every_image_has_as_its_mean_every_answer_has():
+def test_what_every_image_has_as_its_sum_every_answer_has():
     """The conditional mean of images on a hyperplane lies on it, and a projection is nearer."""
     prior = tiny()
-    free = prior.denoise(torch.randn(4, 3, 8, 8), 0.3)
-    prior.fixed_mean = -0.7
-    for sigma in (0.0, 0.3, 100.0):
-        answer = prior.denoise(torch.randn(4, 3, 8, 8), sigma)
-        assert torch.allclose(answer.mean((1, 2, 3)), torch.tensor(-0.7), atol=1e-6)
-    x = torch.randn(4, 3, 8, 8)
-    x = x - x.mean((1, 2, 3), keepdim=True) - 0.7
+    prior.mean, prior.fixed_sum = -1.0, 20.0
+    for sigma, size in ((0.0, 8), (0.3, 8), (100.0, 12)):  # of any size
+        answer = prior.denoise(torch.randn(4, 3, size, size), sigma)
+        sums = (answer + 1.0).sum((1, 2, 3))
+        assert torch.allclose(sums, torch.full((4,), 20.0), rtol=1e-4)
     torch.manual_seed(1)
+    x = torch.randn(4, 3, 8, 8)
+    x = x - x.mean((1, 2, 3), keepdim=True) - 1.0 + 20.0 / x[0].numel()
     v = x + 0.3 * torch.randn_like(x)
     near = prior.denoise(v, 0.3)
-    prior.fixed_mean = None
+    prior.fixed_sum = None
     far = prior.denoise(v, 0.3)
-    assert near.shape == free.shape
     assert ((near - x).square().sum((1, 2, 3)) < (far - x).square().sum((1, 2, 3))).all()
 
 

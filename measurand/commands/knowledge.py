@@ -194,11 +194,9 @@ class Priors:
             print(json.dumps({k: {**c, "tensors": len(c["tensors"])} for k, c in cards.items()}))
             return 0
         for name, card in cards.items():
-            block = card if card["kind"] == "edm" else card["priors"][0]
-            low, high = block["range"]
-            kind = "" if card["kind"] == "edm" else f", {card['method']} of {card['depth']} steps"
-            print(f"{name}: {block['channels']} channels in [{low:g}, {high:g}]{kind}")
-            for label in ("licence", "data", "quality", "held_out_psnr", "init"):
+            print(f"{name}: {_kind(card)}")
+            held_out = [key for key in card if key.startswith("held_out")]
+            for label in ("licence", "data", "quality", *held_out, "init"):
                 if card.get(label):
                     print(f"    {label.replace('_', ' ')}: {_words(card[label])}")
         if not cards:
@@ -236,13 +234,29 @@ class Export:
     def __call__(self, command: list[str]) -> int:
         dtype = None if self.precision == "auto" else getattr(torch, self.precision)
         model = load_weights(self.weights, device=device_named(self.device), dtype=dtype)
-        name = model.card.get("name") or Path(self.weights).stem
+        name = Path(self.weights).name.removesuffix(".safetensors")
         out = self.out or Path("exported") / f"{name}.pt2"
         compiled = not self.portable_only
         files = export(model, out, size=self.size, batch=self.batch, compiled=compiled)
         if not self.quiet:
             print("\n".join(str(path) for path in files))
         return 0
+
+
+def _kind(card: dict[str, Any]) -> str:
+    """What weights are, in a few words."""
+    match card["kind"]:
+        case "edm" | "unfolded":
+            block = card if card["kind"] == "edm" else card["priors"][0]
+            low, high = block["range"]
+            words = f"{block['channels']} channels in [{low:g}, {high:g}]"
+            more = f", {card['method']} of {card['depth']} steps" if "depth" in card else ""
+            return words + more
+        case "flow":
+            return f"{card['shape'][0]} channels in [-1, 1], density by a flow"
+        case _:
+            channels = card["prior"]["shape"][0]
+            return f"{channels} channels in [-1, 1], FlowProximal of {len(card['folds'])} folds"
 
 
 def _words(value: Any) -> str:

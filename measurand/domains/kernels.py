@@ -42,9 +42,9 @@ class Kernels:
     dtype = torch.float32
 
     @property
-    def fixed_mean(self) -> float:
-        """Mean of the pixels of every image: that of a kernel of sum one."""
-        return 2 / (self.alpha * self.side**2) - 1
+    def fixed_sum(self) -> float:
+        """Sum of u + 1 of every kernel: that of sum one."""
+        return 2 / self.alpha
 
     @property
     def facts(self) -> dict[str, Any]:

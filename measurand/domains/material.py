@@ -52,8 +52,8 @@ class Domain(Protocol):
         ...
 
     @property
-    def fixed_mean(self) -> float | None:
-        """Mean of the pixels of every image, where all have the same; see `EDMDenoiser`."""
+    def fixed_sum(self) -> float | None:
+        """Sum over an image of what is above its ground, where all have one; see `EDMDenoiser`."""
         ...
 
     @property
@@ -96,7 +96,7 @@ class OfFiles(ABC):
     What is left to say is how files are read, and what a stored sample means.
     """
 
-    fixed_mean: ClassVar[float | None] = None
+    fixed_sum: ClassVar[float | None] = None
     turn: ClassVar[bool] = True  # whether crops are turned by quarters, and not only mirrored
 
     @abstractmethod

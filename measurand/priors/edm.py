@@ -48,8 +48,8 @@ class EDMDenoiser(nn.Module):
         dtype: Kind of the images; a complex channel is two real ones to the network, and sigma is
             the level of each of these.
         mean: Mean of the images, in image units; the formulas above are those of x - mean.
-        fixed_mean: What the pixels of every single image have as their mean, if that is so, as the
-            pixels of a blur kernel do: E[x given v] then has it too, and answers are moved to it.
+        fixed_sum: Sum of x - mean over an image, where it is the same for every one, as for blur
+            kernels: E[x given v] then has it too, and answers are moved to it.
         sigma_data: Standard deviation of the images, in image units.
         range: Lowest and highest value of the images the network was trained on.
         sigma_range: Lowest and highest noise level it was trained on, in image units.
@@ -63,7 +63,7 @@ class EDMDenoiser(nn.Module):
         channels: int = 3,
         dtype: torch.dtype = torch.float32,
         mean: float = 0.0,
-        fixed_mean: float | None = None,
+        fixed_sum: float | None = None,
         sigma_data: float = 0.5,
         range: tuple[float, float] = (-1.0, 1.0),
         sigma_range: tuple[float, float] = (0.002, 80.0),
@@ -74,7 +74,7 @@ class EDMDenoiser(nn.Module):
         self.channels = channels
         self.dtype = dtype
         self.mean = mean
-        self.fixed_mean = fixed_mean
+        self.fixed_sum = fixed_sum
         self.sigma_data = sigma_data
         self.range = range
         self.sigma_range = sigma_range
@@ -125,14 +125,15 @@ class EDMDenoiser(nn.Module):
         # contiguous: physics and FFT want channels first
         output = output.to(x.dtype, memory_format=torch.contiguous_format)
         image = torch.addcmul(x * (shrink * s**2 / total), output, level * s * total.rsqrt())
-        if self.fixed_mean is not None:
-            off = image.mean((1, 2, 3), keepdim=True)
-            return (image + (self.fixed_mean - off)).to(v.dtype)
+        if self.fixed_sum is not None:
+            off = self.fixed_sum - image.sum((1, 2, 3), keepdim=True)
+            image = image + off / image[0].numel()
         return (image + self.mean).to(v.dtype)
 
     def extra_repr(self) -> str:
         return (
             f"channels={self.channels}, dtype={self.dtype}, mean={self.mean}, "
+            f"fixed_sum={self.fixed_sum}, "
             f"sigma_data={self.sigma_data}, range={self.range}, sigma_range={self.sigma_range}"
         )
 

@@ -21,6 +21,7 @@ from ..nets import Glow
 from ..priors.flow import FlowPrior, bits_per_dim, dequantization, flow_loss
 from ..problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
 from ..quality import restoration_psnr
+from ..tensors import to_channels
 from ..unfolded.flow_proximal import FlowProximal, Fold, proximal_folds, unfolding_loss
 from .base import Recipe
 from .priors import natural_color
@@ -77,7 +78,8 @@ class FlowRecipe(Recipe):
         """Standardises the input of every step of a new flow on a first batch."""
         assert isinstance(model.flow, Glow)
         x = material.batch(0, 64, self.crops[0])
-        model.flow.initialize(x + dequantization(x, generator_of(self.seed, 0, x.device)))
+        noise = dequantization(x, generator_of(self.seed, 0, x.device), sigma=NOISE)
+        model.flow.initialize(to_channels(x + noise))
 
     def finish(self, model: FlowPrior, material: Material) -> None:
         """Measures kappa on images of the training."""
@@ -190,7 +192,7 @@ def held_out_bits(prior: FlowPrior, images: Sequence[Tensor]) -> float:
         fits = [n // prior.flow.multiple * prior.flow.multiple for n in x.shape[-2:]]
         x = x[..., : fits[0], : fits[1]]
         x = x + dequantization(x, torch.Generator(x.device).manual_seed(k), sigma=NOISE)
-        total += float(bits_per_dim(prior.log_prob(x), x[0].numel()))
+        total += float(bits_per_dim(prior.log_prob(x), to_channels(x)[0].numel()))
     return total / len(images)
 
 

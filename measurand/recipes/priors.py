@@ -80,7 +80,7 @@ class PriorRecipe(Recipe):
             channels=self.domain.channels,
             dtype=self.domain.dtype,
             mean=self.mean,
-            fixed_mean=self.domain.fixed_mean,
+            fixed_sum=self.domain.fixed_sum,
             sigma_data=self.sigma_data,
             sigma_range=self.sigma_range,
         )

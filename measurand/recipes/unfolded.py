@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_unfolded
+from ..checkpoints import described, load_unfolded
 from ..domains import Brain, Photographs
 from ..domains.material import Material, generator_of
 from ..measurement import Measurement
@@ -80,12 +80,12 @@ class UnfoldedRecipe(Recipe):
         )
         if init is not None:
             other = load_unfolded(init, dtype=torch.float32)
-            shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (network, other)]
-            if shapes[0] != shapes[1] or type(network) is not type(other):
+            wanted, given = described(network), described(other)
+            if wanted != given:
+                differs = [k for k in wanted if wanted[k] != given.get(k)]
                 raise ValueError(
-                    f"{init}: holds another network than recipe {self.name}: "
-                    f"{type(other).__name__} of {other.depth} steps and {len(other.priors)} "
-                    f"priors, wants UnfoldedDR of {self.depth} and {len(blocks)}, of one size"
+                    f"{init}: holds another network than recipe {self.name}, in: "
+                    f"{', '.join(differs)}"
                 )
             network.load_state_dict(other.state_dict())
         return network

@@ -31,7 +31,7 @@ class Problem(NamedTuple):
         x_t: Noisy image, (B, ...).
         sigma: Its noise level s_t, (B,).
         measurement: A measurement with noise.
-        facts: ln s_t, ln s_y and ln tr(A^H A) / n, (B, 3).
+        facts: ln s_t, ln s_y and ln tr(A^H A) / n of the problem divided by ||A||, (B, 3).
     """
 
     x_t: Tensor
@@ -56,7 +56,8 @@ class Problem(NamedTuple):
     @property
     def lipschitz(self) -> Tensor:
         """Returns the Lipschitz constant of the gradient, (B,)."""
-        return (norms(self.measurement) / self.measurement.sigma) ** 2 + self.sigma**-2
+        size = norms(self.measurement) / self.measurement.sigma
+        return size.to(self.sigma) ** 2 + self.sigma**-2
 
 
 def settled(measurement: Measurement) -> Measurement:
@@ -67,14 +68,14 @@ def settled(measurement: Measurement) -> Measurement:
 
 
 def facts(sigma: Tensor, measurement: Measurement) -> Tensor:
-    """Returns ln s_t, ln s_y and ln tr(A^H A) / n of each item, with shape (B, 3).
+    """Returns ln s_t, ln (s_y / ||A||) and ln (tr(A^H A) / (n ||A||^2)), with shape (B, 3).
 
-    The last two of the problem divided by ||A||, item by item: a proximal map does not change when
-    A, y and s_y are divided by one number, and step sizes should not either.
+    A proximal map does not change when A, y and s_y are divided by one number, and step sizes
+    should not either.
     """
     traces = torch.tensor(measurement.operator.traces, device=sigma.device, dtype=sigma.dtype)
     size = norms(measurement).to(sigma)
-    numbers = (sigma, measurement.sigma.to(sigma) / size, traces.clamp_min(1e-6) / size**2)
+    numbers = (sigma, measurement.sigma.to(sigma) / size, (traces / size**2).clamp_min(1e-9))
     return torch.stack([x.flatten().expand(len(sigma)).log() for x in numbers], 1)
 
 

@@ -21,11 +21,11 @@ others: swap the measurement. For a Gaussian prior two of the methods have E as 
 
     r = (s_t^-2 + rho^-2)^-1/2,   rho = r_inf exp(1.5 tanh h_k),   r_inf = 0.7 s_data
 
-with h_k a small network of (ln s_t, ln s_y, ln tr(A^H A)/n) that starts at zero, alpha in (0, 1.5)
-and beta in (0, 1). All start at `u = argmin G + ||x - b||^2 / (2 s_data^2)`, b = A^H y / A^H A 1
-with its holes filled (`first_guess`): without the last term the null space of A would hold noise
-of the level s_t, and around b = 0 a hole wider than a few pixels is not filled in a few steps.
-A denoiser sees (v, r) and nothing else; that is what makes the swap possible.
+with h_k a small network of the `facts` of a problem (noise levels, trace) that starts at zero,
+alpha in (0, 1.5) and beta in (0, 1). All start at `u = argmin G + ||x - b||^2 / (2 s_data^2)`,
+b = A^H y / A^H A 1 with its holes filled (`first_guess`): without the last term the null space of
+A would hold noise of the level s_t, and around b = 0 a hole wider than a few pixels is not filled
+in a few steps. A denoiser sees (v, r) and nothing else; that is what makes the swap possible.
 
 Training is score matching over many operators (`posterior_loss`),
 

@@ -1,9 +1,11 @@
-"""Four photographs, four problems, four methods: the package at work in about two minutes.
+"""Four photographs, four problems, six methods: the package at work in about two minutes.
 
 The photographs are 256 x 256 pieces of pictures that ship with scikit-image. Each is measured with
-known physics and noise, and recovered by total variation (FISTA), by score-PnP (HQS), and by two
-samplers (DiffPIR, PnP-DM) with the prior that ships. PnP-DM runs in a short preset, about 90
-denoiser calls for each of four draws; `samplers.PnPDM()` takes longer and mixes better.
+known physics and noise, and recovered by total variation (FISTA), by score-PnP (HQS), by two
+samplers (DiffPIR, PnP-DM) with the prior that ships, and by two networks with the physics inside:
+Diff-Unfolding in one evaluation, and unfolded flows, trained for blur and for missing pixels,
+which also serve the problems that they were not trained on. PnP-DM runs in a short preset, about
+90 denoiser calls for each of four draws; `samplers.PnPDM()` takes longer and mixes better.
 
 Needs scikit-image and matplotlib (extra `demo`).
 """
@@ -22,117 +24,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoints import load_prior
-from .files import write_atomic
-from .jobs.folders import staged
-from .jobs.restore import Restored, bar, facts, restore, steps_of, variation_weight
-from .measurement import Measurement
-from .metrics import psnr, ssim
-from .noises import Gaussian
-from .operators import (
-    BicubicDownsample,
-    GaussianBlur,
-    LinearOperator,
-    Mask,
-    MotionBlur,
-    random_mask,
-)
-from .priors.variation import TotalVariation
-from .report import Panel, Row, overview, page
-from .samplers import DiffPIR, PnPDM
-from .schedules import Step
-from .solvers import FISTA, HQS
-from .tensors import generators
+from ..checkpoints import load_prior, load_unfolded, load_weights
+from ..files import write_atomic
+from ..jobs.folders import staged
+from ..jobs.restore import Restored, bar, facts, restore, steps_of, variation_weight
+from ..measurement import Measurement
+from ..metrics import psnr, ssim
+from ..noises import Gaussian
+from ..operators import LinearOperator, Mask
+from ..priors.variation import TotalVariation
+from ..report import Panel, Row, overview, page
+from ..samplers import DiffPIR, PnPDM
+from ..schedules import Step
+from ..solvers import FISTA, HQS, FlowUnfolding, PosteriorMean
+from ..tensors import generators
+from ..unfolded import FlowProximal
+from .scenes import Problem, photograph, problems
 
-__all__ = ["Problem", "demo", "photograph", "problems"]
+__all__ = ["demo"]
 
-SHAPE = (3, 256, 256)
 DRAWS = 4
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A photograph and what happened to it.
-
-    Args:
-        title: Name of the problem.
-        text: What happened, in words.
-        photo: Name of the picture in `skimage.data`.
-        corner: First row and column of the piece.
-        zoom: Top, left and side of the square to look at closely, in pixels.
-        operator: The physics.
-        sigma: Noise standard deviation, in image units.
-    """
-
-    title: str
-    text: str
-    photo: str
-    corner: tuple[int, int]
-    zoom: tuple[int, int, int]
-    operator: LinearOperator
-    sigma: float
-
-
-def problems() -> list[Problem]:
-    """The four problems of the demo."""
-    mask = random_mask((1, *SHAPE[1:]), 0.7)
-    return [
-        Problem(
-            "Motion blur",
-            "camera moved 17 pixels, noise of 1.3 of 255",
-            "astronaut",
-            (0, 88),
-            (66, 96, 64),
-            MotionBlur(SHAPE, 17.0, 0.6),
-            0.01,
-        ),
-        Problem(
-            "Out of focus, noisy",
-            "Gaussian blur of sd 1.6 pixels, noise of 5 of 255",
-            "chelsea",
-            (22, 110),
-            (60, 32, 64),
-            GaussianBlur(SHAPE, 1.6),
-            0.04,
-        ),
-        Problem(
-            "Super-resolution x 4",
-            "64 x 64 pixels measured, noise of 1.3 of 255",
-            "coffee",
-            (110, 190),
-            (148, 140, 64),
-            BicubicDownsample(SHAPE, 4),
-            0.01,
-        ),
-        Problem(
-            "70 % missing",
-            "three pixels in ten measured, noise of 2.6 of 255",
-            "rocket",
-            (150, 190),
-            (170, 84, 64),
-            Mask(SHAPE, mask),
-            0.02,
-        ),
-    ]
-
-
-def photograph(name: str, corner: tuple[int, int]) -> Tensor:
-    """A piece of a picture of `skimage.data`, with shape (1, 3, 256, 256) in [-1, 1]."""
-    try:
-        from skimage import data
-    except ImportError as error:
-        raise ImportError(
-            "the demo needs scikit-image: install the extra, pip install 'measurand[demo]'"
-        ) from error
-    top, left = corner
-    piece = getattr(data, name)()[top : top + SHAPE[1], left : left + SHAPE[2], :3]
-    return torch.tensor(piece).permute(2, 0, 1)[None].float() / 127.5 - 1.0
 
 
 def demo(
     out: str | os.PathLike[str] = "demo-output",
     *,
     prior: str = "natural-color",
+    unfolded: str = "unfold-color",
+    flows: tuple[str, str] = ("flow-deblur", "flow-inpaint"),
     seed: int = 0,
     device: torch.device | str = "cpu",
     quiet: bool = False,
@@ -143,6 +62,8 @@ def demo(
     Args:
         out: Folder for the results.
         prior: A prior that ships, or a weight file.
+        unfolded: A network of Diff-Unfolding.
+        flows: Unfolded networks of flows, for blur and super-resolution and for missing pixels.
         seed: Seed of the noise and of the draws.
         device: Where to compute.
         quiet: Show no progress.
@@ -150,13 +71,18 @@ def demo(
     Returns:
         The table, where the files are, and the best method of each problem, to print.
     """
-    network, device = load_prior(prior, device=device), torch.device(device)
+    device = torch.device(device)
+    networks = Networks(
+        load_prior(prior, device=device),
+        load_unfolded(unfolded, device=device),
+        *(load_weights(name, FlowProximal, device=device) for name in flows),
+    )
     posed = problems() if chosen is None else list(chosen)
     with staged(out, by="demo") as folder:
         # one problem per core with one thread inside: cores do not wait for each other
         workers = min(len(posed), os.cpu_count() or 1) if device.type == "cpu" else 1
         lock, done, threads = threading.Lock(), [0], torch.get_num_threads()
-        work = sum(calls for p in posed for _, _, _, calls in _methods(1.0, network, p.operator))
+        work = sum(calls for p in posed for _, _, _, calls in _methods(1.0, networks, p.operator))
         with bar("demo", work, quiet=quiet) as update, ThreadPoolExecutor(workers) as pool:
 
             def advance(calls: int) -> None:
@@ -167,39 +93,53 @@ def demo(
             def solve(problem: Problem) -> tuple[Row, dict[str, Any]]:
                 if workers > 1:
                     torch.set_num_threads(1)
-                return _solve(problem, network, seed, device, advance)
+                return _solve(problem, networks, seed, device, advance)
 
             solved = list(pool.map(solve, posed))
         torch.set_num_threads(threads)
         rows, results = [row for row, _ in solved], [found for _, found in solved]
-        _write(folder, rows, results, prior, seed, device)
+        names = {"prior": prior, "unfolded": unfolded, "flows": list(flows)}
+        _write(folder, rows, results, names, seed, device)
     return _words(results, Path(out))
 
 
+@dataclass(frozen=True)
+class Networks:
+    """What was learned: a prior, Diff-Unfolding, and flows for blur and for missing pixels."""
+
+    prior: Any
+    unfolded: Any
+    deblur: Any
+    inpaint: Any
+
+
 def _methods(
-    weight: float, network: Any, operator: LinearOperator
+    weight: float, networks: Networks, operator: LinearOperator
 ) -> list[tuple[str, Any, Any, int]]:
-    """The four competitors: name, method, prior, and work in denoiser calls of one image.
+    """The six competitors: name, method, prior, and work in denoiser calls of one image.
 
     Args:
         weight: Weight of total variation.
-        network: The learned prior.
+        networks: What was learned.
         operator: Holes are filled from their neighbours, which takes more steps.
     """
     hqs = HQS(steps=16) if isinstance(operator, Mask) else HQS()
     variation = TotalVariation(weight=weight, tol=1e-3)
     sampler = PnPDM.quick()
+    flow = networks.inpaint if isinstance(operator, Mask) else networks.deblur
     return [
         ("TV", FISTA(steps=60), variation, 20),
-        ("HQS", hqs, network, hqs.steps),
-        ("DiffPIR", DiffPIR(), network, DiffPIR().nfe),
-        ("PnP-DM", sampler, network, DRAWS * sampler.nfe),
+        ("HQS", hqs, networks.prior, hqs.steps),
+        ("Unfolding", PosteriorMean(), networks.unfolded, 4),
+        ("Flow", FlowUnfolding(), flow, 10),
+        ("DiffPIR", DiffPIR(), networks.prior, DiffPIR().nfe),
+        ("PnP-DM", sampler, networks.prior, DRAWS * sampler.nfe),
     ]
 
 
 def _solve(
     problem: Problem,
-    network: Any,
+    networks: Networks,
     seed: int,
     device: torch.device,
     advance: Callable[[int], None],
@@ -213,7 +153,7 @@ def _solve(
     measurement = Measurement(operator, noise, y)
     weight = variation_weight(measurement)
     found: dict[str, Restored] = {}
-    for name, method, prior, calls in _methods(weight, network, operator):
+    for name, method, prior, calls in _methods(weight, networks, operator):
         steps, told = steps_of(method) or 1, [0]
 
         def on_step(first: int, some: int, step: Step) -> None:
@@ -263,7 +203,7 @@ def _write(
     folder: Path,
     rows: list[Row],
     results: list[dict[str, Any]],
-    prior: str,
+    weights: dict[str, Any],
     seed: int,
     device: torch.device | str,
 ) -> None:
@@ -283,10 +223,13 @@ def _write(
         marks += [scores[name]["ssim"] == top for name in names]
         best.append([False, *marks, False, False])
     machine = facts(device)
+    named = [
+        Path(name).stem for name in (weights["prior"], weights["unfolded"], *weights["flows"])
+    ]
     versions = machine["versions"]
     footer = (
         f"measurand {versions['measurand']}, torch {versions['torch']}, {machine['device']}, "
-        f"prior {Path(prior).stem}, seed {seed}. PnP-DM in its short preset: {DRAWS} draws of "
+        f"weights {', '.join(named)}, seed {seed}. PnP-DM in its short preset: {DRAWS} draws of "
         "about 90 denoiser calls. Photographs: scikit-image."
     )
     title = "Photographs recovered from bad measurements"
@@ -297,7 +240,8 @@ def _write(
         title=title,
         intro=(
             "Each photograph was measured with known physics and noise, then recovered by "
-            "total variation, by a learned prior inside half-quadratic splitting, and by two "
+            "total variation, by a learned prior inside half-quadratic splitting, by two networks "
+            "that have the physics inside (Diff-Unfolding, and unfolded flows), and by two "
             "samplers of the posterior. Move the pointer over an image: every enlarged detail "
             "follows. Below the details are the absolute errors; the last column is what PnP-DM "
             "itself believes about them, the standard deviation of its draws."
@@ -307,7 +251,7 @@ def _write(
         footer=footer,
     )
     command = ["measurand", "demo"]  # by which a later demo knows the folder
-    record = {"command": command, "prior": prior, "seed": seed, "results": results, **machine}
+    record = {"command": command, **weights, "seed": seed, "results": results, **machine}
     write_atomic(folder / "results.json", json.dumps(record, indent=1) + "\n")
 
 

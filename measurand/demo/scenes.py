@@ -1,0 +1,98 @@
+"""The problems of the demo: pieces of pictures that ship with scikit-image, and their physics."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..operators import (
+    BicubicDownsample,
+    GaussianBlur,
+    LinearOperator,
+    Mask,
+    MotionBlur,
+    random_mask,
+)
+
+__all__ = ["Problem", "photograph", "problems"]
+
+SHAPE = (3, 256, 256)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A photograph and what happened to it.
+
+    Args:
+        title: Name of the problem.
+        text: What happened, in words.
+        photo: Name of the picture in `skimage.data`.
+        corner: First row and column of the piece.
+        zoom: Top, left and side of the square to look at closely, in pixels.
+        operator: The physics.
+        sigma: Noise standard deviation, in image units.
+    """
+
+    title: str
+    text: str
+    photo: str
+    corner: tuple[int, int]
+    zoom: tuple[int, int, int]
+    operator: LinearOperator
+    sigma: float
+
+
+def problems() -> list[Problem]:
+    """The four problems of the demo."""
+    mask = random_mask((1, *SHAPE[1:]), 0.7)
+    return [
+        Problem(
+            "Motion blur",
+            "camera moved 17 pixels, noise of 1.3 of 255",
+            "astronaut",
+            (0, 88),
+            (66, 96, 64),
+            MotionBlur(SHAPE, 17.0, 0.6),
+            0.01,
+        ),
+        Problem(
+            "Out of focus, noisy",
+            "Gaussian blur of sd 1.6 pixels, noise of 5 of 255",
+            "chelsea",
+            (22, 110),
+            (60, 32, 64),
+            GaussianBlur(SHAPE, 1.6),
+            0.04,
+        ),
+        Problem(
+            "Super-resolution x 4",
+            "64 x 64 pixels measured, noise of 1.3 of 255",
+            "coffee",
+            (110, 190),
+            (148, 140, 64),
+            BicubicDownsample(SHAPE, 4),
+            0.01,
+        ),
+        Problem(
+            "70 % missing",
+            "three pixels in ten measured, noise of 2.6 of 255",
+            "rocket",
+            (150, 190),
+            (170, 84, 64),
+            Mask(SHAPE, mask),
+            0.02,
+        ),
+    ]
+
+
+def photograph(name: str, corner: tuple[int, int]) -> Tensor:
+    """A piece of a picture of `skimage.data`, with shape (1, 3, 256, 256) in [-1, 1]."""
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise ImportError(
+            "the demo needs scikit-image: install the extra, pip install 'measurand[demo]'"
+        ) from error
+    top, left = corner
+    piece = getattr(data, name)()[top : top + SHAPE[1], left : left + SHAPE[2], :3]
+    return torch.tensor(piece).permute(2, 0, 1)[None].float() / 127.5 - 1.0
