@@ -26,7 +26,7 @@ PAGES = {
     "methods/samplers.md": EIGHT,
     "methods/diff_unfolding.md": {
         "m.repeat(8)": "m.repeat(2)",
-        "runs/unfold-color/unfold-color-0.05": "unfolded",
+        '"unfold-color"': '"unfolded.safetensors"',
     },
     "methods/score_pnp.md": {
         "HQS()": "HQS(steps=2)",
