@@ -166,3 +166,18 @@ def test_other_priors_and_noises_are_judged_as_far_as_they_go():
     k = ComplexGaussian(0.01)(mri(image), generators(0, 1))
     found = check_fit(mri, ComplexGaussian(0.01), k, ranged(PRIOR))
     assert verdict(found, "channels").verdict == NOT
+
+
+def test_a_network_with_the_physics_inside_wants_gaussian_noise():
+    class Restorer:
+        dtype = torch.float32
+
+        def restore(self, measurement):
+            return torch.zeros_like(measurement.adjoint_y)
+
+    operator, y = blurred()
+    found = check_fit(operator, Poisson(100.0), y.clamp_min(0), Restorer())
+    v = found[-1]
+    assert (v.name, v.verdict) == ("noise", NOT) and "unfolded network" in v.found
+    found = check_fit(operator, Gaussian(0.05), y, Restorer())
+    assert fits(found) and found[-1].name == "channels"

@@ -200,13 +200,16 @@ def test_an_item_does_not_depend_on_its_neighbours(kind):
         network.given(measurement).denoise(x.repeat(2, 1, 1, 1), 0.7)
 
 
-def test_dividing_a_problem_by_a_number_changes_nothing():
+@pytest.mark.parametrize("factor", [3.0, 1e-4])
+def test_dividing_a_problem_by_a_number_changes_nothing(factor):
     x, measurement = blurred()
     network = white(2)
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.1)
     scaled = Measurement(
-        3.0 * measurement.operator, measurement.noise.scaled(3.0), 3 * measurement.y
+        factor * measurement.operator,
+        measurement.noise.scaled(factor),
+        factor * measurement.y,
     )
     with torch.no_grad():
         a, b = (network.given(m).denoise(x, 0.7) for m in (measurement, scaled))
