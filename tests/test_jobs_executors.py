@@ -83,7 +83,13 @@ def test_a_pool_whose_workers_cannot_work_gives_up(tmp_path):
 def batch(folder, seconds, workers):
     """A batch in a process group of its own."""
     words = [sys.executable, HERE / "jobs.py", folder, str(seconds), str(workers)]
-    return subprocess.Popen(words, start_new_session=True, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        words,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        # a shell that starts the tests in the background makes them deaf to SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def when_begun(job, count, process, workers=1):

@@ -86,6 +86,7 @@ def test_resumed_run_has_the_same_bits(tmp_path):
         )
         return torch.cat([weights(net), *(v.flatten() for v in average.values.values())])
 
+    usual = signal.getsignal(signal.SIGTERM)
     wanted = run(None, tmp_path / "a")
     for step in (7, 41, 59):
         with pytest.raises(SystemExit) as stopped:
@@ -93,7 +94,7 @@ def test_resumed_run_has_the_same_bits(tmp_path):
         assert stopped.value.code == 128 + signal.SIGTERM
         assert load_state(tmp_path / "b").step == step
     assert torch.equal(run(None, tmp_path / "b"), wanted)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == usual
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
