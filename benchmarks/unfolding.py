@@ -4,13 +4,15 @@ Protocol. Colour photographs of BSDS500 `test`, centre crops; for each kind of p
 image k has the operator and the noise of seed k, noise 0.04 relative to the operator's norm (0.02
 of the value range). PSNR over all pixels and channels without clipping, and SSIM, averaged over
 images; CPU seconds and network calls per image, one thread. The weights of HQS, ADMM and TV were
-chosen on four images of `val`, for each kind (`--search`); DiffPIR and PnP-DM have their defaults,
-and what is scored of them is one draw, whose squared error is larger than that of a mean. The
-rivals that are trained come from `unfolding_rivals.py`: `--runs` names their folder; those that
-are not there are left out.
+chosen on four images of `val`, for each kind (`--search`): these three know what unfold-color does
+not, which problem will come. DiffPIR and PnP-DM have their defaults, and what is scored of them is
+the mean of four draws, an estimate as the others are. The rivals that are trained come from
+`unfolding_rivals.py`: `--runs` names their folder; those that are not there are left out.
 
     python benchmarks/unfolding.py --runs runs         writes results/unfolding.json
     python benchmarks/unfolding.py --search            writes results/unfolding_search.json
+    python benchmarks/unfolding.py --noise 0.2 --methods unfold-color TV --output unfolding_loud
+                                                       another noise than all training
 """
 
 import argparse
@@ -38,7 +40,7 @@ from measurand.solvers import ADMM, FISTA, HQS, PosteriorMean
 
 Restore = Callable[[Measurement, torch.Generator], Tensor]
 
-NOISE = 0.04
+DRAWS = 4  # whose mean is scored
 SEEN: dict[str, Problems] = {
     "denoising": Denoising(),
     "Gaussian blur": GaussianBlurs(),
@@ -64,15 +66,18 @@ def rival(name: str, weight: float, prior: Any) -> Restore:
 
 
 def sampled(sampler: Any, prior: Any) -> Restore:
-    return lambda m, g: sampler(m, prior, generator=g)
+    def mean(m: Measurement, g: torch.Generator) -> Tensor:
+        return sampler(m.repeat(DRAWS), prior, generator=g).mean(0, keepdim=True)
+
+    return mean
 
 
-def quality(restore: Restore, kind: Problems, images: Tensor) -> dict[str, Any]:
+def quality(restore: Restore, kind: Problems, images: Tensor, noise: float) -> dict[str, Any]:
     """Mean PSNR, SSIM and CPU seconds, and the PSNR of each image."""
     values, similar, seconds = [], [], 0.0
     for k, x in enumerate(images.split(1)):
         generator = torch.Generator().manual_seed(k)
-        measurement = drawn([kind], x, (NOISE, NOISE), generator)
+        measurement = drawn([kind], x, (noise, noise), generator)
         started = time.process_time()
         found = restore(measurement, generator)
         seconds += time.process_time() - started
@@ -87,7 +92,7 @@ def quality(restore: Restore, kind: Problems, images: Tensor) -> dict[str, Any]:
     }
 
 
-def search(prior: Any, images: Tensor, kinds: list[str]) -> None:
+def search(prior: Any, images: Tensor, kinds: list[str], noise: float) -> None:
     """The mean PSNR on val of every weight, by kind and method; other kinds stay as they were."""
     file = RESULTS / "unfolding_search.json"
     rows: dict[str, dict[str, dict[str, float]]] = {}
@@ -96,7 +101,10 @@ def search(prior: Any, images: Tensor, kinds: list[str]) -> None:
     for label in kinds:
         kind = KINDS[label]
         for name, weights in WEIGHTS.items():
-            found = {str(w): quality(rival(name, w, prior), kind, images)["psnr"] for w in weights}
+            found = {
+                str(w): quality(rival(name, w, prior), kind, images, noise)["psnr"]
+                for w in weights
+            }
             rows.setdefault(label, {})[name] = found
             print(label, name, found, flush=True)
             write("unfolding_search", {"images": len(images), "psnr by weight": rows})
@@ -109,10 +117,15 @@ def chosen(label: str, name: str) -> float:
     return float(max(weights, key=lambda w: weights[w]))
 
 
-def methods(label: str, prior: Any, network: Any, runs: Path | None) -> dict[str, Any]:
+def methods(label: str, prior: Any, network: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Everything that is compared on a kind of problem: (restore, what counts its calls)."""
-    own, counted = CountedPosterior(network), partial(Counted, prior)
-    found: dict[str, Any] = {"unfold-color": (posterior_mean(own), own)}
+    runs, counted = args.runs, partial(Counted, prior)
+    found: dict[str, Any] = {}
+    for depth in (network.depth, *args.depths):
+        name = "unfold-color" if depth == network.depth else f"unfold-color, {depth} steps"
+        other = network if depth == network.depth else network.with_depth(depth)
+        own = CountedPosterior(other)
+        found[name] = (posterior_mean(own), own)
     if runs is not None:
         concatenated = runs / "concatenated" / "concatenated-0.05.safetensors"
         if concatenated.is_file():
@@ -139,14 +152,13 @@ def posterior_mean(network: Any) -> Restore:
 def evaluate(prior: Any, network: Any, images: Tensor, args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     for label in args.kinds:
-        every = methods(label, prior, network, args.runs)
+        every = methods(label, prior, network, args)
         for name, (restore, count) in every.items():
             if args.methods and name not in args.methods:
                 continue
             before = count.calls
             row = {"problem": label, "seen": label in SEEN, "method": name}
-            row["of"] = "a draw" if name in ("DiffPIR", "PnPDM") else "an estimate"
-            row |= quality(restore, KINDS[label], images)
+            row |= quality(restore, KINDS[label], images, args.noise)
             row["nfe"] = round((count.calls - before) / len(images))
             rows.append(row)
             print({k: v for k, v in row.items() if k != "each"}, flush=True)
@@ -157,7 +169,12 @@ def evaluate(prior: Any, network: Any, images: Tensor, args: argparse.Namespace)
         if len(some) == len(UNSEEN):
             means[name] = round(sum(some) / len(some), 2)
     print(means)
-    content = {"network": args.network, "prior": args.prior, "side": args.side, "noise": NOISE}
+    content = {
+        "network": args.network,
+        "prior": args.prior,
+        "side": args.side,
+        "noise": args.noise,
+    }
     content |= {"images": len(images), "mean psnr over unseen problems": means, "rows": rows}
     print(write(args.output, content))
 
@@ -172,6 +189,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128, help="of the centre crops, in pixels")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--methods", nargs="+", help="only these of the methods")
+    parser.add_argument("--noise", type=float, default=0.04, help="relative to the norm of A")
+    parser.add_argument("--depths", type=int, nargs="*", default=[], help="other numbers of steps")
     parser.add_argument("--search", action="store_true", help="weights of the rivals on val")
     parser.add_argument("--output", default="unfolding", help="name of the results file")
     args = parser.parse_args()
@@ -186,7 +205,7 @@ def main() -> None:
     prior = load_prior(args.prior)
     with torch.no_grad():
         if args.search:
-            search(prior, images, args.kinds)
+            search(prior, images, args.kinds, args.noise)
         else:
             evaluate(prior, load_unfolded(args.network), images, args)
 

@@ -232,7 +232,11 @@ class BrainCoils:
 
     def operator(self, shape: Shape, n: int, generator: torch.Generator) -> LinearOperator:
         maps = birdcage_maps(shape[-2:], self.coils).to(generator.device)
-        return SENSE(shape, maps, lines(self, shape, 1, generator))
+        return SENSE(shape, maps, self.mask(shape, generator))
+
+    def mask(self, shape: Shape, generator: torch.Generator) -> Tensor:
+        """Returns which points of k-space are measured; other patterns override it."""
+        return lines(self, shape, 1, generator)
 
 
 def drawn(

@@ -7,7 +7,8 @@ r"""How good a prior is on images that it was not trained on, and whether it kno
 The divergence is that of the real coordinates, by random signs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -102,16 +103,29 @@ def calibration(
     results = {}
     for sigma in sigmas:
         predicted = measured = 0.0
-        for k, x in enumerate([x for x in images for _ in range(probes)]):
+        for first, x in alike([x for x in images for _ in range(probes)]):
             x = x.to(next(prior.parameters()).device)
-            v = (x + sigma * noise_like(x, k)).requires_grad_()
-            signs = to_channels(noise_like(x, 1000 + k)).sign()
+            each = list(enumerate(x.split(1), first))
+            v = x + sigma * torch.cat([noise_like(one, k) for k, one in each])
+            v.requires_grad_()
+            signs = to_channels(torch.cat([noise_like(one, 1000 + k) for k, one in each])).sign()
             estimate = prior.denoise(v, sigma)
             (back,) = torch.autograd.grad((to_channels(estimate) * signs).sum(), v)
             predicted += sigma**2 * float((to_channels(back) * signs).sum())
             measured += float((estimate - x).detach().abs().square().sum())
         results[f"{sigma:g}"] = predicted / measured
     return results
+
+
+def alike(images: Sequence[Tensor], pixels: int = 1 << 16) -> Iterator[tuple[int, Tensor]]:
+    """Yields batches of successive images of one shape, and the number of the first of each."""
+    k = 0
+    while k < len(images):
+        most = max(1, pixels // images[k][0, 0].numel())
+        _, group = next(groupby(images[k : k + most], lambda x: x.shape))
+        batch = list(group)
+        yield k, torch.cat(batch)
+        k += len(batch)
 
 
 def noise_like(x: Tensor, seed: int) -> Tensor:

@@ -31,7 +31,7 @@ def tiny_prior(**card):
     net = ConvUNet(3, widths=(8, 8), features=8)
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    return EDMDenoiser(net, card=card, sigma_range=(0.01, 50.0))
+    return EDMDenoiser(net, card=card, sigma_range=(0.01, 50.0), gains=[0.01] * 8)
 
 
 def test_a_prior_comes_back(tmp_path):
@@ -43,6 +43,7 @@ def test_a_prior_comes_back(tmp_path):
     for k, value in prior.state_dict().items():
         assert torch.equal(again.state_dict()[k], value)
     assert again.card["licence"] == "ours" and again.sigma_range == (0.01, 50.0)
+    assert again.gains == prior.gains
     assert again.range == (-1.0, 1.0) and not any(p.requires_grad for p in again.parameters())
 
 

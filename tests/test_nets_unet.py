@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from measurand.nets import ConvUNet
-from measurand.nets.unet import extend
+from measurand.nets.unet import FourierEmbedding, extend
 
 
 def tiny(**options):
@@ -97,3 +99,16 @@ def test_configuration_rebuilds_the_network():
     again.load_state_dict(net.state_dict())
     x, c, condition = torch.randn(1, 3, 8, 8), torch.zeros(1), torch.randn(1, 2, 8, 8)
     assert torch.equal(net(x, c, condition), again(x, c, condition))
+
+
+def test_half_precision_keeps_the_frequencies():
+    """A level is a number with four digits; rounded to bfloat16 it would be another level."""
+    embedding, c = FourierEmbedding(16).to(torch.bfloat16), torch.tensor([-0.75, 0.4])
+    embedding.hidden = Identity()
+    f = 2 * math.pi * torch.logspace(-1, math.log10(4.0), 32)
+    waves = torch.cat(((c[:, None] * f).cos(), (c[:, None] * f).sin()), 1)
+    assert torch.allclose(embedding(c), torch.nn.functional.silu(waves), atol=1e-4)
+
+
+class Identity(torch.nn.Identity):
+    weight = torch.zeros(1)  # whose precision the embedding follows

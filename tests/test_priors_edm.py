@@ -6,7 +6,16 @@ from torch import nn
 
 from measurand.nets import ConvUNet
 from measurand.priors import Denoiser, score
-from measurand.priors.edm import EDMDenoiser, edm_loss, fast_dtype, lognormal_sigma
+from measurand.priors.edm import (
+    OCTAVES,
+    EDMDenoiser,
+    edm_loss,
+    fast_dtype,
+    fitted_gains,
+    lognormal_sigma,
+)
+from measurand.quality import calibration
+from measurand.tensors import generators, randn_like
 
 
 class GaussianNet(nn.Module):
@@ -210,3 +219,55 @@ def test_a_loss_far_beyond_that_of_answering_zero_counts_by_its_logarithm():
         loss = edm_loss(EDMDenoiser(net, channels=1), batch)
         loss.sum().backward()
         assert float(net.gain.grad) == pytest.approx(2 * gain * power * factor, rel=1e-2)
+
+
+def white(s, n=16, size=24, **options):
+    g = torch.Generator().manual_seed(3)
+    return [s * torch.randn(8, 1, size, size, generator=g, **options) for _ in range(n // 8)]
+
+
+def test_gains_mend_a_prior_of_another_variance():
+    """The Wiener filter of s = 0.5 on images of s = 0.3: g = (sigma^2 + 0.25)/(sigma^2 + 0.09)."""
+    prior = EDMDenoiser(GaussianNet(), channels=1)
+    images = white(0.3)
+    gains = fitted_gains(prior, images)
+    for octave, found in zip(OCTAVES, gains, strict=True):
+        square = 4.0**octave
+        assert 1 + found == pytest.approx((square + 0.25) / (square + 0.09), rel=0.02)
+    before = calibration(prior, images, sigmas=(0.125, 0.5))
+    prior.gains = tuple(gains)
+    after = calibration(prior, white(0.3, 32), sigmas=(0.125, 0.5))
+    assert before["0.5"] == pytest.approx(0.125 / 0.085, rel=0.05)
+    assert all(v == pytest.approx(1, abs=0.03) for v in after.values())
+    again = fitted_gains(prior, images)  # of a prior that has gains: they stay
+    assert again == pytest.approx(gains, rel=1e-3)
+
+
+def test_a_prior_that_is_right_has_no_gains():
+    prior = EDMDenoiser(GaussianNet(), channels=1)
+    assert max(map(abs, fitted_gains(prior, white(0.5, 64)))) < 0.01
+
+
+def test_gains_of_complex_images_and_of_images_with_a_sum():
+    complex_ = EDMDenoiser(GaussianNet(), channels=1, dtype=torch.complex64)
+    x = [0.3 * randn_like(torch.empty(8, 1, 24, 24, dtype=torch.complex64), generators(0, 8))]
+    assert 1 + fitted_gains(complex_, x)[4] == pytest.approx(0.3125 / 0.1525, rel=0.05)
+    flat = [x - x.mean((1, 2, 3), keepdim=True) for x in white(0.3, size=4, n=64)]
+    bound = EDMDenoiser(GaussianNet(), channels=1, fixed_sum=0.0)
+    # 15 of 16 directions are left: white there with the same variance
+    assert 1 + fitted_gains(bound, flat)[4] == pytest.approx(0.3125 / 0.1525, rel=0.06)
+
+
+def test_gains_are_linear_between_octaves_and_one_outside():
+    gains = [0.1 * (k + 1) for k in range(len(OCTAVES))]
+    prior = EDMDenoiser(GaussianNet(), channels=1, gains=gains)
+    sigma = torch.tensor([1e-9, 2.0**-7, 2.0**-6, 2.0**-5.5, 2.0**-5, 2.0, 2.0**1.5, 4.0, 80.0])
+    wanted = torch.tensor([1.0, 1.0, 1.1, 1.15, 1.2, 1.8, 1.4, 1.0, 1.0])
+    assert torch.allclose(prior.gain(sigma), wanted, atol=1e-5)
+    v = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = EDMDenoiser(GaussianNet(), channels=1)
+    levels = torch.tensor([2.0**-5, 80.0])
+    moved = prior.denoise(v, levels) - v
+    assert torch.allclose(moved[0], 1.2 * (plain.denoise(v, levels) - v)[0], atol=1e-6)
+    assert torch.equal(moved[1], (plain.denoise(v, levels) - v)[1])
+    assert torch.equal(prior.denoise(v, 0.0), plain.denoise(v, 0.0))

@@ -131,8 +131,13 @@ def test_an_unfolded_network_is_trained_from_a_prior(recipe, data, tmp_path):
     assert len(network.priors) == (1 if recipe.shared else 2)
     assert network.card["init"]["file"] == start.stem
     assert network.card["init"]["licence"] == recipe.licence
-    with pytest.raises(ValueError, match="holds another network than recipe .*, in: .*depth"):
-        replace(small, depth=3).new(first)
+    if recipe.shared:
+        assert replace(small, depth=3).new(first).depth == 3
+    else:
+        with pytest.raises(ValueError, match="its 2 steps have a prior each"):
+            replace(small, depth=3).new(first)
+    with pytest.raises(ValueError, match="holds another network than recipe .*, in: .*prior"):
+        replace(small, prior=replace(block, widths=(8, 16))).new(first)
     frozen = replace(small, lr=0.0)
     (again, _) = train_recipe(
         frozen, paths, tmp_path / "v", steps=2, init=first, quiet=True

@@ -293,3 +293,56 @@ def test_the_presets_have_the_size_that_is_said():
 def test_a_wrong_number_of_priors_is_refused():
     with pytest.raises(ValueError, match="got 2 priors for 3 steps"):
         UnfoldedDR([torch.nn.Identity()] * 2, 3)
+
+
+def shaken(depth):
+    network = white(depth)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return network
+
+
+def test_steps_are_added_and_left_out_before_the_last():
+    x, measurement = blurred()
+    network = shaken(4)
+    longer, shorter = network.with_depth(7), network.with_depth(2)
+    assert (longer.depth, shorter.depth, network.depth) == (7, 2, 4)
+    sigma = torch.tensor([0.5, 80.0])
+    for kept, of in ((longer, [0, 1, 2, 2, 2, 2, 3]), (shorter, [0, 3])):
+        assert torch.equal(kept.alpha, network.alpha[of])
+        told = torch.randn(2, 3)
+        assert torch.allclose(kept.radius(told), network.radius(told)[:, of], atol=1e-6)
+    with torch.no_grad():
+        own = network.steps(x, sigma, measurement)
+        for other in (longer, shorter):
+            found = network.steps(x, sigma, measurement, other.depth)
+            wanted = other.steps(x, sigma, measurement)
+            assert torch.allclose(torch.stack(found), torch.stack(wanted), atol=1e-4)
+            assert not torch.allclose(found[-1], own[-1], atol=1e-3)
+        assert torch.allclose(own[-1], longer.with_depth(4)(x, sigma, measurement), atol=1e-4)
+    weights = longer.priors[0].net.stem.weight
+    weights.data.add_(1)  # its own copy
+    assert not torch.equal(weights, network.priors[0].net.stem.weight)
+
+
+def test_loss_is_that_of_the_depth_that_it_is_told():
+    x, measurement = blurred()
+    network, batch = shaken(4), batch_of(x, measurement)
+    with torch.no_grad():
+        own = posterior_loss(network, batch)
+        assert torch.equal(own, posterior_loss(network, {**batch, "depth": torch.tensor([4, 4])}))
+        longer = posterior_loss(network, {**batch, "depth": torch.tensor([6, 6])})
+        assert torch.allclose(longer, posterior_loss(network.with_depth(6), batch), rtol=1e-4)
+        assert not torch.allclose(longer, own, rtol=1e-3)
+
+
+def test_steps_are_added_until_the_fixed_point():
+    network = exact(UnfoldedDR, gaussian(), 4)
+    errors = [distance(network.with_depth(depth), "average", 5.0) for depth in (4, 8, 50)]
+    assert errors[0] > 5 * errors[1]
+    assert errors[2] < 1e-5
+
+
+def test_networks_whose_steps_differ_keep_their_depth():
+    with pytest.raises(ValueError, match="its 4 steps have a prior each"):
+        UnfoldedDR.full().with_depth(6)

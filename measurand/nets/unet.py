@@ -53,14 +53,17 @@ class FourierEmbedding(nn.Module):
         self, features: int, frequencies: int = 32, low: float = 0.1, high: float = 4.0
     ) -> None:
         super().__init__()
-        f = torch.logspace(math.log10(low), math.log10(high), frequencies)
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", 2 * math.pi * f, persistent=False)
+        self.span = math.log(low), math.log(high)
+        self.index: Tensor
+        # whole numbers: a network in bfloat16 keeps the frequencies that it was trained with
+        self.register_buffer("index", torch.arange(frequencies), persistent=False)
         self.hidden = nn.Linear(2 * frequencies, features)
 
     def forward(self, c: Tensor) -> Tensor:
         """Returns the embedding of `c`, with shape (B, features)."""
-        phase = c.float()[:, None] * self.frequencies.float()
+        first, last = self.span
+        share = self.index.to(torch.float32) / max(1, len(self.index) - 1)
+        phase = 2 * math.pi * (first + (last - first) * share).exp() * c.float()[:, None]
         waves = torch.cat((phase.cos(), phase.sin()), dim=1)
         return F.silu(self.hidden(waves.to(self.hidden.weight.dtype)))
 

@@ -245,6 +245,8 @@ class LinearOperator(nn.Module, ABC):
 
     def repeat(self, n: int) -> Self:
         """The operator for a batch in which every item stands `n` times in a row."""
+        if self.batch == 1:
+            return self
         return self._map_items(lambda t: t.repeat_interleave(n, 0) if len(t) > 1 else t)
 
     def __getitem__(self, i: int | slice) -> Self:

@@ -9,7 +9,7 @@ with M a mask of zeros and ones, F the centred orthonormal Fourier transform (`k
 
 * no shift is needed in the normal operator, the mask is shifted once;
 * if M does not change along an axis, the transforms along that axis cancel: whole sampled columns
-  need an FFT along the rows only;
+  need an FFT along the rows only, and many coils have a closed form row by row (`lines`);
 * for a single coil everything is diagonal: `(A^H A + gamma)^-1 = F^H (M + gamma)^-1 F`, and since
   M is 0 or 1, `prox(v, y, gamma) = v + A^H (y - A v) / (1 + gamma)`, with no small divisor.
 
@@ -24,8 +24,10 @@ The forward transform of many coils avoids shifting them: with `h = n // 2`,
 one factor on the image before it is split into coils, the other folded into the mask.
 """
 
+import copy
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -34,6 +36,7 @@ from torch import Tensor
 from ..tensors import Generators, generators, per_item, randn_like
 from .base import LinearOperator, Shape
 from .kspace import birdcage_maps, fft2c, ifft2c, random_lines
+from .lines import Modes, few, line_modes
 
 __all__ = ["SENSE", "CartesianMRI", "FourierMask"]
 
@@ -160,6 +163,7 @@ class SENSE(LinearOperator):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         moved = super()._apply(fn, recurse)
+        moved.__dict__.pop("modes", None)
         moved._derive()  # in the new precision, not rounded to the old one
         return moved
 
@@ -183,10 +187,53 @@ class SENSE(LinearOperator):
         return total
 
     def solve(self, b: Tensor, gamma: float | Tensor, **options: Any) -> Tensor:
-        if _varying_axes(self.mask):
+        if not _varying_axes(self.mask):
+            energy = self.maps.abs().square().sum(1, keepdim=True) * self.mask
+            return b / (energy + per_item(gamma, b))
+        if self.modes is None or self.maps.requires_grad:
             return super().solve(b, gamma, **options)
-        energy = self.maps.abs().square().sum(1, keepdim=True) * self.mask
-        return b / (energy + per_item(gamma, b))
+        return self.modes.solve(b, gamma)
+
+    @cached_property
+    def modes(self) -> Modes | None:
+        """The eigenvectors of `A^H A` where they are found at once: lines, small images."""
+        if not few(self.maps, self.mask):
+            return None
+        return line_modes(self.maps, _natural(self.mask))
+
+    def decomposed(self) -> Self:
+        """Returns the operator with the eigenvectors of `A^H A`, for images of any size.
+
+        Worth it where a mask of lines is solved for dozens of times or with small `gamma`: the
+        decomposition takes four seconds for 256 x 256 pixels, a solve after it 0.12 s; conjugate
+        gradients take 0.2, 0.7 and 2.3 s at `gamma` of 1e-2, 1e-3 and 1e-4.
+
+        Raises:
+            ValueError: The mask varies along both axes, or along none.
+        """
+        if len(_varying_axes(self.mask)) != 1:
+            raise ValueError(f"{self}: its mask is not one of lines, which alone decompose")
+        new = copy.copy(self)
+        new._forget()
+        new.__dict__["modes"] = line_modes(self.maps, _natural(self.mask))
+        return new
+
+    @cached_property
+    def norm(self) -> float:
+        if self.modes is None:
+            return super().norm
+        return max(self.norms)
+
+    @cached_property
+    def norms(self) -> list[float]:
+        if self.modes is None:
+            return super().norms
+        found: list[float] = self.modes.values.flatten(1).amax(1).sqrt().tolist()
+        return found
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.__dict__.pop("modes", None)
 
     def trace_gram(self) -> float:
         share = self.mask.expand(-1, -1, *self.in_shape[-2:])[0].mean()

@@ -17,7 +17,7 @@ from ..domains import Body, Brain, Faces, Kernels, Photographs
 from ..domains.material import Material, generator_of
 from ..nets import ConvUNet
 from ..nets.transfer import transfer
-from ..priors.edm import EDMDenoiser, edm_loss, lognormal_sigma
+from ..priors.edm import EDMDenoiser, edm_loss, fitted_gains, lognormal_sigma
 from ..quality import denoising_psnr
 from ..tensors import randn_like
 from .base import Recipe
@@ -101,6 +101,11 @@ class PriorRecipe(Recipe):
 
     def loss(self, model: EDMDenoiser, batch: Mapping[str, Any]) -> Tensor:
         return edm_loss(model, batch)
+
+    def finish(self, model: EDMDenoiser, material: Material) -> None:
+        model.gains = None
+        batches = (material.batch((1 << 30) + k, 16, self.crops[1]) for k in range(4))
+        model.gains = tuple(fitted_gains(model, list(batches)))
 
     def quality(
         self, model: EDMDenoiser, images: Sequence[Tensor], dtype: torch.dtype

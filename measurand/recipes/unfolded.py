@@ -5,6 +5,7 @@ inside the steps of an optimisation method, over a mix of operators (see
 `unfolded.posterior_score`). Operators that are not in the mix are for the test.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +42,13 @@ class UnfoldedRecipe(Recipe):
         mix: Kinds of problems, one of them in each step.
         sigma_y: Smallest and largest noise of a measurement, relative to the operator's norm.
         depth: Steps of the method.
+        depths: Fewest and most steps that a training step makes, drawn anew in each; `depth` where
+            None. A network that is right at many depths converges, and what was not in the mix
+            takes longer than what was.
         shared: One block for all steps, or one for each.
+        radius: Radius rho of all steps to begin with, in standard deviations of the images. What
+            is learnt ends near 0.4; Gaussian priors, whose fixed point does not depend on it, are
+            fastest at 0.7.
         sigma_mean: Mean of ln(s_t), s_t the level of the noisy image.
         sigma_std: Standard deviation of ln(s_t).
         blind: Probability that s_t is the highest level, where y alone tells of the image.
@@ -58,7 +65,9 @@ class UnfoldedRecipe(Recipe):
     )
     sigma_y: tuple[float, float] = (0.005, 0.1)
     depth: int = 4
+    depths: tuple[int, int] | None = None
     shared: bool = True
+    radius: float = 0.4
     sigma_mean: float = -0.8
     sigma_std: float = 1.4
     blind: float = 0.25
@@ -66,7 +75,7 @@ class UnfoldedRecipe(Recipe):
     recompute: bool = False
 
     def new(self, init: str | os.PathLike[str] | None = None) -> Unfolded:
-        """Returns the network: blocks of `start`, or the whole of another network."""
+        """Returns the network: blocks of `start`, or another network, with steps added."""
         start = self.start if init is None else ""
         blocks: list[EDMDenoiser] = [
             self.prior.new(start or None) for _ in range(1 if self.shared else self.depth)
@@ -78,8 +87,12 @@ class UnfoldedRecipe(Recipe):
             sigma_data=self.prior.sigma_data,
             recompute=self.recompute,
         )
+        first = math.atanh(math.log(self.radius / 0.7) / 1.5)  # see `Unfolded.level`
+        torch.nn.init.constant_(network.radius.second.bias, first)
         if init is not None:
             other = load_unfolded(init, dtype=torch.float32)
+            if other.depth != self.depth:
+                other = other.with_depth(self.depth)
             wanted, given = described(network), described(other)
             if wanted != given:
                 differs = [k for k in wanted if wanted[k] != given.get(k)]
@@ -102,12 +115,15 @@ class UnfoldedRecipe(Recipe):
         )
         u = torch.rand(n, generator=generator, device=x.device)
         measurement = settled(drawn(self.mix, x, self.sigma_y, generator))
+        fewest, most = self.depths or (self.depth, self.depth)
+        depth = torch.randint(fewest, most + 1, (), generator=generator, device=x.device)
         return {
             "x": x,
             "sigma": torch.where(u < self.blind, high, sigma),
             "noise": randn_like(x, generator),
             "measurement": measurement,
             "early": torch.full((n,), 0.1 * (step < self.early), device=x.device),
+            "depth": depth.expand(n),
         }
 
     @property
@@ -136,12 +152,16 @@ unfold_color = UnfoldedRecipe(
     domain=Photographs(),
     lr=4e-4,
     batch=16,
+    depth=8,
+    depths=(6, 14),
 )
 unfold_color_full = replace(
     unfold_color,
     name="unfold-color-full",
     prior=replace(natural_color, widths=(112, 208, 272)),
     start="",
+    depth=4,
+    depths=None,
     shared=False,
     recompute=True,
     lr=2e-4,
@@ -156,4 +176,5 @@ unfold_brain = UnfoldedRecipe(
     prior=mri_brain,
     start="mri-brain",
     mix=(BrainCoils(),),
+    depth=6,
 )

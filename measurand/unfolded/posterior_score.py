@@ -44,6 +44,7 @@ References:
       Monotone Operators (Eckstein & Bertsekas, 1992)
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -136,24 +137,63 @@ class Unfolded(nn.Module, ABC):
         """Channels of the images."""
         return self.priors[0].channels
 
+    def with_depth(self, depth: int) -> Self:
+        """Returns the same method with another number of steps; weights are copied.
+
+        The last step stays the last, and the one before it is repeated or left out: by then radii
+        have settled. Problems with a large null space profit from more steps than a network was
+        trained with.
+
+        Raises:
+            ValueError: The steps have a prior each.
+        """
+        if len(self.priors) > 1:
+            raise ValueError(
+                f"{type(self).__name__}: its {self.depth} steps have a prior each, so that there "
+                "are no others; train one whose steps share a prior"
+            )
+        other = type(self)(
+            copy.deepcopy(list(self.priors)),
+            depth,
+            sigma_data=self.sigma_data,
+            recompute=self.recompute,
+        )
+        rows = [self.row(k, depth) for k in range(depth)]
+        weights = self.state_dict()
+        for name in ("alpha", "beta", "radius.second.weight", "radius.second.bias"):
+            if name in weights:
+                weights[name] = weights[name][rows]
+        other.load_state_dict(weights)
+        other.card = dict(self.card)
+        return other.to(self.radius.first.weight).train(self.training)
+
     def given(self, measurement: Measurement) -> "PosteriorDenoiser":
         """Returns the denoiser of the posterior of a measurement with Gaussian noise."""
         return PosteriorDenoiser(self, settled(measurement))
 
-    def steps(self, x_t: Tensor, sigma: Tensor, measurement: Measurement) -> list[Tensor]:
+    def steps(
+        self, x_t: Tensor, sigma: Tensor, measurement: Measurement, depth: int | None = None
+    ) -> list[Tensor]:
         """Returns the estimate after each step, z_1 to z_K, each with the shape of `x_t`.
 
         Args:
             x_t: Noisy image, with shape (B, ...).
             sigma: Its noise level, with shape (B,).
             measurement: What was seen, with noise (see `settled`).
+            depth: Another number of steps, see `with_depth`.
         """
         problem = Problem(x_t, sigma, measurement, facts(sigma, measurement))
         u, found = problem.start(self.sigma_data), []
-        for k in range(self.depth):
-            z, u = self.step(k, u, problem)
+        depth = self.depth if depth is None else depth
+        for k in range(depth):
+            z, u = self.step(self.row(k, depth), u, problem)
             found.append(z)
         return found
+
+    def row(self, k: int, depth: int) -> int:
+        """Returns which of its own steps is step k of `depth`: the last one stays the last."""
+        last = self.depth - 1
+        return last if k == depth - 1 else min(k, max(last - 1, 0))
 
     def forward(self, x_t: Tensor, sigma: Tensor, measurement: Measurement) -> Tensor:
         """Returns the last of `steps`."""
@@ -285,11 +325,13 @@ def posterior_loss(network: Unfolded, batch: Mapping[str, Any]) -> Tensor:
     Args:
         network: An unfolded network.
         batch: "x" images (B, ...), "sigma" levels s_t (B,), "noise" of x's shape, standard normal
-            in each real channel, "measurement" of x, settled, and "early" (B,), 0.1 or 0.
+            in each real channel, "measurement" of x, settled, "early" (B,), 0.1 or 0, and where
+            it is not the network's own, "depth" (B,), the number of steps, one for all.
     """
     x, sigma, measurement = batch["x"], batch["sigma"], batch["measurement"]
     s = network.sigma_data
-    found = network.steps(x + per_item(sigma, x) * batch["noise"], sigma, measurement)
+    depth = int(batch["depth"][0]) if "depth" in batch else network.depth
+    found = network.steps(x + per_item(sigma, x) * batch["noise"], sigma, measurement, depth)
     weight = ((sigma**2 + s**2) / (sigma * s) ** 2).clamp_max(HEAVIEST)
     w = 8 * network.spread(facts(sigma, measurement))[:, 0]
 

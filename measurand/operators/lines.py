@@ -1,0 +1,84 @@
+r"""Closed-form solves for coils and whole lines of k-space.
+
+A mask that is constant along one axis of k-space (phase-encode lines) leaves the rows of the image
+along the other axis independent. With s_c[h] the row h of the map of coil c and C the circulant
+matrix of the mask, `C[w, v] = k[w - v]`, k the inverse Fourier transform of the mask,
+
+    A^H A = blocks N_h,   N_h = C o sum_c conj(s_c[h]) s_c[h]^T      (o: element by element)
+
+H matrices of W x W instead of one of HW x HW. Their eigenvalues l and eigenvectors V are found
+once, and from then on every `gamma` is a division,
+
+    (A^H A + gamma)^-1 b = V (V^H b / (l + gamma)).
+
+Small images are decomposed by themselves, large ones when asked (`SENSE.decomposed`).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..tensors import per_item
+
+__all__ = ["Modes", "few", "line_modes"]
+
+MANY = 1 << 23  # entries of all eigenvectors, found in about a second and 64 MiB large
+
+
+class Modes(NamedTuple):
+    """Eigenvalues and eigenvectors of `A^H A`, row by row.
+
+    Attributes:
+        axis: Axis along which the mask varies, -1 or -2.
+        values: Eigenvalues, with shape (1 or B, rows, n), in double precision.
+        vectors: Eigenvectors in columns, with shape (1 or B, rows, n, n).
+    """
+
+    axis: int
+    values: Tensor
+    vectors: Tensor
+
+    def solve(self, b: Tensor, gamma: float | Tensor) -> Tensor:
+        """Returns `(A^H A + gamma)^-1 b`, for b of shape (B, 1, H, W); differentiable."""
+        rows = b[:, 0] if self.axis == -1 else b[:, 0].mT
+        scale = self.values + per_item(gamma, rows)
+        if len(self.vectors) == 1:  # one matrix, many right-hand sides
+            columns = rows.permute(1, 2, 0)
+            inside = (self.vectors[0].mH @ columns) / scale.permute(1, 2, 0)
+            found = (self.vectors[0] @ inside.to(b)).permute(2, 0, 1)
+        else:
+            inside = (self.vectors.mH @ rows[..., None]) / scale[..., None]
+            found = (self.vectors @ inside.to(b))[..., 0]
+        return (found if self.axis == -1 else found.mT)[:, None]
+
+
+def few(maps: Tensor, mask: Tensor) -> bool:
+    """Whether a mask has lines, and eigenvectors so few that one solve is worth them."""
+    varies = [axis for axis in (-2, -1) if mask.shape[axis] > 1]
+    if len(varies) != 1 or maps.is_cuda:  # there, iterations are faster
+        return False
+    return max(len(maps), len(mask)) * maps[0, 0].numel() * mask.shape[varies[0]] <= MANY
+
+
+@torch.no_grad()
+def line_modes(maps: Tensor, mask: Tensor) -> Modes:
+    """Returns the modes of `A^H A` for lines of k-space.
+
+    Args:
+        maps: Coil sensitivities, with shape (1 or B, coils, H, W).
+        mask: The mask in the order of a plain FFT, with shape (1 or B, 1, H, 1) or (..., 1, W).
+    """
+    axis = -1 if mask.shape[-1] > 1 else -2
+    kernels = torch.fft.ifft(mask.flatten(1).to(torch.complex128))
+    i = torch.arange(kernels.shape[1], device=maps.device)
+    lag = (i[:, None] - i) % len(i)
+    found = []
+    for k in range(max(len(maps), len(mask))):
+        # single precision would leave null spaces a millionth off zero, which gamma divides by
+        s = maps[k % len(maps)].to(torch.complex128)
+        s = s if axis == -1 else s.mT
+        gram = torch.einsum("chw,chv->hwv", s.conj(), s) * kernels[k % len(kernels)][lag]
+        values, vectors = torch.linalg.eigh(gram)
+        found.append((values.clamp_min(0), vectors.to(maps.dtype)))
+    return Modes(axis, *(torch.stack(part) for part in zip(*found, strict=True)))

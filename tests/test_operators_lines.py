@@ -1,0 +1,122 @@
+import pytest
+import torch
+
+from measurand.linalg import cg
+from measurand.operators import (
+    SENSE,
+    birdcage_maps,
+    equispaced_lines,
+    random_lines,
+    variable_density_mask,
+)
+from measurand.operators.base import LinearOperator
+from measurand.operators.lines import few, line_modes
+from measurand.tensors import generators, per_item, randn_like
+
+SHAPE = (10, 12)
+
+
+def noise(*shape, seed=0, dtype=torch.complex64):
+    return randn_like(torch.empty(shape, dtype=dtype), generators(seed, shape[0]))
+
+
+def coils(columns=True, masks=1, maps=1, shape=SHAPE):
+    """Lines along either axis, with one mask or one set of maps for all items or for each."""
+    width = shape if columns else shape[::-1]
+    mask = random_lines(width, 2.0, 0.25, generator=generators(0, masks))
+    mask = mask if columns else mask.mT
+    sets = [birdcage_maps(shape, 3, radius) for radius in (1.4, 1.6, 1.9)[:maps]]
+    return SENSE((1, *shape), torch.stack([s.reshape(3, *shape) for s in sets]), mask)
+
+
+@pytest.mark.parametrize("columns", [True, False])
+@pytest.mark.parametrize(("masks", "maps"), [(1, 1), (3, 1), (1, 3), (3, 3)])
+def test_modes_are_the_eigenvectors_of_the_normal_operator(columns, masks, maps):
+    operator = coils(columns, masks, maps).double()
+    x = noise(3, 1, *SHAPE, dtype=torch.complex128)
+    gamma = torch.tensor([1e-6, 0.02, 3.0], dtype=torch.float64)
+    modes = operator.modes
+    assert modes is not None and modes.axis == (-1 if columns else -2)
+    b = operator.gram(x) + per_item(gamma, x) * x
+    assert torch.allclose(operator.solve(b, gamma), x, atol=1e-8)
+    trace = modes.values.sum((1, 2)) / x[0].numel()
+    for k, one in enumerate(trace):
+        assert float(one) == pytest.approx(operator[k].trace_gram())
+
+
+def test_norms_are_the_largest_eigenvalues():
+    operator = coils(masks=3, maps=3)
+    for found, k in zip(operator.norms, range(3), strict=True):
+        slow = LinearOperator.norm.func(operator[k])
+        assert found == pytest.approx(slow, rel=1e-3) and found >= slow * (1 - 1e-6)
+        assert operator[k].norm == pytest.approx(found, rel=1e-6)
+    assert operator.norm == max(operator.norms)
+
+
+def test_small_gamma_costs_no_iterations_and_stays_exact():
+    """1e-4 is where conjugate gradients take hundreds of iterations in single precision."""
+    operator = coils(shape=(24, 32))
+    x = operator.double().solve(noise(2, 1, 24, 32).to(torch.complex128), 1e-4)
+    assert operator.float().modes.vectors.dtype == torch.complex64
+    found = operator.solve(noise(2, 1, 24, 32), 1e-4)
+    assert float((found - x).norm() / x.norm()) < 1e-5
+    wanted = cg(lambda v: operator.gram(v) + 1e-4 * v, noise(2, 1, 24, 32), tol=1e-7, max_iter=999)
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-3
+
+
+def test_an_item_does_not_depend_on_how_many_share_the_mask():
+    operator, b = coils(), noise(5, 1, *SHAPE)
+    gamma = torch.linspace(0.01, 1, 5)
+    together = operator.solve(b, gamma)
+    for k in range(5):
+        alone = operator.solve(b[k : k + 1], gamma[k : k + 1])
+        assert torch.allclose(alone, together[k : k + 1], atol=1e-5)
+
+
+def test_gradients_are_those_of_finite_differences():
+    for operator in (coils(shape=(3, 4)).double(), coils(False, 2, shape=(3, 4)).double()):
+        b = noise(2, 1, 3, 4, dtype=torch.complex128).requires_grad_()
+        gamma = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(operator.solve, (b, gamma))
+
+
+def test_learned_maps_get_their_gradient_from_the_iterative_solver():
+    maps = birdcage_maps(SHAPE, 3).requires_grad_()
+    operator = SENSE((1, *SHAPE), maps, random_lines(SHAPE, 2.0, 0.25))
+    operator.solve(noise(1, 1, *SHAPE), 0.1).abs().square().sum().backward()
+    assert float(maps.grad.norm()) > 0
+
+
+def test_what_has_no_lines_or_is_large_has_no_modes_by_itself():
+    points = SENSE((1, *SHAPE), birdcage_maps(SHAPE, 3), variable_density_mask(SHAPE, 2.0))
+    assert points.modes is None
+    with pytest.raises(ValueError, match="not one of lines"):
+        points.decomposed()
+    large = torch.ones(1, 1, 1, 1, dtype=torch.complex64).expand(1, 1, 320, 320)
+    assert not few(large, torch.ones(1, 1, 1, 320))
+    assert few(large[..., :64, :64], torch.ones(1, 1, 1, 64))
+    assert not few(large[..., :64, :64].expand(64, -1, -1, -1), torch.ones(1, 1, 1, 64))
+
+
+def test_a_large_operator_is_decomposed_when_asked(monkeypatch):
+    monkeypatch.setattr("measurand.operators.lines.MANY", 0)
+    operator = coils()
+    assert operator.modes is None
+    whole = operator.decomposed()
+    assert whole.modes is not None and operator.modes is None
+    assert whole.repeat(4).modes is whole.modes
+    b = noise(1, 1, *SHAPE)
+    assert torch.allclose(whole.solve(b, 0.05), operator.solve(b, 0.05), atol=1e-3)
+
+
+def test_rows_are_independent():
+    """What the closed form rests on: an image row reaches only itself."""
+    operator = SENSE((1, *SHAPE), birdcage_maps(SHAPE, 3), equispaced_lines(SHAPE, 2.0, 0.2))
+    x = torch.zeros(1, 1, *SHAPE, dtype=torch.complex64)
+    x[0, 0, 4] = noise(12)
+    back = operator.gram(x)
+    assert float(back[0, 0, 4].norm()) > 0.1
+    back[0, 0, 4] = 0
+    assert float(back.norm()) < 1e-6
+    modes = line_modes(operator.maps, torch.ones(1, 1, 1, 12))
+    assert torch.allclose(modes.values, operator.maps.abs().square().sum(1).sort()[0].double())
