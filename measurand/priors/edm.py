@@ -18,9 +18,9 @@ trained level. Above the largest, t, where nothing but the mean is left to see o
 shrunk to it: D(v, sigma) = D(t v / sigma, t).
 
 A network that has not converged answers a little too much or too little, by an amount that
-depends on sigma alone. A gain of the residual corrects it, g = 1 outside [2^-7, 4],
+depends on sigma alone. A gain of the residual corrects it, g = 1 outside [2^-6.5, 2^1.5],
 
-    D_g(v, sigma) = v + g(sigma) (D(v, sigma) - v),    g linear in ln(sigma) between octaves.
+    D_g(v, sigma) = v + g(sigma) (D(v, sigma) - v),    g linear in ln(sigma) by half octaves.
 
 Of all numbers g = E<x - v, D - v> / E|D - v|^2 has the least squared error, and at it, by Stein's
 (`fitted_gains`; a percent of g can be a third of it). Preconditioning is float32;
@@ -44,7 +44,9 @@ from ..tensors import from_channels, per_item, randn_like, to_channels
 
 __all__ = ["EDMDenoiser", "edm_loss", "fast_dtype", "fitted_gains", "lognormal_sigma"]
 
-OCTAVES = tuple(range(-6, 2))  # of the levels at which gains are known: 1/64 to 2
+# of the levels at which gains are known, 1/64 to 2; a network told c = ln(sigma) / 4 by waves of
+# at most four periods per unit turns over 0.7 octaves at the fastest
+OCTAVES = tuple(k / 2 for k in range(-12, 3))
 
 
 class EDMDenoiser(nn.Module):
@@ -61,7 +63,7 @@ class EDMDenoiser(nn.Module):
         mean: Mean of the images, in image units; the formulas above are those of x - mean.
         fixed_sum: Sum of x - mean over an image, where it is the same for every one, as for blur
             kernels: E[x given v] then has it too, and answers are moved to it.
-        gains: Correction g - 1 at the levels 1/64, 1/32, ..., 2; see `fitted_gains`.
+        gains: Correction g - 1 at the levels `2**OCTAVES`; see `fitted_gains`.
         sigma_data: Standard deviation of the images, in image units.
         range: Lowest and highest value of the images the network was trained on.
         sigma_range: Lowest and highest noise level it was trained on, in image units.
@@ -150,7 +152,7 @@ class EDMDenoiser(nn.Module):
         """Returns g(sigma), of sigma's shape."""
         octave, g = sigma.clamp_min(1e-9).log2(), torch.ones_like(sigma)
         for at, more in zip(OCTAVES, self.gains or (), strict=False):
-            g = g + more * (1 - (octave - at).abs()).clamp_min(0)
+            g = g + more * (1 - 2 * (octave - at).abs()).clamp_min(0)
         return g
 
     def extra_repr(self) -> str:
