@@ -44,7 +44,7 @@ def unseen(name: str) -> list[Tensor]:
     """Images of the prior's domain that no training run has used, each (1, C, H, W)."""
     domain = next(r.domain for r in vars(recipes).values() if getattr(r, "name", "") == name)
     if name not in TEST:  # made by a program: another seed
-        drawn = domain.draw(512, generator_of(977, 0, "cpu"))
+        drawn = domain.draw(192, generator_of(977, 0, "cpu"))
         return list(domain.scaled(drawn).split(1))
     file, under, every = TEST[name]
     return domain.look(DATA / file, under)[::every]

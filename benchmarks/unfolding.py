@@ -6,8 +6,10 @@ of the value range). PSNR over all pixels and channels without clipping, and SSI
 images; CPU seconds and network calls per image, one thread. The weights of HQS, ADMM and TV were
 chosen on four images of `val`, for each kind (`--search`): these three know what unfold-color does
 not, which problem will come. DiffPIR and PnP-DM have their defaults, and what is scored of them is
-the mean of four draws, an estimate as the others are. The rivals that are trained come from
-`unfolding_rivals.py`: `--runs` names their folder; those that are not there are left out.
+the mean of four draws, an estimate as the others are. Evaluations (`nfe`) are images that a
+denoiser saw; one of unfold-color is as many calls of its network as it has steps. The rivals that
+are trained come from `unfolding_rivals.py`: `--runs` names their folder; those that are not there
+are left out.
 
     python benchmarks/unfolding.py --runs runs         writes results/unfolding.json
     python benchmarks/unfolding.py --search            writes results/unfolding_search.json
@@ -150,31 +152,39 @@ def posterior_mean(network: Any) -> Restore:
 
 
 def evaluate(prior: Any, network: Any, images: Tensor, args: argparse.Namespace) -> None:
-    setting = {"prior": args.prior, "side": args.side, "noise": args.noise, "images": len(images)}
+    setting = {
+        "network": args.network,
+        "prior": args.prior,
+        "side": args.side,
+        "noise": args.noise,
+        "images": len(images),
+    }
     rows: list[dict[str, Any]] = []
     file = RESULTS / f"{args.output}.json"
-    if args.methods and file.is_file():  # what is not run again stays, where it is comparable
+    if args.methods and file.is_file():
         old = json.loads(file.read_text())
-        if all(old.get(k) == v for k, v in setting.items()):
-            rows = [row for row in old["rows"] if row["method"] not in args.methods]
+        if any(old.get(k) != v for k, v in setting.items()):
+            raise SystemExit(f"{file}: holds rows of another setting; name another --output")
+        again = {(label, name) for label in args.kinds for name in args.methods}
+        rows = [row for row in old["rows"] if (row["problem"], row["method"]) not in again]
     for label in args.kinds:
         for name, (restore, count) in methods(label, prior, network, args).items():
             if args.methods and name not in args.methods:
                 continue
-            before = count.calls
+            before = count.items
             row = {"problem": label, "seen": label in SEEN, "method": name}
             row |= quality(restore, KINDS[label], images, args.noise)
-            row["nfe"] = round((count.calls - before) / len(images))
+            row["nfe"] = round((count.items - before) / len(images))
             rows.append(row)
             print({k: v for k, v in row.items() if k != "each"}, flush=True)
+            write(args.output, setting | {"rows": rows})
     means: dict[str, float] = {}
     for name in dict.fromkeys(row["method"] for row in rows):
         some = [row["psnr"] for row in rows if row["method"] == name and not row["seen"]]
         if len(some) == len(UNSEEN):
             means[name] = round(sum(some) / len(some), 2)
     print(means)
-    content = {"network": args.network} | setting
-    content |= {"mean psnr over unseen problems": means, "rows": rows}
+    content = setting | {"mean psnr over unseen problems": means, "rows": rows}
     print(write(args.output, content))
 
 

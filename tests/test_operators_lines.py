@@ -1,7 +1,10 @@
+import copy
+
 import pytest
 import torch
 
 from measurand.linalg import cg
+from measurand.measurement import _moved
 from measurand.operators import (
     SENSE,
     birdcage_maps,
@@ -10,7 +13,7 @@ from measurand.operators import (
     variable_density_mask,
 )
 from measurand.operators.base import LinearOperator
-from measurand.operators.lines import few, line_modes
+from measurand.operators.lines import line_modes
 from measurand.tensors import generators, per_item, randn_like
 
 SHAPE = (10, 12)
@@ -32,20 +35,18 @@ def coils(columns=True, masks=1, maps=1, shape=SHAPE):
 @pytest.mark.parametrize("columns", [True, False])
 @pytest.mark.parametrize(("masks", "maps"), [(1, 1), (3, 1), (1, 3), (3, 3)])
 def test_modes_are_the_eigenvectors_of_the_normal_operator(columns, masks, maps):
-    operator = coils(columns, masks, maps).double()
+    operator = coils(columns, masks, maps).double().decomposed()
     x = noise(3, 1, *SHAPE, dtype=torch.complex128)
     gamma = torch.tensor([1e-6, 0.02, 3.0], dtype=torch.float64)
-    modes = operator.modes
-    assert modes is not None and modes.axis == (-1 if columns else -2)
     b = operator.gram(x) + per_item(gamma, x) * x
     assert torch.allclose(operator.solve(b, gamma), x, atol=1e-8)
-    trace = modes.values.sum((1, 2)) / x[0].numel()
+    trace = operator._values.sum((1, 2)) / x[0].numel()
     for k, one in enumerate(trace):
         assert float(one) == pytest.approx(operator[k].trace_gram())
 
 
 def test_norms_are_the_largest_eigenvalues():
-    operator = coils(masks=3, maps=3)
+    operator = coils(masks=3, maps=3).decomposed()
     for found, k in zip(operator.norms, range(3), strict=True):
         slow = LinearOperator.norm.func(operator[k])
         assert found == pytest.approx(slow, rel=1e-3) and found >= slow * (1 - 1e-6)
@@ -55,9 +56,9 @@ def test_norms_are_the_largest_eigenvalues():
 
 def test_small_gamma_costs_no_iterations_and_stays_exact():
     """1e-4 is where conjugate gradients take hundreds of iterations in single precision."""
-    operator = coils(shape=(24, 32))
+    operator = coils(shape=(24, 32)).decomposed()
     x = operator.double().solve(noise(2, 1, 24, 32).to(torch.complex128), 1e-4)
-    assert operator.float().modes.vectors.dtype == torch.complex64
+    assert operator.float()._vectors.dtype == torch.complex64
     found = operator.solve(noise(2, 1, 24, 32), 1e-4)
     assert float((found - x).norm() / x.norm()) < 1e-5
     wanted = cg(lambda v: operator.gram(v) + 1e-4 * v, noise(2, 1, 24, 32), tol=1e-7, max_iter=999)
@@ -65,7 +66,7 @@ def test_small_gamma_costs_no_iterations_and_stays_exact():
 
 
 def test_an_item_does_not_depend_on_how_many_share_the_mask():
-    operator, b = coils(), noise(5, 1, *SHAPE)
+    operator, b = coils().decomposed(), noise(5, 1, *SHAPE)
     gamma = torch.linspace(0.01, 1, 5)
     together = operator.solve(b, gamma)
     for k in range(5):
@@ -74,7 +75,8 @@ def test_an_item_does_not_depend_on_how_many_share_the_mask():
 
 
 def test_gradients_are_those_of_finite_differences():
-    for operator in (coils(shape=(3, 4)).double(), coils(False, 2, shape=(3, 4)).double()):
+    for operator in (coils(shape=(3, 4)), coils(False, 2, shape=(3, 4))):
+        operator = operator.double().decomposed()
         b = noise(2, 1, 3, 4, dtype=torch.complex128).requires_grad_()
         gamma = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(operator.solve, (b, gamma))
@@ -82,31 +84,47 @@ def test_gradients_are_those_of_finite_differences():
 
 def test_learned_maps_get_their_gradient_from_the_iterative_solver():
     maps = birdcage_maps(SHAPE, 3).requires_grad_()
-    operator = SENSE((1, *SHAPE), maps, random_lines(SHAPE, 2.0, 0.25))
+    operator = SENSE((1, *SHAPE), maps, random_lines(SHAPE, 2.0, 0.25)).decomposed()
     operator.solve(noise(1, 1, *SHAPE), 0.1).abs().square().sum().backward()
     assert float(maps.grad.norm()) > 0
 
 
-def test_what_has_no_lines_or_is_large_has_no_modes_by_itself():
+def test_only_lines_decompose():
     points = SENSE((1, *SHAPE), birdcage_maps(SHAPE, 3), variable_density_mask(SHAPE, 2.0))
-    assert points.modes is None
     with pytest.raises(ValueError, match="not one of lines"):
         points.decomposed()
-    large = torch.ones(1, 1, 1, 1, dtype=torch.complex64).expand(1, 1, 320, 320)
-    assert not few(large, torch.ones(1, 1, 1, 320))
-    assert few(large[..., :64, :64], torch.ones(1, 1, 1, 64))
-    assert not few(large[..., :64, :64].expand(64, -1, -1, -1), torch.ones(1, 1, 1, 64))
 
 
-def test_a_large_operator_is_decomposed_when_asked(monkeypatch):
-    monkeypatch.setattr("measurand.operators.lines.MANY", 0)
-    operator = coils()
-    assert operator.modes is None
+def test_a_decomposition_goes_where_the_operator_goes():
+    operator = coils(masks=3, maps=3)
     whole = operator.decomposed()
-    assert whole.modes is not None and operator.modes is None
-    assert whole.repeat(4).modes is whole.modes
-    b = noise(1, 1, *SHAPE)
-    assert torch.allclose(whole.solve(b, 0.05), operator.solve(b, 0.05), atol=1e-3)
+    assert operator._vectors is None
+    b = noise(3, 1, *SHAPE)
+    wanted = whole.solve(b, 0.05)
+    assert torch.allclose(wanted, operator.solve(b, 0.05, tol=1e-7), atol=1e-3)
+    assert torch.equal(whole.to("cpu").solve(b, 0.05), wanted)
+    twice = whole.repeat(2)
+    assert len(twice._vectors) == 6
+    again = twice.solve(b.repeat_interleave(2, 0), 0.05)
+    assert torch.allclose(again[::2], wanted, atol=1e-6)
+    one = whole[1:2]
+    assert one._vectors is not None
+    assert torch.allclose(one.solve(b[1:2], 0.05), wanted[1:2], atol=1e-5)
+    copied = copy.deepcopy(whole)
+    whole.double()  # in place, and decomposed anew
+    assert whole._vectors.dtype == torch.complex128 and whole._values.dtype == torch.float64
+    assert torch.allclose(whole.solve(b.to(torch.complex128), 0.05).to(b), wanted, atol=1e-5)
+    assert torch.equal(copied.solve(b, 0.05), wanted)
+    assert _moved(copied, "meta")._vectors.device.type == "meta"  # as measurements are
+    assert copied._vectors.device.type == "cpu"
+
+
+def test_decomposed_in_inference_mode_and_differentiated_later():
+    with torch.inference_mode():
+        operator = coils().decomposed()
+    b = noise(1, 1, *SHAPE).requires_grad_()
+    operator.solve(b, 0.1).abs().sum().backward()
+    assert float(b.grad.norm()) > 0
 
 
 def test_rows_are_independent():

@@ -273,3 +273,8 @@ def test_gains_are_linear_between_half_octaves_and_one_outside():
     assert torch.allclose(moved[0], 1.2 * (plain.denoise(v, levels) - v)[0], atol=1e-6)
     assert torch.equal(moved[1], (plain.denoise(v, levels) - v)[1])
     assert torch.equal(prior.denoise(v, 0.0), plain.denoise(v, 0.0))
+
+
+def test_gains_are_one_for_each_level():
+    with pytest.raises(ValueError, match="got 3 gains, wants 15"):
+        EDMDenoiser(GaussianNet(), channels=1, gains=[0.1] * 3)

@@ -320,9 +320,12 @@ def test_steps_are_added_and_left_out_before_the_last():
             assert torch.allclose(torch.stack(found), torch.stack(wanted), atol=1e-4)
             assert not torch.allclose(found[-1], own[-1], atol=1e-3)
         assert torch.allclose(own[-1], longer.with_depth(4)(x, sigma, measurement), atol=1e-4)
+    frozen = network.to(torch.bfloat16).requires_grad_(False).eval().with_depth(9)
+    assert not any(p.requires_grad for p in frozen.parameters()) and not frozen.training
+    assert frozen.priors[0].net.stem.weight.dtype == frozen.alpha.dtype == torch.bfloat16
     weights = longer.priors[0].net.stem.weight
     weights.data.add_(1)  # its own copy
-    assert not torch.equal(weights, network.priors[0].net.stem.weight)
+    assert not torch.allclose(weights, network.priors[0].net.stem.weight.float(), atol=0.5)
 
 
 def test_loss_is_that_of_the_depth_that_it_is_told():

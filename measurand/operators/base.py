@@ -244,7 +244,10 @@ class LinearOperator(nn.Module, ABC):
         return torch.zeros(n, *self.in_shape, dtype=dtype, device=self._precision.device)
 
     def repeat(self, n: int) -> Self:
-        """The operator for a batch in which every item stands `n` times in a row."""
+        """The operator for a batch in which every item stands `n` times in a row.
+
+        One that all items share is returned as it is.
+        """
         if self.batch == 1:
             return self
         return self._map_items(lambda t: t.repeat_interleave(n, 0) if len(t) > 1 else t)

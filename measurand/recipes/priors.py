@@ -104,7 +104,7 @@ class PriorRecipe(Recipe):
 
     def finish(self, model: EDMDenoiser, material: Material) -> None:
         model.gains = None
-        batches = (material.batch((1 << 30) + k, 16, self.crops[1]) for k in range(4))
+        batches = (material.batch((1 << 30) + k, 16, self.crops[0]) for k in range(8))
         model.gains = tuple(fitted_gains(model, list(batches)))
 
     def quality(

@@ -74,8 +74,17 @@ class UnfoldedRecipe(Recipe):
     early: int = 500
     recompute: bool = False
 
+    def __post_init__(self) -> None:
+        if not math.exp(-1.5) < self.radius / 0.7 < math.exp(1.5):
+            raise ValueError(f"{self.name}: got radius {self.radius}, wants 0.16 to 3.1")
+        if self.depths is not None and not (self.shared and 0 < self.depths[0] <= self.depths[1]):
+            raise ValueError(
+                f"{self.name}: got depths {self.depths}, wants fewest and most steps, of a block "
+                "that all share"
+            )
+
     def new(self, init: str | os.PathLike[str] | None = None) -> Unfolded:
-        """Returns the network: blocks of `start`, or another network, with steps added."""
+        """Returns the network: blocks of `start`, without their gains, or another network."""
         start = self.start if init is None else ""
         blocks: list[EDMDenoiser] = [
             self.prior.new(start or None) for _ in range(1 if self.shared else self.depth)

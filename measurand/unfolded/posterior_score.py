@@ -152,20 +152,14 @@ class Unfolded(nn.Module, ABC):
                 f"{type(self).__name__}: its {self.depth} steps have a prior each, so that there "
                 "are no others; train one whose steps share a prior"
             )
-        other = type(self)(
-            copy.deepcopy(list(self.priors)),
-            depth,
-            sigma_data=self.sigma_data,
-            recompute=self.recompute,
-        )
+        other = copy.deepcopy(self)
+        other.depth = depth
         rows = [self.row(k, depth) for k in range(depth)]
-        weights = self.state_dict()
-        for name in ("alpha", "beta", "radius.second.weight", "radius.second.bias"):
-            if name in weights:
-                weights[name] = weights[name][rows]
-        other.load_state_dict(weights)
-        other.card = dict(self.card)
-        return other.to(self.radius.first.weight).train(self.training)
+        by_step = ((other.radius.second, "weight"), (other.radius.second, "bias"))
+        for module, name in (*by_step, (other, "alpha"), (other, "beta")):
+            if (old := getattr(module, name, None)) is not None:
+                setattr(module, name, nn.Parameter(old.data[rows], old.requires_grad))
+        return other
 
     def given(self, measurement: Measurement) -> "PosteriorDenoiser":
         """Returns the denoiser of the posterior of a measurement with Gaussian noise."""
