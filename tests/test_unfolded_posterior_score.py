@@ -349,3 +349,5 @@ def test_steps_are_added_until_the_fixed_point():
 def test_networks_whose_steps_differ_keep_their_depth():
     with pytest.raises(ValueError, match="its 4 steps have a prior each"):
         UnfoldedDR.full().with_depth(6)
+    with pytest.raises(ValueError, match="got 0 steps"):
+        UnfoldedDR.tiny().with_depth(0)

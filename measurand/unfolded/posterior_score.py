@@ -145,8 +145,10 @@ class Unfolded(nn.Module, ABC):
         trained with.
 
         Raises:
-            ValueError: The steps have a prior each.
+            ValueError: The steps have a prior each, or there are to be none.
         """
+        if depth < 1:
+            raise ValueError(f"{type(self).__name__}: got {depth} steps, wants at least 1")
         if len(self.priors) > 1:
             raise ValueError(
                 f"{type(self).__name__}: its {self.depth} steps have a prior each, so that there "
