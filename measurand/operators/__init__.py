@@ -3,6 +3,7 @@
 from .base import Adjoint, Composed, Identity, LinearOperator, Scaled, Stacked
 from .blur import Blur, GaussianBlur, MotionBlur
 from .boundaries import ReflectiveBlur, ValidBlur
+from .fourier import FourierMask
 from .function import AutogradOperator, FunctionOperator
 from .interop import ScipyOperator, to_scipy
 from .kernels import disk_kernel, gaussian_kernel, motion_kernel
@@ -15,7 +16,7 @@ from .kspace import (
     random_lines,
     variable_density_mask,
 )
-from .mri import SENSE, CartesianMRI, FourierMask
+from .mri import SENSE, CartesianMRI
 from .pixels import Mask, box_mask, random_mask
 from .resample import BicubicDownsample, BlockAverage, Downsample, GaussianDownsample
 from .tomography import ParallelCT, even_angles, fbp, hann

@@ -14,6 +14,7 @@ with a list of generators, one mask per item along the leading axis.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ __all__ = [
     "fft2c",
     "ifft2c",
     "random_lines",
+    "sampling_weights",
     "variable_density_mask",
 ]
 
@@ -175,6 +177,41 @@ def variable_density_mask(
         density = torch.where(center, 1.0, (s * fall).clamp(max=1))
         low, high = (s, high) if float(density.sum()) < wanted else (low, s)
     return _per_generator(generator, lambda g: _uniform((1, *r.shape), g) < density)
+
+
+def sampling_weights(mask: Any, shape: tuple[int, ...], name: str) -> Tensor:
+    """A mask as real weights, with shape (1 or B, 1, H or 1, W or 1), short where constant.
+
+    Args:
+        mask: Array or tensor of zeros and ones (boolean or not), with shape (W,), (H, W), or
+            (B, 1, H or 1, W or 1).
+        shape: Shape of the image; the last two axes count.
+        name: Who asks, for messages.
+    Raises:
+        ValueError: The mask has another shape or other values, or holds no sample.
+    """
+    height, width = shape[-2:]
+    mask = torch.as_tensor(mask)
+    given = tuple(mask.shape)
+    full = mask.reshape((1,) * (4 - mask.ndim) + given) if mask.ndim in (1, 2) else mask
+    if (
+        full.ndim != 4
+        or full.shape[1] != 1
+        or full.shape[2] not in (1, height)
+        or full.shape[3] not in (1, width)
+    ):
+        raise ValueError(
+            f"{name}: got a mask with shape {given}, wanted ({width},), ({height}, {width}) "
+            f"or (B, 1, {height}, {width})"
+        )
+    if full.is_complex() or not bool(((full == 0) | (full == 1)).all()):
+        raise ValueError(f"{name}: got a mask with other values, wanted zeros and ones")
+    if not bool(full.flatten(1).any(1).all()):
+        raise ValueError(f"{name}: got a mask of zeros only, wanted some samples")
+    for axis in (-2, -1):
+        first = full.narrow(axis, 0, 1)
+        full = first if bool((full == first).all()) else full
+    return full.detach().float().clone()
 
 
 def birdcage_maps(shape: tuple[int, ...], coils: int, radius: float = 1.5) -> Tensor:

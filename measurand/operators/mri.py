@@ -2,7 +2,6 @@ r"""Magnetic resonance imaging on a Cartesian grid.
 
     single coil     A x = M F x             complex image, complex k-space
     multi coil      A x = M F (C_i x)       one k-space per coil i
-    real image      A x = M F x             with x real, as of any picture seen through a mask
 
 with M a mask of zeros and ones, F the centred orthonormal Fourier transform (`kspace.fft2c`) and
 `C_i` the coil sensitivities. `F^H M F` is a circular convolution, so that
@@ -12,10 +11,6 @@ with M a mask of zeros and ones, F the centred orthonormal Fourier transform (`k
   need an FFT along the rows only, and many coils a closed form row by row (`decomposed`);
 * for a single coil everything is diagonal: `(A^H A + gamma)^-1 = F^H (M + gamma)^-1 F`, and since
   M is 0 or 1, `prox(v, y, gamma) = v + A^H (y - A v) / (1 + gamma)`, with no small divisor.
-
-For a real image the normal operator is `Re F^H M F = F^H S F` with S the mask averaged with its
-mirror image through the zero frequency (values 0, 1/2, 1): a frequency is known from its opposite.
-The real part of the complex solution is another, wrong, image.
 
 The forward transform of many coils avoids shifting them: with `h = n // 2`,
 
@@ -34,10 +29,10 @@ from torch import Tensor
 
 from ..tensors import Generators, generators, per_item, randn_like
 from .base import LinearOperator, Shape
-from .kspace import birdcage_maps, fft2c, ifft2c, random_lines
+from .kspace import birdcage_maps, fft2c, ifft2c, random_lines, sampling_weights
 from .lines import Modes, line_modes
 
-__all__ = ["SENSE", "CartesianMRI", "FourierMask"]
+__all__ = ["SENSE", "CartesianMRI"]
 
 
 class CartesianMRI(LinearOperator):
@@ -56,7 +51,7 @@ class CartesianMRI(LinearOperator):
     def __init__(self, in_shape: Shape, mask: Any) -> None:
         super().__init__(in_shape, in_shape, torch.complex64, torch.complex64)
         _check_single(self)
-        weights = _checked_mask(self, mask)
+        weights = sampling_weights(mask, self.in_shape, str(self))
         self.register_buffer("mask", weights)
         self.to(weights.device)
 
@@ -144,7 +139,7 @@ class SENSE(LinearOperator):
         super().__init__(in_shape, tuple(maps.shape[1:]), torch.complex64, torch.complex64)
         _check_single(self)
         _check_maps(self, maps)
-        weights = _checked_mask(self, mask).to(maps.device)
+        weights = sampling_weights(mask, self.in_shape, str(self)).to(maps.device)
         if min(len(maps), len(weights)) > 1 and len(maps) != len(weights):
             raise ValueError(
                 f"{self}: got {len(maps)} sets of maps and {len(weights)} masks, wanted as many, "
@@ -246,83 +241,6 @@ class SENSE(LinearOperator):
         return cls((1, 6, 9), birdcage_maps((6, 9), 3), mask)
 
 
-class FourierMask(LinearOperator):
-    """Masked Fourier samples of a real image, `A x = M F x`, each channel by itself.
-
-    Args:
-        in_shape: Shape of one image, (C, H, W).
-        mask: Array or tensor of zeros and ones (boolean or not), with shape (W,), (H, W), or
-            (B, 1, H or 1, W or 1) for one mask per item; index (H // 2, W // 2) is the zero
-            frequency.
-    """
-
-    items: ClassVar[tuple[str, ...]] = ("mask", "_half")
-    mask: Tensor
-    _half: Tensor
-
-    def __init__(self, in_shape: Shape, mask: Any) -> None:
-        super().__init__(in_shape, in_shape, torch.float32, torch.complex64)
-        weights = _checked_mask(self, mask)
-        natural = torch.fft.ifftshift(weights.expand(-1, -1, *self.in_shape[-2:]), dim=(-2, -1))
-        opposite = natural.flip(-2, -1).roll((1, 1), (-2, -1))
-        half = ((natural + opposite) / 2)[..., : self.in_shape[-1] // 2 + 1].clone()
-        self.register_buffer("mask", weights)
-        self.register_buffer("_half", half, persistent=False)
-        self.to(weights.device)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mask * fft2c(x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return ifft2c(self.mask * y).real
-
-    def gram(self, x: Tensor) -> Tensor:
-        return self._shaped(x, self._half)
-
-    def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
-        return self._shaped(b, 1 / (self._half + per_item(gamma, b)))
-
-    def prepare(self, y: Tensor) -> Tensor:
-        """The adjoint `A^H y`, for `prox` and `sample`."""
-        return self.adjoint(y)
-
-    def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
-    ) -> Tensor:
-        # frequencies that were not measured stay exactly those of v, however small gamma is
-        back = self.prepare(y) if prepared is None else prepared
-        known = (self._half > 0) / (self._half + per_item(gamma, v))
-        return v + self._shaped(back - self.gram(v), known)
-
-    def sample(
-        self,
-        v: Tensor,
-        y: Tensor,
-        gamma: float | Tensor,
-        sigma: float | Tensor,
-        generator: Generators,
-        *,
-        prepared: Tensor | None = None,
-    ) -> Tensor:
-        mean = self.prox(v, y, gamma, prepared=prepared)
-        spread = per_item(sigma, v) / (self._half + per_item(gamma, v)).sqrt()
-        return mean + self._shaped(randn_like(v, generator), spread)
-
-    def _shaped(self, x: Tensor, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=self.in_shape[-2:])
-
-    @property
-    def norm(self) -> float:  # type: ignore[override]
-        return float(self._half.max()) ** 0.5
-
-    def trace_gram(self) -> float:
-        return float(self.mask.expand(-1, -1, *self.in_shape[-2:])[0].mean())
-
-    @classmethod
-    def example(cls) -> Self:
-        return cls((2, 6, 9), random_lines((6, 9), 2.0, 0.2, generator=generators(0, 2)))
-
-
 def _filtered(x: Tensor, spectrum: Tensor) -> Tensor:
     """The product `F^H D F x` with D diagonal, given centred."""
     return _circular(x, _natural(spectrum))
@@ -344,32 +262,6 @@ def _circular(x: Tensor, spectrum: Tensor) -> Tensor:
 
 def _varying_axes(spectrum: Tensor) -> tuple[int, ...]:
     return tuple(axis for axis in (-2, -1) if spectrum.shape[axis] > 1)
-
-
-def _checked_mask(operator: LinearOperator, mask: Any) -> Tensor:
-    """The mask as real weights, with shape (1 or B, 1, H or 1, W or 1), short where constant."""
-    height, width = operator.in_shape[-2:]
-    mask = torch.as_tensor(mask)
-    shape = tuple(mask.shape)
-    full = mask.reshape((1,) * (4 - mask.ndim) + shape) if mask.ndim in (1, 2) else mask
-    if (
-        full.ndim != 4
-        or full.shape[1] != 1
-        or full.shape[2] not in (1, height)
-        or full.shape[3] not in (1, width)
-    ):
-        raise ValueError(
-            f"{operator}: got a mask with shape {shape}, wanted ({width},), ({height}, {width}) "
-            f"or (B, 1, {height}, {width})"
-        )
-    if full.is_complex() or not bool(((full == 0) | (full == 1)).all()):
-        raise ValueError(f"{operator}: got a mask with other values, wanted zeros and ones")
-    if not bool(full.flatten(1).any(1).all()):
-        raise ValueError(f"{operator}: got a mask of zeros only, wanted some samples")
-    for axis in (-2, -1):
-        first = full.narrow(axis, 0, 1)
-        full = first if bool((full == first).all()) else full
-    return full.detach().float().clone()
 
 
 def _check_single(operator: LinearOperator) -> None:
