@@ -61,7 +61,7 @@ struct Network {
     sigma_data = std::stod(text("sigma_data"));
     most = numbers("sigma_range")[1].item<double>();
     w1 = numbers("radius.first.weight").reshape({-1, 3}), b1 = numbers("radius.first.bias");
-    w2 = numbers("radius.second.weight").reshape({depth, -1}), b2 = numbers("radius.second.bias");
+    w2 = numbers("radius.second.weight").reshape({2, -1}), b2 = numbers("radius.second.bias");
   }
 
   const std::string& text(const std::string& key) const {
@@ -94,14 +94,19 @@ struct Network {
                                    std::log(std::max(a.trace / (a.norm * a.norm), 1e-9))},
                                   at::kDouble);
     const auto hidden = at::silu(at::mv(w1, facts / 4) + b1);
-    const auto h = at::tanh(at::mv(w2, hidden) + b2);
+    const auto h = 1.5 * at::tanh(at::mv(w2, hidden) + b2);
+    const double first = h[0].item<double>() + std::log(2 * sigma_data);
+    const double last = std::min(first, h[1].item<double>() + std::log(4 * s_y / a.norm));
+    const auto radius = [&](int64_t k) {
+      const double at = depth > 1 ? double(k) / (depth - 1) : 1.0;
+      return 1 / std::sqrt(1 / (s_t * s_t) + std::exp(-2 * (first + at * (last - first))));
+    };
     auto u = prox_g(a.guess(), sigma_data), z = u;
     for (int64_t k = 0; k < depth; ++k) {
-      const double rho = 0.7 * sigma_data * std::exp(1.5 * h[k].item<double>());
-      const double r = 1 / std::sqrt(1 / (s_t * s_t) + 1 / (rho * rho));
+      const double r = radius(k), next = k + 1 < depth ? radius(k + 1) : r;
       const auto x = prox_g(u, r);
       z = block(k, x + beta[k].item<double>() * (x - u), at::full({n}, r, x_t.options()));
-      u = u + alpha[k].item<double>() * (z - x);
+      u = z + (u + alpha[k].item<double>() * (z - x) - z) * (next * next / (r * r));
     }
     return z;
   }

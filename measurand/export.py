@@ -153,12 +153,13 @@ def described(model: EDMDenoiser | Unfolded, size: tuple[int, int], batch: int) 
         "depth": "0",
     }
     if isinstance(model, UnfoldedDR):
+        steps = [model.relaxation(at) for at in model.places(model.depth)]
         about |= {
             "depth": str(model.depth),
             "blocks": str(len(model.priors)),
             "sigma_data": text(model.sigma_data),
-            "alpha": text(1.5 * model.alpha.detach().sigmoid()),
-            "beta": text(model.beta.detach().sigmoid()),
+            "alpha": text([float(alpha) for alpha, _ in steps]),
+            "beta": text([float(beta) for _, beta in steps]),
         }
         for layer in ("first", "second"):
             linear: Any = getattr(model.radius, layer)

@@ -31,7 +31,7 @@ def tiny_prior(**card):
     net = ConvUNet(3, widths=(8, 8), features=8)
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    return EDMDenoiser(net, card=card, sigma_range=(0.01, 50.0), gains=[0.01] * 15)
+    return EDMDenoiser(net, card=card, sigma_range=(0.01, 50.0), gains=[0.01] * 29)
 
 
 def test_a_prior_comes_back(tmp_path):

@@ -251,24 +251,24 @@ def test_a_prior_that_is_right_has_no_gains():
 def test_gains_of_complex_images_and_of_images_with_a_sum():
     complex_ = EDMDenoiser(GaussianNet(), channels=1, dtype=torch.complex64)
     x = [0.3 * randn_like(torch.empty(8, 1, 24, 24, dtype=torch.complex64), generators(0, 8))]
-    assert 1 + fitted_gains(complex_, x)[8] == pytest.approx(0.3125 / 0.1525, rel=0.05)
+    assert 1 + fitted_gains(complex_, x)[16] == pytest.approx(0.3125 / 0.1525, rel=0.05)
     flat = [x - x.mean((1, 2, 3), keepdim=True) for x in white(0.3, size=4, n=64)]
     bound = EDMDenoiser(GaussianNet(), channels=1, fixed_sum=0.0)
     # 15 of 16 directions are left: white there with the same variance
-    assert 1 + fitted_gains(bound, flat)[8] == pytest.approx(0.3125 / 0.1525, rel=0.06)
+    assert 1 + fitted_gains(bound, flat)[16] == pytest.approx(0.3125 / 0.1525, rel=0.06)
 
 
-def test_gains_are_linear_between_half_octaves_and_one_outside():
+def test_gains_are_linear_between_quarter_octaves_and_one_outside():
     gains = [0.1 * (k + 1) for k in range(len(OCTAVES))]
     prior = EDMDenoiser(GaussianNet(), channels=1, gains=gains)
     sigma = torch.tensor(
-        [1e-9, 2.0**-7, 2.0**-6, 2.0**-5.75, 2.0**-5.5, 2.0, 2.0**1.25, 4.0, 80.0]
+        [1e-9, 2.0**-6.5, 2.0**-6, 2.0**-5.875, 2.0**-5.75, 2.0, 2.0**1.125, 2.0**1.25, 80.0]
     )
-    wanted = torch.tensor([1.0, 1.0, 1.1, 1.15, 1.2, 2.5, 1.75, 1.0, 1.0])
+    wanted = torch.tensor([1.0, 1.0, 1.1, 1.15, 1.2, 3.9, 2.45, 1.0, 1.0])
     assert torch.allclose(prior.gain(sigma), wanted, atol=1e-5)
     v = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     plain = EDMDenoiser(GaussianNet(), channels=1)
-    levels = torch.tensor([2.0**-5.5, 80.0])
+    levels = torch.tensor([2.0**-5.75, 80.0])
     moved = prior.denoise(v, levels) - v
     assert torch.allclose(moved[0], 1.2 * (plain.denoise(v, levels) - v)[0], atol=1e-6)
     assert torch.equal(moved[1], (plain.denoise(v, levels) - v)[1])
@@ -276,5 +276,5 @@ def test_gains_are_linear_between_half_octaves_and_one_outside():
 
 
 def test_gains_are_one_for_each_level():
-    with pytest.raises(ValueError, match="got 3 gains, wants 15"):
+    with pytest.raises(ValueError, match="got 3 gains, wants 29"):
         EDMDenoiser(GaussianNet(), channels=1, gains=[0.1] * 3)

@@ -100,7 +100,7 @@ def test_every_recipe_has_a_small_run(tmp_path):
         x = torch.zeros(1, prior.channels, 9, 11, dtype=prior.dtype)
         assert prior.denoise(x, 0.1).shape == x.shape
         assert prior.card["held_out_psnr"]["25"] > 0
-        assert len(prior.gains) == 15 and any(prior.gains)
+        assert len(prior.gains) == 29 and any(prior.gains)
 
 
 @pytest.mark.parametrize(
@@ -193,18 +193,13 @@ def test_the_batches_of_an_unfolded_recipe_follow_from_the_step():
     assert len(recipe.batches(material)(0, 1)["x"]) == 1
 
 
-def test_steps_are_drawn_and_radii_begin_where_a_recipe_says():
-    recipe = replace(recipes.unfold_color, batch=2, crops=(16, 16), depths=(3, 6), radius=0.5)
+def test_steps_are_drawn():
+    recipe = replace(recipes.unfold_color, batch=2, crops=(16, 16), depths=(3, 6))
     material = Material(lambda step, n, size: torch.zeros(n, 3, size, size), (), 1)
     drawn = {int(recipe.problem(material, step, 2, 16)["depth"][0]) for step in range(40)}
     assert drawn == {3, 4, 5, 6}
     fixed = replace(recipe, depths=None, depth=5)
     assert int(fixed.problem(material, 0, 2, 16)["depth"][0]) == 5
-    network = fixed.new()
-    rho = 0.7 * torch.exp(1.5 * network.radius(torch.randn(3, 3)))  # over sigma_data
-    assert torch.allclose(rho, torch.full_like(rho, 0.5), rtol=1e-4)
-    with pytest.raises(ValueError, match="got radius 0.1"):
-        replace(recipe, radius=0.1)
     with pytest.raises(ValueError, match=r"got depths \(6, 3\)"):
         replace(recipe, depths=(6, 3))
     with pytest.raises(ValueError, match="of a block that all share"):

@@ -12,7 +12,7 @@ from measurand.priors import CallableDenoiser, FourierGaussian, Gaussian
 from measurand.priors.edm import EDMDenoiser
 from measurand.tensors import generators, randn_like
 from measurand.unfolded import UnfoldedDR, UnfoldedHQS, UnfoldedPGM
-from measurand.unfolded.physics import facts, settled
+from measurand.unfolded.physics import Problem, facts, settled
 from measurand.unfolded.posterior_score import posterior_loss
 
 N = 64
@@ -55,6 +55,12 @@ def exact(kind, prior, depth, **options):
     return network
 
 
+def steady(network):
+    """The network with one radius, rho = 0.35, in all its steps."""
+    network.level = lambda at, problem: (problem.sigma**-2 + 0.35**-2).rsqrt()
+    return network
+
+
 def distance(network, name, s_t):
     prior, x, measurement = problem(name)
     v = x + s_t * torch.randn(x.shape, generator=torch.Generator().manual_seed(5)).double()
@@ -71,7 +77,7 @@ def test_the_start_fills_holes_and_leaves_no_noise_in_them():
     mask[:, 4:12, 4:12] = 0
     x = torch.full((1, 3, 16, 16), 0.7)
     m = Measurement(Mask((3, 16, 16), mask), Noise(0.01), x * mask)
-    network = UnfoldedDR([prior], 3)
+    network = steady(UnfoldedDR([prior], 3))
     with torch.no_grad():
         found = network(80 * torch.randn(x.shape), torch.tensor([80.0]), m)
     assert float((found - x).abs().max()) < 0.05
@@ -88,16 +94,39 @@ def test_posterior_score_is_the_denoiser_of_the_posterior():
 @pytest.mark.parametrize("s_t", [0.05, 0.5, 5.0])
 @pytest.mark.parametrize("name", ["blur", "average", "missing", "random"])
 def test_douglas_rachford_converges_to_the_posterior_mean(name, s_t):
-    assert distance(exact(UnfoldedDR, gaussian(), 50), name, s_t) < 1e-5
+    assert distance(steady(exact(UnfoldedDR, gaussian(), 50)), name, s_t) < 1e-6
+    assert distance(exact(UnfoldedDR, gaussian(), 100), name, s_t) < 1e-6  # as radii shrink
 
 
 def test_half_quadratic_stays_biased():
-    errors = [
-        distance(exact(UnfoldedHQS, gaussian(), 50), name, s_t)
-        for name in ("blur", "average", "missing", "random")
-        for s_t in (0.5, 5.0)
-    ]
-    assert min(errors) >= 1e-2
+    for change in (steady, lambda network: network):
+        errors = [
+            distance(change(exact(UnfoldedHQS, gaussian(), 100)), name, s_t)
+            for name in ("blur", "average", "missing", "random")
+            for s_t in (0.5, 5.0)
+        ]
+        assert min(errors) >= 1e-2
+
+
+def test_radii_shrink_from_the_image_to_the_noise():
+    x, measurement = blurred()
+    sigma, seen = torch.tensor([1e6, 1e6]), settled(measurement)
+    problem = Problem(x, sigma, seen, facts(sigma, seen))
+    network = white(3)
+    radii = torch.stack([network.level(at, problem) for at in network.places(3)])
+    low = 4 * measurement.sigma / measurement.operator.norm
+    wanted = torch.stack([torch.ones(2), low.sqrt(), low])  # 2 sigma_data; the geometric mean
+    assert torch.allclose(radii, wanted, rtol=1e-5)
+    network.radius.second.bias.data.fill_(torch.tensor(0.5).atanh())
+    radii = torch.stack([network.level(at, problem) for at in network.places(3)])
+    assert torch.allclose(radii, wanted * torch.tensor(0.75).exp(), rtol=1e-5)
+    loud = settled(Measurement(measurement.operator, Noise(9.0), measurement.y))
+    radii = [network.level(at, Problem(x, sigma, loud, facts(sigma, loud))) for at in (0.0, 1.0)]
+    assert torch.equal(*radii)  # where noise is louder than the image, no radius grows
+    near = torch.tensor([0.1, 0.1])  # x_t tells as much as the data
+    level = network.level(0.0, Problem(x, near, seen, facts(near, seen)))
+    assert torch.all(level < 0.1)
+    assert white(1).places(1) == [1.0]
 
 
 def test_proximal_gradient_converges_slowly():
@@ -302,16 +331,18 @@ def shaken(depth):
     return network
 
 
-def test_steps_are_added_and_left_out_before_the_last():
+def test_steps_are_added_and_left_out():
     x, measurement = blurred()
     network = shaken(4)
     longer, shorter = network.with_depth(7), network.with_depth(2)
     assert (longer.depth, shorter.depth, network.depth) == (7, 2, 4)
     sigma = torch.tensor([0.5, 80.0])
-    for kept, of in ((longer, [0, 1, 2, 2, 2, 2, 3]), (shorter, [0, 3])):
-        assert torch.equal(kept.alpha, network.alpha[of])
-        told = torch.randn(2, 3)
-        assert torch.allclose(kept.radius(told), network.radius(told)[:, of], atol=1e-6)
+    problem = Problem(x, sigma, settled(measurement), facts(sigma, measurement))
+    for other in (longer, shorter):
+        assert other.places(other.depth)[:: other.depth - 1] == [0.0, 1.0]
+        for at in (0.0, 0.5, 1.0):
+            assert torch.equal(other.level(at, problem), network.level(at, problem))
+            assert other.relaxation(at) == network.relaxation(at)
     with torch.no_grad():
         own = network.steps(x, sigma, measurement)
         for other in (longer, shorter):

@@ -18,9 +18,9 @@ trained level. Above the largest, t, where nothing but the mean is left to see o
 shrunk to it: D(v, sigma) = D(t v / sigma, t).
 
 A network that has not converged answers a little too much or too little, by an amount that
-depends on sigma alone. A gain of the residual corrects it, g = 1 outside [2^-6.5, 2^1.5],
+depends on sigma alone. A gain of the residual corrects it, g = 1 outside [2^-6.25, 2^1.25],
 
-    D_g(v, sigma) = v + g(sigma) (D(v, sigma) - v),    g linear in ln(sigma) by half octaves.
+    D_g(v, sigma) = v + g(sigma) (D(v, sigma) - v),    g linear in ln(sigma) by quarter octaves.
 
 Of all numbers g = E<x - v, D - v> / E|D - v|^2 has the least squared error, and with it, by
 Stein's lemma, the error that D_g expects is the one that it has: sigma^2 E div D_g = E|D_g - x|^2
@@ -45,9 +45,9 @@ from ..tensors import from_channels, per_item, randn_like, to_channels
 
 __all__ = ["EDMDenoiser", "edm_loss", "fast_dtype", "fitted_gains", "lognormal_sigma"]
 
-# of the levels at which gains are known, 1/64 to 2; a network told c = ln(sigma) / 4 by waves of
-# at most four periods per unit turns over 0.7 octaves at the fastest
-OCTAVES = tuple(k / 2 for k in range(-12, 3))
+# of the levels at which gains are known, 1/64 to 2; a network is told c = ln(sigma) / 4 by waves
+# of up to four periods per unit, which have a period of 1.4 octaves: halves are too coarse for it
+OCTAVES = tuple(k / 4 for k in range(-24, 5))
 
 
 class EDMDenoiser(nn.Module):
@@ -94,7 +94,7 @@ class EDMDenoiser(nn.Module):
         if gains is not None and len(gains) != len(OCTAVES):
             raise ValueError(
                 f"EDMDenoiser: got {len(gains)} gains, wants {len(OCTAVES)}: for the levels from "
-                "1/64 to 2, by half octaves"
+                "1/64 to 2, by quarter octaves"
             )
         self.gains = None if gains is None else tuple(gains)
         self.sigma_data = sigma_data
@@ -158,8 +158,8 @@ class EDMDenoiser(nn.Module):
         """Returns g(sigma), of sigma's shape."""
         if self.gains is None:
             return torch.ones_like(sigma)
-        place = 2 * sigma.clamp_min(1e-9).log2()[..., None]
-        at = 2 * torch.tensor(OCTAVES, device=sigma.device)
+        place = 4 * sigma.clamp_min(1e-9).log2()[..., None]
+        at = 4 * torch.tensor(OCTAVES, device=sigma.device)
         near = (1 - (place - at).abs()).clamp_min(0)
         return 1 + near @ torch.tensor(self.gains, device=sigma.device)
 

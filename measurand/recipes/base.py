@@ -85,8 +85,8 @@ class Recipe(ABC):
     def prepare(self, model: Any, material: Material) -> None:  # noqa: B027
         """Makes a new model fit its images, before training; nothing by default."""
 
-    def finish(self, model: Any, material: Material) -> None:  # noqa: B027
-        """Measures what belongs to trained weights; nothing by default."""
+    def finish(self, model: Any, material: Material, steps: int) -> None:  # noqa: B027
+        """Measures what belongs to weights of so many training steps; nothing by default."""
 
     def optimizer(self, model: Any, lr: float) -> torch.optim.Optimizer:
         """Returns what follows the gradients, at a learning rate."""
@@ -220,7 +220,7 @@ def train_recipe(
         files = {}
         for average in averages if first else []:
             with average.applied():
-                recipe.finish(model, material)
+                recipe.finish(model, material, plan.steps)
                 model.card = {
                     "name": recipe.name,
                     "licence": recipe.licence,

@@ -81,7 +81,7 @@ class FlowRecipe(Recipe):
         noise = dequantization(x, generator_of(self.seed, 0, x.device), sigma=NOISE)
         model.flow.initialize(to_channels(x + noise))
 
-    def finish(self, model: FlowPrior, material: Material) -> None:
+    def finish(self, model: FlowPrior, material: Material, steps: int) -> None:
         """Measures kappa on images of the training."""
         model.calibrate(material.batch(1, 64, self.crops[0]))
 

@@ -4,6 +4,7 @@
 weight file of a prior from pictures.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,9 @@ class PriorRecipe(Recipe):
         sigma_range: Lowest and highest level.
         mean: Mean of the images.
         sigma_data: Standard deviation of the images.
+        fitted: Most crops of the larger size that the gains are measured on, at the end; fewer
+            after a short training. Not the smaller size: what a network does at the highest
+            levels depends on how far it can see.
     """
 
     widths: tuple[int, ...] = (64, 128, 160)
@@ -62,6 +66,7 @@ class PriorRecipe(Recipe):
     sigma_range: tuple[float, float] = (0.002, 80.0)
     mean: float = 0.0
     sigma_data: float = 0.5
+    fitted: int = 32
 
     def new(self, init: str | os.PathLike[str] | None = None) -> EDMDenoiser:
         """Returns the prior; from other weights where `init` says so, see `nets.transfer`."""
@@ -102,10 +107,15 @@ class PriorRecipe(Recipe):
     def loss(self, model: EDMDenoiser, batch: Mapping[str, Any]) -> Tensor:
         return edm_loss(model, batch)
 
-    def finish(self, model: EDMDenoiser, material: Material) -> None:
+    def finish(self, model: EDMDenoiser, material: Material, steps: int) -> None:
         model.gains = None
-        batches = (material.batch((1 << 30) + k, 16, self.crops[0]) for k in range(8))
-        model.gains = tuple(fitted_gains(model, list(batches)))
+        small, large = self.crops
+        # a crop costs 58 calls for each of two averages, in training about three: a tenth of it
+        enough = min(self.fitted, steps * self.batch * small**2 / (400 * large**2))
+        count = max(1, math.ceil(enough / self.batch))
+        first = 1 << 30  # crops that no step has drawn
+        batches = [material.batch(first + k, self.batch, large) for k in range(count)]
+        model.gains = tuple(fitted_gains(model, batches))
 
     def quality(
         self, model: EDMDenoiser, images: Sequence[Tensor], dtype: torch.dtype
@@ -162,7 +172,13 @@ kernels_32 = PriorRecipe(
     sigma_range=(0.0005, 80.0),
     mean=-1.0,
     sigma_data=0.07,
+    fitted=1024,
 )
 kernels_64 = replace(
-    kernels_32, name="kernels-64", domain=Kernels(64, alpha=0.1), stem=2, crops=(64, 64)
+    kernels_32,
+    name="kernels-64",
+    domain=Kernels(64, alpha=0.1),
+    stem=2,
+    crops=(64, 64),
+    fitted=512,
 )

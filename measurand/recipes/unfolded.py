@@ -5,7 +5,6 @@ inside the steps of an optimisation method, over a mix of operators (see
 `unfolded.posterior_score`). Operators that are not in the mix are for the test.
 """
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,9 +45,6 @@ class UnfoldedRecipe(Recipe):
             None. A network that is right at many depths converges, and what was not in the mix
             takes longer than what was.
         shared: One block for all steps, or one for each.
-        radius: Radius rho of all steps to begin with, in standard deviations of the images. What
-            is learnt ends near 0.4; Gaussian priors, whose fixed point does not depend on it, are
-            fastest at 0.7.
         sigma_mean: Mean of ln(s_t), s_t the level of the noisy image.
         sigma_std: Standard deviation of ln(s_t).
         blind: Probability that s_t is the highest level, where y alone tells of the image.
@@ -67,7 +63,6 @@ class UnfoldedRecipe(Recipe):
     depth: int = 4
     depths: tuple[int, int] | None = None
     shared: bool = True
-    radius: float = 0.4
     sigma_mean: float = -0.8
     sigma_std: float = 1.4
     blind: float = 0.25
@@ -75,8 +70,6 @@ class UnfoldedRecipe(Recipe):
     recompute: bool = False
 
     def __post_init__(self) -> None:
-        if not math.exp(-1.5) < self.radius / 0.7 < math.exp(1.5):
-            raise ValueError(f"{self.name}: got radius {self.radius}, wants 0.16 to 3.1")
         if self.depths is not None and not (self.shared and 0 < self.depths[0] <= self.depths[1]):
             raise ValueError(
                 f"{self.name}: got depths {self.depths}, wants fewest and most steps, of a block "
@@ -96,8 +89,6 @@ class UnfoldedRecipe(Recipe):
             sigma_data=self.prior.sigma_data,
             recompute=self.recompute,
         )
-        first = math.atanh(math.log(self.radius / 0.7) / 1.5)  # see `Unfolded.level`
-        torch.nn.init.constant_(network.radius.second.bias, first)
         if init is not None:
             other = load_unfolded(init, dtype=torch.float32)
             if other.depth != self.depth:

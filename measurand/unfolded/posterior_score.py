@@ -19,13 +19,21 @@ others: swap the measurement. For a Gaussian prior two of the methods have E as 
     UnfoldedPGM    proximal gradient     z = D(u - m grad G(u), sqrt(m)),   u <- z
     UnfoldedHQS    half-quadratic        z = D(prox_G(u, r), r),            u <- z     (biased)
 
-    r = (s_t^-2 + rho^-2)^-1/2,   rho = r_inf exp(1.5 tanh h_k),   r_inf = 0.7 s_data
+What a denoiser is told to remove shrinks from step to step, from all of an image to what the noise
+of the data leaves in it. With p = (k - 1) / (K - 1), from 0 in the first step to 1 in the last,
 
-with h_k a small network of the `facts` of a problem (noise levels, trace) that starts at zero,
-alpha in (0, 1.5) and beta in (0, 1). All start at `u = argmin G + ||x - b||^2 / (2 s_data^2)`,
-b = A^H y / A^H A 1 with its holes filled (`first_guess`): without the last term the null space of
-A would hold noise of the level s_t, and around b = 0 a hole wider than a few pixels is not filled
-in a few steps. A denoiser sees (v, r) and nothing else; that is what makes the swap possible.
+    r_k = (s_t^-2 + rho_k^-2)^-1/2,    rho_k = rho_1^(1 - p) rho_K^p,
+    rho_1 = 2 s_data exp(1.5 tanh h_1),    rho_K = 4 s_y / ||A|| exp(1.5 tanh h_K) <= rho_1,
+
+h_1 and h_K a small network of the `facts` of a problem (noise levels, trace) that starts at zero.
+Between two steps u moves to z + (r_{k+1} / r_k)^2 (u - z): the fixed point belongs to a dual,
+(u - z) / r^2, and stays where it is while r changes. alpha in (0, 1.5) and beta in (0, 1) have a
+first and a last value, too, so that any number of steps can be taken.
+
+All start at `u = argmin G + ||x - b||^2 / (2 s_data^2)`, b = A^H y / A^H A 1 with its holes filled
+(`first_guess`): without the last term the null space of A would hold noise of the level s_t, and
+around b = 0 a hole wider than a few pixels is not filled in a few steps. A denoiser sees (v, r)
+and nothing else; that is what makes the swap possible.
 
 Training is score matching over many operators (`posterior_loss`),
 
@@ -34,7 +42,7 @@ Training is score matching over many operators (`posterior_loss`),
 where w is a learned logarithm of the error to expect: how much y tells differs between problems.
 
 Deviations. The paper's scheme, number of steps, backbone and weights are not public; everything
-beside the identity above is ours. w sees what h_k sees and not the name of a task, so that it
+beside the identity above is ours. w sees what h sees and not the name of a task, so that it
 needs no list of tasks.
 
 References:
@@ -104,7 +112,7 @@ class Unfolded(nn.Module, ABC):
         self.depth, self.sigma_data = depth, sigma_data
         self.recompute = recompute
         self.card: dict[str, Any] = {}  # what is known of the weights
-        self.radius = Answers(depth)
+        self.radius = Answers(2)  # of the first and the last step
         self.spread = Answers(1)
 
     @classmethod
@@ -140,8 +148,8 @@ class Unfolded(nn.Module, ABC):
     def with_depth(self, depth: int) -> Self:
         """Returns the same method with another number of steps; weights are copied.
 
-        The last step stays the last, and the one before it is repeated or left out: by then radii
-        have settled. Problems with a large null space profit from more steps than a network was
+        Radii and step sizes lie between those of the first step and those of the last, whatever
+        the number. Problems with a large null space profit from more steps than a network was
         trained with.
 
         Raises:
@@ -156,11 +164,6 @@ class Unfolded(nn.Module, ABC):
             )
         other = copy.deepcopy(self)
         other.depth = depth
-        rows = [self.row(k, depth) for k in range(depth)]
-        by_step = ((other.radius.second, "weight"), (other.radius.second, "bias"))
-        for module, name in (*by_step, (other, "alpha"), (other, "beta")):
-            if (old := getattr(module, name, None)) is not None:
-                setattr(module, name, nn.Parameter(old.data[rows], old.requires_grad))
         return other
 
     def given(self, measurement: Measurement) -> "PosteriorDenoiser":
@@ -179,25 +182,38 @@ class Unfolded(nn.Module, ABC):
             depth: Another number of steps, see `with_depth`.
         """
         problem = Problem(x_t, sigma, measurement, facts(sigma, measurement))
+        places = self.places(self.depth if depth is None else depth)
+        radii = [self.level(at, problem) for at in places]
         u, found = problem.start(self.sigma_data), []
-        depth = self.depth if depth is None else depth
-        for k in range(depth):
-            z, u = self.step(self.row(k, depth), u, problem)
+        for k, (at, r) in enumerate(zip(places, radii, strict=True)):
+            z, u = self.step(k, at, u, r, problem)
             found.append(z)
+            if k + 1 < len(radii):  # the dual (u - z) / r^2 keeps its value
+                u = z + per_item(radii[k + 1] / r, u) ** 2 * (u - z)
         return found
 
-    def row(self, k: int, depth: int) -> int:
-        """Returns which of its own steps is step k of `depth`: the last one stays the last."""
-        last = self.depth - 1
-        return last if k == depth - 1 else min(k, max(last - 1, 0))
+    @staticmethod
+    def places(depth: int) -> list[float]:
+        """Returns where each step stands between the first, 0, and the last, 1."""
+        return [k / (depth - 1) for k in range(depth)] if depth > 1 else [1.0]
 
     def forward(self, x_t: Tensor, sigma: Tensor, measurement: Measurement) -> Tensor:
         """Returns the last of `steps`."""
         return self.steps(x_t, sigma, measurement)[-1]
 
     @abstractmethod
-    def step(self, k: int, u: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """Returns the estimate z of step k and the state u of the next one."""
+    def step(
+        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the estimate z of a step and the state u of the next one.
+
+        Args:
+            k: The step, from 0.
+            at: Its place between the first step, 0, and the last, 1.
+            u: State, (B, ...).
+            r: Radius, (B,).
+            problem: What is known of the image.
+        """
 
     def denoised(self, k: int, v: Tensor, r: Tensor) -> Tensor:
         """Returns D_k(v, r): all that a learned part ever sees."""
@@ -206,10 +222,12 @@ class Unfolded(nn.Module, ABC):
             return checkpoint(prior.denoise, v, r, use_reentrant=False, preserve_rng_state=False)
         return prior.denoise(v, r)
 
-    def level(self, k: int, problem: Problem) -> Tensor:
-        """Returns the radius r of step k, (B,)."""
-        rho = 0.7 * self.sigma_data * self.radius(problem.facts)[:, k].mul(1.5).exp()
-        return (problem.sigma**-2 + rho**-2).rsqrt()
+    def level(self, at: float, problem: Problem) -> Tensor:
+        """Returns the radius r at a place between the first step, 0, and the last, 1; (B,)."""
+        h = 1.5 * self.radius(problem.facts)
+        first = h[:, 0] + math.log(2 * self.sigma_data)
+        last = torch.minimum(first, h[:, 1] + math.log(4) + problem.facts[:, 1])
+        return (problem.sigma**-2 + (-2 * first.lerp(last, at)).exp()).rsqrt()
 
 
 class UnfoldedDR(Unfolded):
@@ -217,31 +235,45 @@ class UnfoldedDR(Unfolded):
 
     def __init__(self, priors: Sequence[Any], depth: int = 4, **options: Any) -> None:
         super().__init__(priors, depth, **options)
-        self.alpha = nn.Parameter(torch.full((depth,), math.log(2.0)))  # alpha = 1
-        self.beta = nn.Parameter(torch.full((depth,), 4.0))  # beta = 0.98
+        self.alpha = nn.Parameter(torch.full((2,), math.log(2.0)))  # alpha = 1
+        self.beta = nn.Parameter(torch.full((2,), 4.0))  # beta = 0.98
 
-    def step(self, k: int, u: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        r = self.level(k, problem)
+    def step(
+        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+    ) -> tuple[Tensor, Tensor]:
+        alpha, beta = self.relaxation(at)
         x = problem.prox(u, r)
-        z = self.denoised(k, x + self.beta[k].sigmoid() * (x - u), r)
-        return z, u + 1.5 * self.alpha[k].sigmoid() * (z - x)
+        z = self.denoised(k, x + beta * (x - u), r)
+        return z, u + alpha * (z - x)
+
+    def relaxation(self, at: float) -> tuple[Tensor, Tensor]:
+        """Returns alpha and beta at a place between the first step, 0, and the last, 1."""
+        alpha, beta = (ends[0].lerp(ends[1], at).sigmoid() for ends in (self.alpha, self.beta))
+        return 1.5 * alpha, beta
 
 
 class UnfoldedHQS(Unfolded):
     """Unfolded half-quadratic splitting, for comparison: at a fixed radius it stays biased."""
 
-    def step(self, k: int, u: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        r = self.level(k, problem)
+    def step(
+        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+    ) -> tuple[Tensor, Tensor]:
         z = self.denoised(k, problem.prox(u, r), r)
         return z, z
 
 
 class UnfoldedPGM(Unfolded):
-    """Unfolded proximal gradient, for comparison: m = 2 sigmoid(2 tanh h_k) / L."""
+    """Unfolded proximal gradient, for comparison: r^2 = m = 2 sigmoid(2 tanh h) / L."""
 
-    def step(self, k: int, u: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        m = 2 * (2 * self.radius(problem.facts)[:, k]).sigmoid() / problem.lipschitz
-        z = self.denoised(k, u - per_item(m, u) * problem.gradient(u), m.sqrt())
+    def level(self, at: float, problem: Problem) -> Tensor:
+        first, last = self.radius(problem.facts).T
+        h = first.lerp(last, at)
+        return (2 * (2 * h).sigmoid() / problem.lipschitz).sqrt()
+
+    def step(
+        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+    ) -> tuple[Tensor, Tensor]:
+        z = self.denoised(k, u - per_item(r, u) ** 2 * problem.gradient(u), r)
         return z, z
 
 
