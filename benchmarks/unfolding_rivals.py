@@ -45,7 +45,9 @@ UNSEEN: dict[str, Problems] = {
 class Concatenated(Unfolded):
     """The posterior mean by one network that is shown the measurement in its input."""
 
-    def steps(self, x_t: Tensor, sigma: Tensor, measurement: Measurement) -> list[Tensor]:
+    def steps(
+        self, x_t: Tensor, sigma: Tensor, measurement: Measurement, depth: int | None = None
+    ) -> list[Tensor]:
         operator = measurement.operator
         square = per_item(torch.tensor(operator.norms, device=x_t.device), x_t) ** 2
         seen = operator.gram(torch.ones_like(x_t[: operator.batch])) / square
@@ -53,7 +55,9 @@ class Concatenated(Unfolded):
         parts = (measurement.adjoint_y / square, seen.expand_as(x_t), level.expand_as(x_t[:, :1]))
         return [self.priors[0].denoise(x_t, sigma, torch.cat(parts, 1))]
 
-    def step(self, k: int, u: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    def step(
+        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+    ) -> tuple[Tensor, Tensor]:
         raise NotImplementedError("one network, no steps")
 
 
@@ -123,7 +127,7 @@ def main() -> None:
     for kind in args.kinds:
         name = "oracle-" + kind.replace(" ", "-")
         train_recipe(
-            replace(unfold_color, name=name, mix=(UNSEEN[kind],), early=0, seed=1),
+            replace(unfold_color, name=name, mix=(UNSEEN[kind],), seed=1),
             data,
             args.out / name,
             time_budget=args.seconds or 1800,

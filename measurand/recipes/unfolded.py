@@ -42,8 +42,8 @@ class UnfoldedRecipe(Recipe):
         sigma_y: Smallest and largest noise of a measurement, relative to the operator's norm.
         depth: Steps of the method.
         depths: Fewest and most steps that a training step makes, drawn anew in each; `depth` where
-            None. A network that is right at many depths converges, and what was not in the mix
-            takes longer than what was.
+            None. Fewer than `depth` make a step of training cheaper, and a network that is right
+            at several depths is at more as well.
         shared: One block for all steps, or one for each.
         sigma_mean: Mean of ln(s_t), s_t the level of the noisy image.
         sigma_std: Standard deviation of ln(s_t).
@@ -150,10 +150,11 @@ unfold_color = UnfoldedRecipe(
     name="unfold-color",
     licence=natural_color.licence,
     domain=Photographs(),
-    lr=4e-4,
-    batch=16,
-    depth=8,
-    depths=(6, 14),
+    lr=3e-4,
+    batch=8,
+    depth=12,
+    depths=(4, 10),
+    early=0,
 )
 unfold_color_full = replace(
     unfold_color,
@@ -162,19 +163,23 @@ unfold_color_full = replace(
     start="",
     depth=4,
     depths=None,
+    early=500,
     shared=False,
     recompute=True,
     lr=2e-4,
+    batch=16,
 )
 unfold_brain = UnfoldedRecipe(
     name="unfold-brain",
     licence=mri_brain.licence,
     domain=Brain(),
-    lr=4e-4,
-    batch=8,
+    lr=2e-4,
+    batch=4,
     crops=(96, 192),
     prior=mri_brain,
     start="mri-brain",
     mix=(BrainCoils(),),
-    depth=6,
+    depth=12,
+    depths=(4, 8),
+    early=0,
 )
