@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from measurand.nets import ConvUNet
-from measurand.nets.unet import FourierEmbedding, extend
+from measurand.nets.unet import exact, extend
 
 
 def tiny(**options):
@@ -101,14 +102,19 @@ def test_configuration_rebuilds_the_network():
     assert torch.equal(net(x, c, condition), again(x, c, condition))
 
 
-def test_half_precision_keeps_the_frequencies():
-    """A level is a number with four digits; rounded to bfloat16 it would be another level."""
-    embedding, c = FourierEmbedding(16).to(torch.bfloat16), torch.tensor([-0.75, 0.4])
-    embedding.hidden = Identity()
+def test_half_precision_is_told_the_same_level():
+    """What follows from a level acts on all pixels alike: only weights are rounded, once."""
+    torch.manual_seed(0)
+    net = ConvUNet(3, widths=(8,), blocks=1, features=16).to(torch.bfloat16)
+    torch.nn.init.normal_(net.decoder[0][0].film.weight, std=0.3)
+    c = torch.tensor([-0.75, 0.4])
     f = 2 * math.pi * torch.logspace(-1, math.log10(4.0), 32)
     waves = torch.cat(((c[:, None] * f).cos(), (c[:, None] * f).sin()), 1)
-    assert torch.allclose(embedding(c), torch.nn.functional.silu(waves), atol=1e-4)
-
-
-class Identity(torch.nn.Identity):
-    weight = torch.zeros(1)  # whose precision the embedding follows
+    wide = copy.deepcopy(net).float()
+    e = torch.nn.functional.silu(wide.embedding.hidden(waves))
+    assert torch.allclose(net.embedding(c), e, atol=1e-5)
+    film = net.decoder[0][0].film
+    assert torch.allclose(exact(film, e), wide.decoder[0][0].film(e), atol=1e-6)
+    assert exact(copy.deepcopy(film).double(), e).dtype == torch.float64
+    y = net(torch.randn(2, 3, 8, 8).to(torch.bfloat16), c)
+    assert y.dtype == torch.bfloat16

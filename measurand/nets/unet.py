@@ -65,7 +65,7 @@ class FourierEmbedding(nn.Module):
         share = self.index.to(torch.float32) / max(1, len(self.index) - 1)
         phase = 2 * math.pi * (first + (last - first) * share).exp() * c.float()[:, None]
         waves = torch.cat((phase.cos(), phase.sin()), dim=1)
-        return F.silu(self.hidden(waves.to(self.hidden.weight.dtype)))
+        return F.silu(exact(self.hidden, waves))
 
 
 class Block(nn.Module):
@@ -86,8 +86,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Returns the block's output, with the shape of `x`."""
-        a, b = self.film(e)[:, :, None, None].chunk(2, dim=1)
-        return x + self.second(F.silu(torch.addcmul(b, self.first(x), 1 + a)))
+        y = self.first(x)
+        a, b = exact(self.film, e)[:, :, None, None].chunk(2, dim=1)
+        return x + self.second(F.silu(torch.addcmul(b.to(y.dtype), y, (1 + a).to(y.dtype))))
 
 
 class Attention(nn.Module):
@@ -215,6 +216,17 @@ class ConvUNet(nn.Module):
             x = self.merge[i](torch.cat((self.up[i](x), skips[i]), dim=1))
             x = run(self.decoder[i], x, e)
         return self.shuffle(self.head(x))[:, :, :height, :width]
+
+
+def exact(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Returns `layer(x)` in float32 or better, whatever the precision of its weights.
+
+    What a noise level is turned into acts on all pixels alike: rounded to bfloat16 it would change
+    an answer by a thousandth that jumps from level to level, which is much where little noise is
+    left.
+    """
+    dtype = torch.promote_types(layer.weight.dtype, torch.float32)
+    return F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
 
 
 def zero(layer: nn.Module) -> None:
