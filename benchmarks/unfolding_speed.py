@@ -2,7 +2,7 @@
 
     python benchmarks/unfolding_speed.py          writes results/unfolding_speed.json
 
-The network of the recipe unfold-color (four steps, one shared block of 4.4 million weights), a
+The network of the recipe unfold-color (one shared block of 4.5 million weights), a
 posterior mean of blurred images of 256 x 256: eager in float32 and bfloat16, compiled by
 `torch.compile` block by block, and the C++ program of `cpp/` with the block compiled by
 AOTInductor. One thread, CPU seconds per image, median over rounds in which the variants take

@@ -57,6 +57,7 @@ struct Network {
     if (text("complex") != "0") throw std::runtime_error(path + ": its images are complex");
     for (int64_t k = 1; k < std::stoll(text("blocks")); ++k)
       blocks.push_back(std::make_unique<Loader>(path, "block" + std::to_string(k)));
+    if (text("radii") != "shrinking") throw std::runtime_error(path + ": of another kind of network");
     alpha = numbers("alpha"), beta = numbers("beta"), size = numbers("size");
     sigma_data = std::stod(text("sigma_data"));
     most = numbers("sigma_range")[1].item<double>();
@@ -98,8 +99,8 @@ struct Network {
     const double first = h[0].item<double>() + std::log(2 * sigma_data);
     const double last = std::min(first, h[1].item<double>() + std::log(4 * s_y / a.norm));
     const auto radius = [&](int64_t k) {
-      const double at = depth > 1 ? double(k) / (depth - 1) : 1.0;
-      return 1 / std::sqrt(1 / (s_t * s_t) + std::exp(-2 * (first + at * (last - first))));
+      const double place = depth > 1 ? double(k) / (depth - 1) : 1.0;
+      return 1 / std::sqrt(1 / (s_t * s_t) + std::exp(-2 * (first + place * (last - first))));
     };
     auto u = prox_g(a.guess(), sigma_data), z = u;
     for (int64_t k = 0; k < depth; ++k) {

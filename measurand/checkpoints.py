@@ -108,6 +108,7 @@ def _(network: Unfolded) -> dict[str, Any]:
         "kind": "unfolded",
         "method": type(network).__name__,
         "depth": network.depth,
+        "radii": "shrinking",
         "sigma_data": network.sigma_data,
         "priors": [described(prior) for prior in network.priors],
     }
@@ -161,6 +162,8 @@ def built(card: Mapping[str, Any]) -> nn.Module:
                 range=tuple(card["range"]),
                 sigma_range=tuple(card["sigma_range"]),
             )
+        case "unfolded" if card.get("radii") != "shrinking":
+            raise ValueError("of an earlier kind, whose radii did not shrink: train it again")
         case "unfolded":
             return METHODS[card["method"]](
                 [built({"kind": "edm", **one}) for one in card["priors"]],
@@ -242,7 +245,10 @@ def load_weights(
     if not issubclass(type(made), kind):
         raise ValueError(f"{name}: holds {type(made).__name__}, wanted {kind.__name__}")
     nets = made.net if isinstance(made, EDMDenoiser) else made
-    nets.load_state_dict(tensors)
+    try:
+        nets.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DamagedFile(f"{path}: its weights do not fit its card ({error})") from error
     made.card = {k: v for k, v in card.items() if k != "tensors"}
     made.to(device)
     if isinstance(made, EDMDenoiser | Unfolded):

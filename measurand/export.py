@@ -157,6 +157,7 @@ def described(model: EDMDenoiser | Unfolded, size: tuple[int, int], batch: int) 
         about |= {
             "depth": str(model.depth),
             "blocks": str(len(model.priors)),
+            "radii": "shrinking",
             "sigma_data": text(model.sigma_data),
             "alpha": text([float(alpha) for alpha, _ in steps]),
             "beta": text([float(beta) for _, beta in steps]),

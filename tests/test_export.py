@@ -34,7 +34,7 @@ def network(blocks=1, channels=3, dtype=torch.float32):
         for p in net.parameters():
             torch.nn.init.normal_(p, std=0.1)
         priors.append(EDMDenoiser(net, channels=channels, dtype=dtype))
-    made = UnfoldedDR(priors, 2, sigma_data=0.4)
+    made = UnfoldedDR(priors, max(2, blocks), sigma_data=0.4)
     for p in (*made.radius.parameters(), made.alpha, made.beta):
         torch.nn.init.normal_(p, std=0.5)
     return made.eval().requires_grad_(False)
@@ -42,8 +42,8 @@ def network(blocks=1, channels=3, dtype=torch.float32):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    """An exported network of two different blocks, one compile for all tests."""
-    made = network(2)
+    """An exported network of three different blocks, one compile for all tests."""
+    made = network(3)
     return made, export(made, tmp_path_factory.mktemp("export") / "net.pt2", size=SIZE, batch=4)
 
 
@@ -61,11 +61,11 @@ def runtime(tmp_path_factory):
 def test_portable_programs_compute_what_the_priors_do(package):
     made, files = package
     portable = [path for path in files if "portable" in path.name]
-    assert [path.name for path in portable] == ["net-portable-0.pt2", "net-portable-1.pt2"]
+    assert [path.name for path in portable] == [f"net-portable-{k}.pt2" for k in range(3)]
     for path, prior in zip(portable, made.priors, strict=True):
         about = {"depth": "", "size": ""}
         program = torch.export.load(path, extra_files=about)
-        assert (about["depth"], about["size"], about["channels"]) == ("2", "24 32", "3")
+        assert (about["depth"], about["size"], about["channels"]) == ("3", "24 32", "3")
         for n in (1, 3, 4):
             v, r = torch.randn(n, 3, *SIZE), torch.rand(n) + 0.05
             assert torch.allclose(program.module()(v, r), prior.denoise(v, r), atol=1e-5)
@@ -118,7 +118,7 @@ def super_resolution():
 @needs_compiler
 @needs_cmake
 @pytest.mark.parametrize("problem", [blur, mask, super_resolution])
-@pytest.mark.parametrize("sigma", [0.05, 0.0])
+@pytest.mark.parametrize("sigma", [0.05, 0.0, 3.0])
 def test_the_program_without_python_finds_the_same_images(
     problem, sigma, package, runtime, tmp_path
 ):

@@ -116,5 +116,7 @@ def test_half_precision_is_told_the_same_level():
     film = net.decoder[0][0].film
     assert torch.allclose(exact(film, e), wide.decoder[0][0].film(e), atol=1e-6)
     assert exact(copy.deepcopy(film).double(), e).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(net.embedding(c), e, atol=1e-5)
     y = net(torch.randn(2, 3, 8, 8).to(torch.bfloat16), c)
     assert y.dtype == torch.bfloat16

@@ -155,7 +155,7 @@ def test_precision_is_float32_where_nothing_is_known(monkeypatch):
 def test_what_every_image_has_as_its_sum_every_answer_has():
     """The conditional mean of images on a hyperplane lies on it, and a projection is nearer."""
     prior = tiny()
-    prior.mean, prior.fixed_sum = -1.0, 20.0
+    prior.mean, prior.fixed_sum, prior.gains = -1.0, 20.0, (0.3,) * len(OCTAVES)
     for sigma, size in ((0.0, 8), (0.3, 8), (100.0, 12)):  # of any size
         answer = prior.denoise(torch.randn(4, 3, size, size), sigma)
         sums = (answer + 1.0).sum((1, 2, 3))
@@ -266,6 +266,9 @@ def test_gains_are_linear_between_quarter_octaves_and_one_outside():
     )
     wanted = torch.tensor([1.0, 1.0, 1.1, 1.15, 1.2, 3.9, 2.45, 1.0, 1.0])
     assert torch.allclose(prior.gain(sigma), wanted, atol=1e-5)
+    assert torch.allclose(prior.gain(sigma.double()), wanted.double(), atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(prior.gain(sigma), wanted, atol=1e-5)
     v = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     plain = EDMDenoiser(GaussianNet(), channels=1)
     levels = torch.tensor([2.0**-5.75, 80.0])

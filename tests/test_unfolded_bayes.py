@@ -96,14 +96,15 @@ def test_a_trained_network_is_within_three_percent_of_the_bayes_error(networks, 
 
 
 def test_fewer_steps_are_worse(networks):
-    """Shared weights: the error falls with the number of steps, up to the trained one."""
+    """Shared weights: the error falls with the number of steps that are made."""
     _, after = networks
     x, errors = field().sample(256, torch.Generator().manual_seed(1)), []
     m = Measurement(OPERATORS[1], NOISE, NOISE(OPERATORS[1](x), torch.Generator().manual_seed(2)))
     v = x + 0.5 * randn_like(x, torch.Generator().manual_seed(3))
-    for z in after.steps(v, torch.full((256,), 0.5), settled(m)):
+    for depth in (1, 2, 4, 6):
+        z = after.with_depth(depth)(v, torch.full((256,), 0.5), settled(m))
         errors.append(float((z - x).square().mean()))
-    # a thousandth: what is left between the last steps is no longer error
+    # a thousandth: what is left between many steps is no longer error
     assert all(later < 1.001 * earlier for earlier, later in zip(errors, errors[1:], strict=False))
     assert errors[-1] < 0.98 * errors[0]
 

@@ -1,5 +1,7 @@
 """Unfolded networks with exact denoisers against the posterior mean of a Gaussian image."""
 
+import math
+
 import pytest
 import torch
 from known_answers import Matrix
@@ -58,7 +60,9 @@ def exact(kind, prior, depth, **options):
 
 def steady(network):
     """The network with one radius, rho = 0.35, in all its steps."""
-    network.level = lambda at, problem: (problem.sigma**-2 + 0.35**-2).rsqrt()
+    network.radii = lambda places, problem: [
+        (problem.sigma**-2 + 0.35**-2).rsqrt() for _ in places
+    ]
     return network
 
 
@@ -113,21 +117,77 @@ def test_radii_shrink_from_the_image_to_the_noise():
     x, measurement = blurred()
     sigma, seen = torch.tensor([1e6, 1e6]), settled(measurement)
     problem = Problem(x, sigma, seen, facts(sigma, seen))
-    network = white(3)
-    radii = torch.stack([network.level(at, problem) for at in network.places(3)])
+    network = white(3, sigma_data=0.3)
+    radii = torch.stack(network.radii(network.places(3), problem))
     low = 4 * measurement.sigma / measurement.operator.norm
-    wanted = torch.stack([torch.ones(2), low.sqrt(), low])  # 2 sigma_data; the geometric mean
-    assert torch.allclose(radii, wanted, rtol=1e-5)
-    network.radius.second.bias.data.fill_(torch.tensor(0.5).atanh())
-    radii = torch.stack([network.level(at, problem) for at in network.places(3)])
-    assert torch.allclose(radii, wanted * torch.tensor(0.75).exp(), rtol=1e-5)
+    high = torch.full((2,), 2 * 0.3)
+    assert torch.allclose(radii, torch.stack([high, (high * low).sqrt(), low]), rtol=1e-5)
+    network.radius.second.bias.data = torch.tensor([0.5, -0.2]).atanh()
+    high, low = high * math.exp(0.75), low * math.exp(-0.3)
+    radii = torch.stack(network.radii(network.places(3), problem))
+    assert torch.allclose(radii, torch.stack([high, (high * low).sqrt(), low]), rtol=1e-5)
     loud = settled(Measurement(measurement.operator, Noise(9.0), measurement.y))
-    radii = [network.level(at, Problem(x, sigma, loud, facts(sigma, loud))) for at in (0.0, 1.0)]
+    radii = network.radii((0.0, 1.0), Problem(x, sigma, loud, facts(sigma, loud)))
     assert torch.equal(*radii)  # where noise is louder than the image, no radius grows
     near = torch.tensor([0.1, 0.1])  # x_t tells as much as the data
-    level = network.level(0.0, Problem(x, near, seen, facts(near, seen)))
-    assert torch.all(level < 0.1)
-    assert white(1).places(1) == [1.0]
+    assert torch.all(network.radii([0.0], Problem(x, near, seen, facts(near, seen)))[0] < 0.1)
+
+
+def test_step_sizes_lie_between_two_learned_ends():
+    network = white(2)
+    network.alpha.data = torch.tensor([0.0, 2.0])
+    network.beta.data = torch.tensor([1.0, 5.0])
+    for at, (alpha, beta) in ((0.0, (0.0, 1.0)), (0.5, (1.0, 3.0)), (1.0, (2.0, 5.0))):
+        wanted = 1.5 * torch.tensor(alpha).sigmoid(), torch.tensor(beta).sigmoid()
+        assert torch.allclose(torch.stack(network.relaxation(at)), torch.stack(wanted))
+    _, measurement = blurred()
+    sigma, seen = torch.tensor([0.5, 2.0]), settled(measurement)
+    problem = Problem(measurement.y, sigma, seen, facts(sigma, seen))
+    descent = white(2, UnfoldedPGM)
+    descent.radius.second.bias.data = torch.tensor([0.4, -0.4]).atanh()
+    found = torch.stack(descent.radii((0.0, 0.5, 1.0), problem))
+    m = 2 * torch.tensor([0.8, 0.0, -0.8]).sigmoid()[:, None] / problem.lipschitz
+    assert torch.allclose(found, m.sqrt(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [UnfoldedDR, UnfoldedHQS, UnfoldedPGM])
+def test_a_single_step_is_the_last_one(kind):
+    x, measurement = blurred()
+    network = white(1, kind)
+    assert network.places(1) == [1.0]
+    sigma, seen = torch.tensor([0.5, 80.0]), settled(measurement)
+    problem = Problem(x, sigma, seen, facts(sigma, seen))
+    with torch.no_grad():
+        found = network(x, sigma, seen)
+        (r,) = network.radii([1.0], problem)
+        assert torch.equal(found, network.step(0, 1.0, problem.start(0.5), r, problem)[0])
+        if kind is UnfoldedDR:  # alone, it is the denoised proximal map at the last radius
+            network.beta.data.fill_(-60.0)
+            wanted = network.priors[0].denoise(problem.prox(problem.start(0.5), r), r)
+            assert torch.allclose(network(x, sigma, seen), wanted, atol=1e-6)
+
+
+def test_one_measurement_serves_many_noisy_images():
+    x, measurement = blurred()
+    network = shaken(3)
+    noisy = torch.cat((x, x + 0.2))
+    with torch.no_grad():
+        found = network.given(measurement[:1]).denoise(noisy, 0.5)
+        each = [network.given(measurement[:1]).denoise(v, 0.5) for v in noisy.split(1)]
+    assert torch.allclose(found, torch.cat(each), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [UnfoldedDR, UnfoldedHQS, UnfoldedPGM])
+def test_precisions_of_weights_and_images_may_differ(kind):
+    x, measurement = blurred()
+    network = white(3, kind)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    with torch.no_grad():
+        wanted = network.given(measurement).denoise(x, 0.5)
+        rounded = network.to(torch.bfloat16).given(measurement).denoise(x, 0.5)
+        assert rounded.dtype == torch.float32
+        assert torch.allclose(rounded, wanted, atol=0.05)
 
 
 def test_proximal_gradient_converges_slowly():
@@ -342,7 +402,7 @@ def test_steps_are_added_and_left_out():
     for other in (longer, shorter):
         assert other.places(other.depth)[:: other.depth - 1] == [0.0, 1.0]
         for at in (0.0, 0.5, 1.0):
-            assert torch.equal(other.level(at, problem), network.level(at, problem))
+            assert torch.equal(other.radii([at], problem)[0], network.radii([at], problem)[0])
             assert other.relaxation(at) == network.relaxation(at)
     with torch.no_grad():
         own = network.steps(x, sigma, measurement)

@@ -198,8 +198,9 @@ class SENSE(LinearOperator):
         Worth it where a mask of lines is solved for dozens of times or with small `gamma`: a
         solve then takes two products with the eigenvectors of each row, whatever `gamma` is, while
         the steps of conjugate gradients grow as its inverse root. The decomposition itself takes
-        H eigenproblems of W x W, or W of H x H, and their eigenvectors H W^2 numbers. Maps that
-        are learnt are solved by conjugate gradients all the same.
+        H eigenproblems of W x W and their eigenvectors H W^2 numbers where lines are columns, the
+        other way round where they are rows. Maps that are learnt are solved by conjugate gradients
+        all the same.
 
         Raises:
             ValueError: The mask varies along both axes, or along none.

@@ -17,8 +17,9 @@ At sigma = 0 the formulas give D(v, 0) = v; the logarithm is kept finite by a fl
 trained level. Above the largest, t, where nothing but the mean is left to see of an image, v is
 shrunk to it: D(v, sigma) = D(t v / sigma, t).
 
-A network that has not converged answers a little too much or too little, by an amount that
-depends on sigma alone. A gain of the residual corrects it, g = 1 outside [2^-6.25, 2^1.25],
+A network that has not converged answers a little too much or too little, in the mean over images
+by an amount that depends on sigma alone. A gain of the residual corrects it, g = 1 outside
+[2^-6.25, 2^1.25],
 
     D_g(v, sigma) = v + g(sigma) (D(v, sigma) - v),    g linear in ln(sigma) by quarter octaves.
 
@@ -134,7 +135,7 @@ class EDMDenoiser(nn.Module):
         x = v.float() - self.mean
         level = per_item(sigma, x)
         s, top = self.sigma_data, self.sigma_range[1]
-        shrink = (top / level).clamp_max(1)
+        shrink = top / level.clamp_min(top)
         level = level.clamp_max(top)
         total = level.square() + s**2
         c = level.clamp_min(self.sigma_range[0]).log().flatten() / 4
@@ -159,9 +160,9 @@ class EDMDenoiser(nn.Module):
         if self.gains is None:
             return torch.ones_like(sigma)
         place = 4 * sigma.clamp_min(1e-9).log2()[..., None]
-        at = 4 * torch.tensor(OCTAVES, device=sigma.device)
+        at = 4 * torch.tensor(OCTAVES).to(sigma)
         near = (1 - (place - at).abs()).clamp_min(0)
-        return 1 + near @ torch.tensor(self.gains, device=sigma.device)
+        return 1 + (near * torch.tensor(self.gains).to(sigma)).sum(-1)  # no matrix product: exact
 
     def extra_repr(self) -> str:
         return (
@@ -199,8 +200,8 @@ def fitted_gains(prior: EDMDenoiser, images: Sequence[Tensor], seed: int = 0) ->
 
     Args:
         prior: The denoiser; gains that it has count as part of it and are multiplied.
-        images: Batches of images that it may be trained on, each (B, C, H, W). The standard error
-            of a gain is about sqrt(M / (n sigma^2)) for n independent values of squared error M.
+        images: Batches of images that it may be trained on, each (B, C, H, W). Images differ
+            more than pixels: the standard error of a gain falls with the number of images.
         seed: Of the noise.
     """
     found = []

@@ -66,7 +66,7 @@ class PriorRecipe(Recipe):
     sigma_range: tuple[float, float] = (0.002, 80.0)
     mean: float = 0.0
     sigma_data: float = 0.5
-    fitted: int = 32
+    fitted: int = 128
 
     def new(self, init: str | os.PathLike[str] | None = None) -> EDMDenoiser:
         """Returns the prior; from other weights where `init` says so, see `nets.transfer`."""
@@ -112,9 +112,11 @@ class PriorRecipe(Recipe):
         small, large = self.crops
         # a crop costs 58 calls for each of two averages, in training about three: a tenth of it
         enough = min(self.fitted, steps * self.batch * small**2 / (400 * large**2))
-        count = max(1, math.ceil(enough / self.batch))
+        at_once = min(8, max(1, math.ceil(enough)))  # far below the memory of a training step
         first = 1 << 30  # crops that no step has drawn
-        batches = [material.batch(first + k, self.batch, large) for k in range(count)]
+        batches = [
+            material.batch(first + k, at_once, large) for k in range(math.ceil(enough / at_once))
+        ]
         model.gains = tuple(fitted_gains(model, batches))
 
     def quality(
@@ -172,7 +174,7 @@ kernels_32 = PriorRecipe(
     sigma_range=(0.0005, 80.0),
     mean=-1.0,
     sigma_data=0.07,
-    fitted=1024,
+    fitted=512,
 )
 kernels_64 = replace(
     kernels_32,
@@ -180,5 +182,4 @@ kernels_64 = replace(
     domain=Kernels(64, alpha=0.1),
     stem=2,
     crops=(64, 64),
-    fitted=512,
 )

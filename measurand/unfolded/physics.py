@@ -47,7 +47,8 @@ class Problem(NamedTuple):
 
     def start(self, radius: float) -> Tensor:
         """Returns `prox_G(b, radius)` of the first guess b, whose holes are filled."""
-        return self.prox(first_guess(self.measurement), torch.full_like(self.sigma, radius))
+        guess = first_guess(self.measurement).expand_as(self.x_t)
+        return self.prox(guess, torch.full_like(self.sigma, radius))
 
     def gradient(self, u: Tensor) -> Tensor:
         """Returns the gradient of G."""

@@ -20,7 +20,8 @@ others: swap the measurement. For a Gaussian prior two of the methods have E as 
     UnfoldedHQS    half-quadratic        z = D(prox_G(u, r), r),            u <- z     (biased)
 
 What a denoiser is told to remove shrinks from step to step, from all of an image to what the noise
-of the data leaves in it. With p = (k - 1) / (K - 1), from 0 in the first step to 1 in the last,
+of the data leaves in it. With p = (k - 1) / (K - 1), from 0 in the first step to 1 in the last (1
+for a single step),
 
     r_k = (s_t^-2 + rho_k^-2)^-1/2,    rho_k = rho_1^(1 - p) rho_K^p,
     rho_1 = 2 s_data exp(1.5 tanh h_1),    rho_K = 4 s_y / ||A|| exp(1.5 tanh h_K) <= rho_1,
@@ -65,6 +66,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..measurement import Measurement
 from ..nets import ConvUNet
+from ..nets.unet import exact
 from ..priors.edm import EDMDenoiser
 from ..tensors import inner, per_item, to_channels
 from .physics import Problem, facts, settled
@@ -183,7 +185,7 @@ class Unfolded(nn.Module, ABC):
         """
         problem = Problem(x_t, sigma, measurement, facts(sigma, measurement))
         places = self.places(self.depth if depth is None else depth)
-        radii = [self.level(at, problem) for at in places]
+        radii = self.radii(places, problem)
         u, found = problem.start(self.sigma_data), []
         for k, (at, r) in enumerate(zip(places, radii, strict=True)):
             z, u = self.step(k, at, u, r, problem)
@@ -222,12 +224,14 @@ class Unfolded(nn.Module, ABC):
             return checkpoint(prior.denoise, v, r, use_reentrant=False, preserve_rng_state=False)
         return prior.denoise(v, r)
 
-    def level(self, at: float, problem: Problem) -> Tensor:
-        """Returns the radius r at a place between the first step, 0, and the last, 1; (B,)."""
+    def radii(self, places: Sequence[float], problem: Problem) -> list[Tensor]:
+        """Returns r, (B,), at some places between the first step, 0, and the last, 1."""
         h = 1.5 * self.radius(problem.facts)
+        noise = problem.facts[:, 1]  # ln s_y / ||A||
         first = h[:, 0] + math.log(2 * self.sigma_data)
-        last = torch.minimum(first, h[:, 1] + math.log(4) + problem.facts[:, 1])
-        return (problem.sigma**-2 + (-2 * first.lerp(last, at)).exp()).rsqrt()
+        last = torch.minimum(first, h[:, 1] + math.log(4) + noise)
+        own = problem.sigma**-2
+        return [(own + (-2 * first.lerp(last, at)).exp()).rsqrt() for at in places]
 
 
 class UnfoldedDR(Unfolded):
@@ -248,7 +252,9 @@ class UnfoldedDR(Unfolded):
 
     def relaxation(self, at: float) -> tuple[Tensor, Tensor]:
         """Returns alpha and beta at a place between the first step, 0, and the last, 1."""
-        alpha, beta = (ends[0].lerp(ends[1], at).sigmoid() for ends in (self.alpha, self.beta))
+        wide = torch.promote_types(self.alpha.dtype, torch.float32)
+        ends = (self.alpha.to(wide), self.beta.to(wide))
+        alpha, beta = (first.lerp(last, at).sigmoid() for first, last in ends)
         return 1.5 * alpha, beta
 
 
@@ -265,10 +271,10 @@ class UnfoldedHQS(Unfolded):
 class UnfoldedPGM(Unfolded):
     """Unfolded proximal gradient, for comparison: r^2 = m = 2 sigmoid(2 tanh h) / L."""
 
-    def level(self, at: float, problem: Problem) -> Tensor:
+    def radii(self, places: Sequence[float], problem: Problem) -> list[Tensor]:
         first, last = self.radius(problem.facts).T
-        h = first.lerp(last, at)
-        return (2 * (2 * h).sigmoid() / problem.lipschitz).sqrt()
+        steps = [2 * (2 * first.lerp(last, at)).sigmoid() / problem.lipschitz for at in places]
+        return [m.sqrt() for m in steps]
 
     def step(
         self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
@@ -334,9 +340,8 @@ class Answers(nn.Module):
     def forward(self, facts: Tensor) -> Tensor:
         """Returns n numbers for each item, with shape (B, n)."""
         # a radius is physics: bfloat16 would move it by a percent
-        with torch.autocast(facts.device.type, enabled=False):
-            hidden = nn.functional.silu(self.first(facts.to(self.first.weight.dtype) / 4))
-            return self.second(hidden).tanh()
+        hidden = nn.functional.silu(exact(self.first, facts / 4))
+        return exact(self.second, hidden).tanh().to(facts)
 
 
 def denoiser(channels: int, *widths: int) -> EDMDenoiser:
