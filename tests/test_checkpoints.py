@@ -3,6 +3,7 @@ import torch
 
 from measurand import checkpoints
 from measurand.checkpoints import (
+    described,
     known_weights,
     load_prior,
     load_unfolded,
@@ -150,3 +151,18 @@ def test_shipped_priors_are_intact_and_say_where_they_come_from(name):
     prior = load_weights(name)
     assert prior.card["licence"] and prior.card["patches"] > 0
     assert prior.card["data"] or "Kernels" in prior.card["recipe"]["domain"]
+
+
+def test_unfolded_networks_of_an_earlier_kind_are_refused(tmp_path, monkeypatch):
+    """Their radii did not shrink: with two steps their weights would fit, and mean other radii."""
+    path = tmp_path / "old.safetensors"
+    network = UnfoldedDR.tiny()
+    network.card = {"name": "old"}
+    known = described(network)
+    monkeypatch.setattr(
+        "measurand.checkpoints.described",
+        lambda m: {k: v for k, v in known.items() if k != "radii"},
+    )
+    save_weights(path, network)
+    with pytest.raises(DamagedFile, match="old.safetensors: .*radii did not shrink"):
+        load_unfolded(path)
