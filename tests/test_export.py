@@ -25,7 +25,7 @@ needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake
 
 
 def network(blocks=1, channels=3, dtype=torch.float32):
-    """Two steps whose numbers all differ from those at the start of training."""
+    """Two steps or more, whose numbers all differ from those at the start of training."""
     torch.manual_seed(0)
     priors = []
     for _ in range(blocks):
