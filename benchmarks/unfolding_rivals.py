@@ -127,7 +127,7 @@ def main() -> None:
     for kind in args.kinds:
         name = "oracle-" + kind.replace(" ", "-")
         train_recipe(
-            replace(unfold_color, name=name, mix=(UNSEEN[kind],), seed=1),
+            replace(unfold_color, name=name, mix=(UNSEEN[kind],), seed=1, warmup=50),
             data,
             args.out / name,
             time_budget=args.seconds or 1800,

@@ -5,7 +5,8 @@ anywhere and the parts' gradients added, always in the same order:
 
     ranks      each process takes its rows of the batch, and gradients are summed over them
     workers    on a CPU each part has a thread of its own: cores meet once per step and not in
-               every convolution, which on a machine that has other work is several times faster
+               every convolution, which on a machine that has other work is several times faster;
+               a single one has as many threads inside as torch has
     micro      at most so many items are differentiated at once, one portion after the other;
                where memory runs out, the number is halved and the step goes on
 
@@ -52,7 +53,8 @@ class Gradients:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.workers, self.micro = workers, micro
-        self.pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        threads = 1 if workers > 1 else torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(workers, initializer=prepare_thread, initargs=(threads,))
 
     def __call__(self, batch: Batch) -> Tensor:
         """Returns the loss of each item, (B,); the gradient stands in `grad` of each parameter.
@@ -67,8 +69,7 @@ class Gradients:
         parts = [slice(rank() + i * ranks(), None, stride) for i in range(self.workers)]
         parts = [part for part in parts if part.start < n]
         jobs = [({k: v[part] for k, v in batch.items()}, n) for part in parts]
-        # one worker stays on this thread, with as many threads inside as torch has
-        run = self.pool.map if self.workers > 1 else map
+        run = self.pool.map if self.device.type == "cpu" else map
         results = list(run(lambda job: self.part(*job), jobs))
         losses = torch.zeros(n, device=self.device)
         total = [torch.zeros_like(p) for p in self.parameters] if not results else results[0][1]
@@ -114,6 +115,17 @@ class Gradients:
             losses.sum() / n, self.parameters, allow_unused=True, materialize_grads=True
         )
         return losses.detach().to(torch.get_default_dtype()), list(gradients)
+
+
+def prepare_thread(threads: int) -> None:
+    """Gives this thread so many threads inside, and takes its denormal numbers as zero.
+
+    The derivative of a SiLU far on its negative side is below 1e-38: gradients are full of such
+    numbers, and a processor may take a hundred times as long for each of their products. Threads
+    inside begin as this one is, and so does nobody else's.
+    """
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(threads)
 
 
 def size_of(batch: Batch) -> int:

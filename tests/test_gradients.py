@@ -81,3 +81,27 @@ def test_layout_is_that_of_the_parameter():
     assert laid_out_as(p, found) is found
     count = torch.tensor(3.0)  # the step of an optimiser
     assert laid_out_as(p, count) is count
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_denormal_numbers_are_zero_while_gradients_are_taken_and_not_after(workers):
+    least = []
+
+    def smallest(net, batch):
+        least.append(float(torch.tensor(1e-39) * 1))
+        return loss(net, batch)
+
+    Gradients(model(), smallest, workers=workers)(batch())
+    assert least == [0.0] * workers
+    assert float(torch.tensor(1e-39) * 1) > 0
+
+
+def test_one_worker_has_the_threads_of_its_process():
+    seen = []
+
+    def counting(net, batch):
+        seen.append(torch.get_num_threads())
+        return loss(net, batch)
+
+    Gradients(model(), counting)(batch())
+    assert seen == [torch.get_num_threads()]
