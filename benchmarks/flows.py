@@ -1,6 +1,6 @@
 """Unfolded networks of flows against other learned steps, on images of two kinds.
 
-    python benchmarks/flows.py train --out runs    the rivals, 12 minutes each (frozen: 4)
+    python benchmarks/flows.py train --out runs    the rivals, 4 to 20 minutes each
     python benchmarks/flows.py --runs runs         writes results/flows.json
 
 Three problems (noise, half of the pixels missing, blur with noise), photographs of 64 x 64 pixels.
@@ -13,8 +13,9 @@ in three equal channels. Compared are, inside the same three folds with the same
     shrink       retrained, with the published uniform shrink in place of the gain
     U-Net, ResNet    v + F(v), as many weights as a flow
 
-and total variation, whose weight was chosen on val. Of the flows also: how well log p of the
-restored image tells one set from the other (AUROC), and the moments of the latents.
+all of them trained on as many patches as what ships (frozen, of which little is to be learned: a
+third), and total variation, whose weight was chosen on val. Of the flows also: how well log p of
+the restored image tells one set from the other (AUROC), and the moments of the latents.
 """
 
 import argparse
@@ -168,11 +169,12 @@ def train(args: argparse.Namespace) -> None:
     for task in args.tasks:
         for rival in args.rivals:
             recipe = recipe_of(task, rival)
+            steps = load_weights(f"flow-{task}", FlowProximal).card["steps"]
             train_recipe(
                 recipe,
                 [args.data / name for name in PHOTOGRAPHS],
                 args.out / recipe.name,
-                time_budget=args.seconds / 3 if rival == "frozen" else args.seconds,
+                steps=steps // 3 if rival == "frozen" else steps,
                 save_every=240,
                 resume=args.resume,
             )
@@ -276,7 +278,6 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=("train",), help="train the rivals instead")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the trainings")
     parser.add_argument("--runs", type=Path, help="folder of the trained rivals")
-    parser.add_argument("--seconds", type=float, default=720)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--rivals", nargs="+", default=list(RIVALS), choices=RIVALS)
     parser.add_argument("--images", type=int, default=32)

@@ -1,14 +1,16 @@
 """What one evaluation of an unfolded network costs, and what its training costs.
 
-    python benchmarks/unfolding_speed.py          writes results/unfolding_speed.json
+    python benchmarks/unfolding_speed.py inference     writes results/unfolding_speed.json
+    python benchmarks/unfolding_speed.py training      writes results/unfolding_training.json
 
 The network of the recipe unfold-color (one shared block of 4.5 million weights), a
 posterior mean of blurred images of 256 x 256: eager in float32 and bfloat16, compiled by
 `torch.compile` block by block, and the C++ program of `cpp/` with the block compiled by
 AOTInductor. One thread, CPU seconds per image, median over rounds in which the variants take
 turns; each variant has a process of its own, so that the peak of its memory is its own. Every
-image is compared with that of eager float32. Training: patches of 64 x 64, 16 at a time, loss and
-gradient.
+image is compared with that of eager float32. Training: patches of 64 x 64, loss and gradient, a
+plain loop in float32 against the engine (`gradients`), which computes in bfloat16 where the
+processor has units for it and takes denormal numbers as zero.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from machine import write
 from torch import Tensor
 
 from measurand.export import export
+from measurand.gradients import Gradients
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.noises import Gaussian
@@ -64,12 +67,17 @@ def network(precision: str, *, channels_last: bool = True) -> Unfolded:
     return made.eval().requires_grad_(False)
 
 
+def smooth(n: int, side: int, generator: torch.Generator) -> Tensor:
+    """Random images whose details have 16 pixels."""
+    coarse = torch.rand(n, 3, side // 16, side // 16, generator=generator) * 1.6 - 0.8
+    return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")
+
+
 def problem(batch: int) -> tuple[Measurement, Tensor, Tensor]:
     """Blurred smooth images, their kernel, and the noise that an evaluation starts from."""
     shape = (3, SIDE, SIDE)
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(batch, 3, SIDE // 16, SIDE // 16, generator=generator) * 1.6 - 0.8
-    x = torch.nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic")
+    x = smooth(batch, SIDE, generator)
     kernel = motion_kernel(17.0, 0.6)
     operator, noise = Blur(shape, kernel), Gaussian(NOISE)
     m = Measurement(operator, noise, noise(operator(x), generator))
@@ -123,7 +131,7 @@ def training(variant: str) -> dict[str, Any]:
     net.to(memory_format=torch.contiguous_format if plain else torch.channels_last)
     dtype = torch.float32 if plain else fast_dtype()
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(n, 3, 64, 64, generator=generator) * 2 - 1
+    x = smooth(n, 64, generator)
     batch = {
         "x": x,
         "sigma": torch.full((n,), 0.5),
@@ -132,10 +140,13 @@ def training(variant: str) -> dict[str, Any]:
         "early": torch.zeros(n),
     }
 
+    engine = Gradients(net, posterior_loss, autocast=None if dtype == torch.float32 else dtype)
+
     def call() -> None:
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            loss = posterior_loss(net, batch).mean()
-        loss.backward()
+        if plain:
+            posterior_loss(net, batch).mean().backward()
+        else:
+            engine(batch)
         net.zero_grad()
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -170,7 +181,7 @@ def prepared(folder: Path) -> dict[str, Any]:
 
 def child(*words: Any) -> dict[str, Any]:
     found = subprocess.run(
-        [sys.executable, __file__, "--one", *map(str, words)], capture_output=True, text=True
+        [sys.executable, __file__, *map(str, words)], capture_output=True, text=True
     )
     if found.returncode:
         raise RuntimeError(found.stderr)
@@ -198,23 +209,28 @@ def rounds(variants: dict[str, tuple[Any, ...]], n: int) -> dict[str, dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("what", choices=("inference", "training"))
     parser.add_argument("--one", nargs="+", help="for the children: what to time")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.one:
-        kind, variant, *rest = args.one
-        if kind == "training":
+        variant, *rest = args.one
+        if args.what == "training":
             found = training(variant)
         else:
             found = inference(variant, int(rest[0]), Path(rest[1]))
         print(json.dumps(found))
         return
+    if args.what == "training":
+        table = rounds({v: ("training", "--one", v) for v in TRAINING}, args.rounds)
+        print(write("unfolding_training", {"depth": unfold_color.depth, "training": table}))
+        return
     with TemporaryDirectory() as name:
         folder = Path(name)
         content: dict[str, Any] = {"built": prepared(folder)}
         for batch in (1, 8):
-            variants = {v: ("inference", v, batch, folder) for v in INFERENCE}
+            variants = {v: ("inference", "--one", v, batch, folder) for v in INFERENCE}
             table = rounds(variants, args.rounds)
             wanted = torch.from_numpy(
                 np.load(folder / f"{INFERENCE[0].replace(' ', '-')}-{batch}.npy")
@@ -228,7 +244,6 @@ def main() -> None:
                     quality = float(psnr(x, wanted, data_range=2.0).min())
                     table[variant]["psnr to float32"] = round(quality, 1)
             content[f"inference, batch {batch}"] = table
-    content["training"] = rounds({v: ("training", v) for v in TRAINING}, args.rounds)
     print(write("unfolding_speed", content))
 
 
