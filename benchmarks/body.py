@@ -43,6 +43,12 @@ GRIDS: dict[str, tuple[tuple[float, ...], ...]] = {
 }
 
 
+def groups_of(subjects: np.ndarray) -> list[str]:
+    """Whose slices they are: the training set has two patients, one of them also in `test`."""
+    known = {"PHANTOM": "head phantom", "AND": "training patient, other slices"}
+    return [known.get(str(s), "other patients") for s in subjects]
+
+
 class Scan:
     """One slice, measured: x in [-1, 1] is affine in attenuation, mu = gain x + offset."""
 
@@ -87,8 +93,7 @@ def main() -> None:
         print(f"skipped: no data set {file.name}")
         return
     stored = np.load(file)
-    kind = {"PHANTOM": "head phantom", "AND": "training patient, other slices"}
-    groups = [kind.get(str(s), "other patients") for s in stored["subject"]]
+    groups = groups_of(stored["subject"])
     # all slices of other patients, which count, and every fourth of the groups beside them
     rare = "other patients" if not args.search else ""
     chosen = [k for k, group in enumerate(groups) if group == rare or k % 4 == 0]

@@ -10,12 +10,13 @@ no truth on the first two of the same measurements. PSNR over all pixels and cha
 * motion deblurring: measured kernel levin09_0, circular, noise 0.02 of the range; HQS
 * missing pixels: 70 % of the pixels not seen, noise 0.02 of the range; HQS
 * sparse-view CT: 45 views, noise of 1.0 (pixel sides times value); FISTA and total variation,
-  whose weight begins at 0.1 / sigma, far off: it does not know the units of A
+  with the weight that the command line takes where none is said (`variation_weight`)
 
     python benchmarks/tuning.py            writes results/tuning.json
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -26,11 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 from deblurring import DATA, photographs
-from machine import write
+from machine import RESULTS, write
 from torch import Tensor
 
 from measurand.checkpoints import load_prior
-from measurand.jobs.restore import restore
+from measurand.jobs.restore import restore, variation_weight
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.noises import Gaussian
@@ -73,6 +74,8 @@ def problems(data: Path) -> dict[str, Problem]:
         hu = hu[:: max(1, len(hu) // n)][:n, None]
         return torch.nn.functional.avg_pool2d((hu / 1000).clamp(-1, 1), 2)
 
+    tomograph = ParallelCT((1, CT_SIDE, CT_SIDE), even_angles(45))
+    unweighted = Measurement(tomograph, Gaussian(1.0), torch.zeros(1, *tomograph.out_shape))
     return {
         "motion deblurring": Problem(
             Blur(shape, kernel), 0.04, HQS(steps=24), network, photos, ((PSNR(), None), *blind)
@@ -86,10 +89,10 @@ def problems(data: Path) -> dict[str, Problem]:
             ((PSNR(), None), *blind),
         ),
         "sparse-view CT": Problem(
-            ParallelCT((1, CT_SIDE, CT_SIDE), even_angles(45)),
+            tomograph,
             1.0,
             FISTA(),
-            TotalVariation(weight=0.1, tol=1e-3),
+            TotalVariation(weight=variation_weight(unweighted), tol=1e-3),
             slices,
             ((PSNR(), None), *((objective, None) for objective, _ in blind)),
         ),
@@ -167,17 +170,22 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--blind-val", type=int, default=2, help="the same, without truth")
     parser.add_argument("--blind-trials", type=int, default=10)
-    parser.add_argument("--only", nargs="+", help="some of the problems")
+    parser.add_argument("--only", nargs="+", help="some of the problems; others stay as they were")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if not (args.data / "natural_bsds500.zip").is_file():
         print(f"skipped: no data sets in {args.data}")
         return
+    numbers = {"val images": args.val, "test images": args.test}
     found: dict[str, Any] = {}
+    if args.only:
+        old = json.loads((RESULTS / "tuning.json").read_text())
+        if any(old[key] != n for key, n in numbers.items()):
+            raise SystemExit("tuning.json: was measured with other numbers of images")
+        found = old["problems"]
     for name, problem in problems(args.data).items():
         if not args.only or name in args.only:
             found[name] = study(name, problem, args)
-            numbers = {"val images": args.val, "test images": args.test}
             path = write("tuning", {**numbers, "problems": found})
     print(path)
 

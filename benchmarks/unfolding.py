@@ -12,7 +12,7 @@ are trained come from `unfolding_rivals.py`: `--runs` names their folder; those 
 are left out.
 
     python benchmarks/unfolding.py --runs runs         writes results/unfolding.json
-    python benchmarks/unfolding.py --search            writes results/unfolding_search.json
+    python benchmarks/unfolding.py --search --images 4 writes results/unfolding_search.json
     python benchmarks/unfolding.py --noise 0.2 --methods unfold-color TV --output unfolding_loud
                                                        another noise than all training
 """
@@ -38,7 +38,7 @@ from measurand.priors import Counted, CountedPosterior
 from measurand.priors.variation import TotalVariation
 from measurand.problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
 from measurand.samplers import DiffPIR, PnPDM
-from measurand.solvers import ADMM, FISTA, HQS, PosteriorMean
+from measurand.solvers import ADMM, FISTA, HQS, Annealed, PosteriorMean
 
 Restore = Callable[[Measurement, torch.Generator], Tensor]
 
@@ -57,13 +57,15 @@ WEIGHTS = {
 STEPS = {"HQS": 16, "ADMM": 24}
 
 
-def rival(name: str, weight: float, prior: Any) -> Restore:
-    """A method that knows the prior alone, with a weight."""
+def rival(name: str, weight: float, prior: Any, noise: float) -> Restore:
+    """A method that knows the prior alone, with a weight; little noise takes longer and lower."""
     if name == "TV":
         tv = TotalVariation(weight=weight, joint=True, tol=1e-3)
-        return lambda m, g: FISTA(steps=100)(m, tv)
+        steps = 100 if noise >= 0.02 else 800
+        return lambda m, g: FISTA(steps=steps)(m, tv)
     kind = {"HQS": HQS, "ADMM": ADMM}[name]
-    solver = kind(steps=STEPS[name], weight=weight)
+    levels = Annealed(floor=min(Annealed().floor, noise / 2))
+    solver = kind(steps=STEPS[name], weight=weight, levels=levels)
     return lambda m, g: solver(m, prior)
 
 
@@ -104,7 +106,7 @@ def search(prior: Any, images: Tensor, kinds: list[str], noise: float) -> None:
         kind = KINDS[label]
         for name, weights in WEIGHTS.items():
             found = {
-                str(w): quality(rival(name, w, prior), kind, images, noise)["psnr"]
+                str(w): quality(rival(name, w, prior, noise), kind, images, noise)["psnr"]
                 for w in weights
             }
             rows.setdefault(label, {})[name] = found
@@ -140,7 +142,7 @@ def methods(label: str, prior: Any, network: Any, args: argparse.Namespace) -> d
             found["oracle"] = (posterior_mean(other), other)
     for name in WEIGHTS:
         count = counted()
-        found[name] = (rival(name, chosen(label, name), count), count)
+        found[name] = (rival(name, chosen(label, name), count, args.noise), count)
     for sampler in (DiffPIR(), PnPDM.quick()):
         count = counted()
         found[type(sampler).__name__] = (sampled(sampler, count), count)
@@ -194,12 +196,12 @@ def main() -> None:
     parser.add_argument("--prior", default="natural-color", help="name or .safetensors file")
     parser.add_argument("--runs", type=Path, help="folder of unfolding_rivals.py")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
-    parser.add_argument("--images", type=int, default=12)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--side", type=int, default=128, help="of the centre crops, in pixels")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--methods", nargs="+", help="only these; other rows stay")
     parser.add_argument("--noise", type=float, default=0.04, help="relative to the norm of A")
-    parser.add_argument("--depths", type=int, nargs="*", default=[], help="other numbers of steps")
+    parser.add_argument("--depths", type=int, nargs="*", default=[24], help="more step numbers")
     parser.add_argument("--search", action="store_true", help="weights of the rivals on val")
     parser.add_argument("--output", default="unfolding", help="name of the results file")
     args = parser.parse_args()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import __version__
 from .nets import ConvUNet, Glow
 from .priors.edm import EDMDenoiser, fast_dtype
 from .priors.flow import FlowPrior
@@ -73,7 +74,7 @@ def save_weights(
 
     tensors = {name: stored(name, x) for name, x in whole.state_dict().items()}
     known: Any = model
-    save_tensors(path, tensors, {**known.card, **facts})
+    save_tensors(path, tensors, {**known.card, **facts, "measurand": __version__})
 
 
 @singledispatch

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .files import atomic
 from .priors.edm import EDMDenoiser
 from .unfolded import UnfoldedDR
 from .unfolded.posterior_score import Unfolded
@@ -82,7 +83,8 @@ def export(
     for k, one in enumerate(programs):
         label = f"-{k}" if len(programs) > 1 else ""
         files.append(out.with_name(f"{out.stem}-portable{label}.pt2"))
-        torch.export.save(one, files[-1], extra_files=about)
+        with atomic(files[-1]) as temporary:
+            torch.export.save(one, temporary, extra_files=about)
     if compiled:
         try:
             files.append(package(programs, about, out))
@@ -128,7 +130,8 @@ def package(
             compiled[f"block{k}"] = aot_compile(
                 one.module(check_guards=False), *one.example_inputs, options=options
             )
-        package_aoti(str(out), compiled)
+        with atomic(out) as temporary:
+            package_aoti(str(temporary), compiled)
     return out
 
 

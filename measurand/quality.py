@@ -19,9 +19,10 @@ from .priors.edm import EDMDenoiser
 from .problems import Problems, drawn
 from .tensors import randn_like, to_channels
 
-__all__ = ["calibration", "denoising_psnr", "restoration_psnr"]
+__all__ = ["LEVELS", "SIGMAS", "calibration", "denoising_psnr", "restoration_psnr"]
 
-SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+LEVELS = (5.0, 15.0, 25.0, 50.0, 75.0, 100.0)  # 255ths of the range's width
+SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # image units
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["add_up", "joined", "largest", "meet", "rank", "ranks"]
+__all__ = ["add_up", "alike", "joined", "largest", "meet", "rank", "ranks", "take_from_first"]
 
 
 @contextmanager
@@ -77,6 +77,20 @@ def largest(*numbers: int) -> list[int]:
     values = torch.tensor(numbers)
     dist.all_reduce(values, dist.ReduceOp.MAX)
     return values.tolist()
+
+
+def alike(*numbers: int) -> bool:
+    """Returns whether all ranks have the same numbers."""
+    both = largest(*numbers, *(-n for n in numbers))
+    return both[: len(numbers)] == [-n for n in both[len(numbers) :]]
+
+
+def take_from_first(tensors: Sequence[Tensor]) -> None:
+    """Replaces each tensor by that of rank 0."""
+    for t in tensors if ranks() > 1 else ():
+        value = t.contiguous()
+        dist.broadcast(value, 0)
+        t.copy_(value)
 
 
 def meet() -> None:

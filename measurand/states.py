@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .tensorfile import DamagedFile, load_tensors, save_tensors
 
-__all__ = ["State", "load_state", "save_state"]
+__all__ = ["State", "check_unused", "load_state", "save_state"]
 
 
 @dataclass
@@ -48,6 +48,19 @@ def save_state(folder: str | os.PathLike[str], state: State, *, keep: int = 2) -
     for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
         old.unlink()
     return path
+
+
+def check_unused(folder: str | os.PathLike[str]) -> None:
+    """Makes sure that a folder holds no states: of two runs in one, the newer would lose its own.
+
+    Raises:
+        ValueError: There are some.
+    """
+    if any(Path(folder).glob("step-*.safetensors")):
+        raise ValueError(
+            f"{folder}: holds the states of a run; go on with it (--resume), or train into "
+            "another folder (--out)"
+        )
 
 
 def load_state(folder: str | os.PathLike[str]) -> State | None:

@@ -33,8 +33,8 @@ from torch import Tensor, nn
 
 from .ema import EMA
 from .gradients import Batch, Gradients, Loss, laid_out_as
-from .ranks import largest, meet, rank
-from .states import State, load_state, save_state
+from .ranks import alike, largest, rank, take_from_first
+from .states import State, check_unused, load_state, save_state
 
 __all__ = ["Plan", "Progress", "adamw", "train"]
 
@@ -159,15 +159,29 @@ def train(
         The plan that was followed.
     Raises:
         FloatingPointError: Gradients stay non-finite.
-        ValueError: Neither steps nor a budget, or a state of another configuration.
+        ValueError: Neither steps nor a budget, or a number below 1; without `resume` a folder with
+            states; with it a state of another configuration or request, or ranks that do not all
+            have the same state.
         SystemExit: A signal ended the run: the state is saved, the code is 128 + signal.
     """
-    if not steps and not time_budget:
+    if steps is None and time_budget is None:
         raise ValueError("train: got neither steps nor a time budget, wants one of them")
+    given = {"steps": steps, "time_budget": time_budget, "workers": workers, "micro": micro}
+    for name, value in given.items():
+        if value is not None and not (value >= 1 or (name == "time_budget" and value > 0)):
+            raise ValueError(f"train: got {name} {value}, wants a positive number")
     plan = Plan(warmup=warmup).lasting(steps) if steps else Plan(warmup=warmup)
-    run = Run(model, optimizer or adamw(model), ema, plan, folder, config)
+    asked = {"steps": steps, "time_budget": time_budget}
+    run = Run(model, optimizer or adamw(model), ema, plan, folder, config, asked)
+    if folder is not None and not resume:
+        check_unused(folder)
     known = resume and run.restore()
-    meet()  # no rank may find the first state of another one
+    if not alike(run.step):  # waits for all: no rank may find the first state of another one
+        raise ValueError(
+            f"train: not all ranks begin at step {run.step}, as this one does; they have to see "
+            f"the same folder {folder}"
+        )
+    take_from_first(list(model.state_dict().values()))
     if not known:
         run.save()
     gradients = Gradients(model, loss, autocast=autocast, workers=workers, micro=micro)
@@ -217,9 +231,10 @@ class Run:
         plan: Plan,
         folder: Path | None,
         config: str,
+        asked: Mapping[str, Any],
     ) -> None:
         self.model, self.optimizer, self.ema, self.plan = model, optimizer, ema, plan
-        self.folder, self.config = folder, config
+        self.folder, self.config, self.asked = folder, config, dict(asked)
         self.step, self.seconds, self.halvings = 0, 0.0, 0
         self.bad = 0  # non-finite steps in a row
         for group in optimizer.param_groups:
@@ -239,6 +254,7 @@ class Run:
             "seconds": self.seconds,
             "halvings": self.halvings,
             "config": self.config,
+            "asked": self.asked,
         }
         save_state(self.folder, State(self.step, tensors, facts))
 
@@ -251,6 +267,11 @@ class Run:
             raise ValueError(
                 f"{self.folder}: got a state of configuration {state.facts['config']!r}, wants "
                 f"{self.config!r}; train into another folder"
+            )
+        if state.facts["asked"] != self.asked:
+            raise ValueError(
+                f"{self.folder}: the run was asked for {said(state.facts['asked'])}, and now for "
+                f"{said(self.asked)}; resume it as it was, or start another from its weights"
             )
         self.model.load_state_dict(under(state.tensors, "model."))
         for average in self.ema:
@@ -354,6 +375,12 @@ class Signals:
     def __exit__(self, *error: object) -> None:
         for number, old in self.old.items():
             signal.signal(number, old)
+
+
+def said(asked: Mapping[str, Any]) -> str:
+    """Returns how long a run was asked to be, in words."""
+    steps, seconds = asked["steps"], asked["time_budget"]
+    return f"{steps} steps" if steps else f"{seconds:g} s"
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

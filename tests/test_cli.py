@@ -12,11 +12,13 @@ from PIL import Image
 
 from measurand.checkpoints import load_prior, save_weights
 from measurand.cli import HELP, arranged, main
-from measurand.commands import COMMANDS, seconds
+from measurand.commands import COMMANDS, knowledge, seconds
 from measurand.data.files import read_image
+from measurand.domains import Body
 from measurand.nets import ConvUNet, Glow
 from measurand.priors.edm import EDMDenoiser
 from measurand.priors.flow import FlowPrior
+from measurand.quality import denoising_psnr
 from measurand.recipes import natural_color
 from measurand.tensorfile import load_tensors
 from measurand.unfolded import FlowProximal, UnfoldedDR, proximal_folds
@@ -24,14 +26,15 @@ from measurand.unfolded import FlowProximal, UnfoldedDR, proximal_folds
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def tiny(path, channels=3, seed=0):
+def tiny(path, channels=3, seed=0, **card):
     """A small network of no quality: enough to see that everything is passed on."""
     torch.manual_seed(seed)
     net = ConvUNet(channels, widths=(4, 8), blocks=1, features=8)
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.02)
     save_weights(
-        path, EDMDenoiser(net, channels=channels, card={"name": "tiny", "licence": "none"})
+        path,
+        EDMDenoiser(net, channels=channels, card={"name": "tiny", "licence": "none", **card}),
     )
     return path
 
@@ -344,7 +347,7 @@ def test_check_prints_verdicts_and_says_by_its_exit_code(here, capsys):
 
 
 def test_evaluate_measures_denoising(here, capsys):
-    prior = tiny(here / "p.safetensors")
+    prior = tiny(here / "p.safetensors", recipe={"domain": "Photographs(grey=False)"})
     (here / "set" / "test").mkdir(parents=True)
     for i in range(3):
         picture(here / "set" / "test" / f"{i}.png", 20, 20, 3)
@@ -352,6 +355,30 @@ def test_evaluate_measures_denoising(here, capsys):
                "--json") == 0  # fmt: skip
     record = json.loads(capsys.readouterr().out)
     assert record["images"] == 2 and 5 < record["psnr"]["25"] < 60
+    assert run("evaluate", prior, "--data", "set/test/0.png", "--levels", 25, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 1
+
+
+def test_evaluate_measures_on_the_images_that_the_card_names(here, capsys):
+    """A window that no recipe has: neither that of ct-body nor photographs."""
+    domain = Body(window=(-1000, 1000))
+    prior = tiny(here / "p.safetensors", channels=1, recipe={"domain": repr(domain)})
+    hu = np.random.default_rng(0).uniform(-1000, 1000, (2, 24, 20)).astype(np.float32)
+    np.save(here / "hu.npy", hu)
+    images = domain.look(here / "hu.npy")
+    wanted = denoising_psnr(load_prior(prior), images, levels=(25.0,))
+    words = ["--data", "hu.npy", "--levels", 25, "--device", "cpu", "--json"]
+    assert run("evaluate", prior, *words) == 0
+    assert json.loads(capsys.readouterr().out)["psnr"] == wanted
+    assert wanted != denoising_psnr(load_prior(prior), Body().look("hu.npy"), levels=(25.0,))
+    for card, said in (({"recipe": {"domain": "Cells(side=3)"}}, "Cells"), ({}, "no domain")):
+        other = tiny(here / "q.safetensors", channels=1, **card)
+        assert run("evaluate", other, *words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("measurand: ") and error.count("\n") == 1
+        assert said in error and "--domain" in error and "q.safetensors" in error
+        assert run("evaluate", other, *words, "--domain", "Body(window=(-1000, 1000))") == 0
+        assert json.loads(capsys.readouterr().out)["psnr"] == wanted
 
 
 def test_export_writes_a_portable_program(here, capsys):
@@ -374,6 +401,17 @@ def test_priors_lists_what_ships(capsys):
     assert all(name in out for name in cards) and (cards or "no prior" in out)
 
 
+def test_priors_says_how_good_they_are_where_the_card_does(here, capsys, monkeypatch):
+    found = {"psnr": {"15": 33.914, "50": 28.1}, "calibration": {"0.02": 1.0, "0.5": 0.957}}
+    files = {"old": tiny(here / "old.safetensors"), "new": tiny(here / "new.safetensors", **found)}
+    monkeypatch.setattr(knowledge, "known_weights", lambda: files)
+    assert run("priors") == 0
+    old, new = capsys.readouterr().out.split("new: ")
+    assert "    PSNR in dB, by noise of 255: 15: 33.91, 50: 28.10\n" in new
+    assert "    predicted over measured error, by sigma: 0.02: 1.00, 0.5: 0.96\n" in new
+    assert "PSNR" not in old and "measured" not in old
+
+
 def test_train_makes_a_prior_that_reconstruct_takes(here, capsys):
     (here / "set").mkdir()
     for i in range(2):
@@ -385,8 +423,44 @@ def test_train_makes_a_prior_that_reconstruct_takes(here, capsys):
     y = picture(here / "y.png", 16, 16, 3)
     assert run("reconstruct", y, "--operator", "identity", "--sigma", 0.1, "--prior", weights,
                "--method.steps", 2, "--quiet", "--out", "r") == 0  # fmt: skip
-    assert run("train", "natural-color", "--data", "set") == 2
+    assert (
+        run("train", "natural-color", "--data", "set", "--steps", 3, "--time-budget", "20m") == 2
+    )
     assert "say how long" in capsys.readouterr().err
+
+
+TINY = ["--recipe.widths", 4, 8, "--recipe.blocks", 1, "--recipe.crops", 16, 16, "--recipe.batch",
+        2, "--steps", 2, "--licence", "mine", "--device", "cpu", "--quiet"]  # fmt: skip
+
+
+def test_training_takes_single_pictures(here):
+    picture(here / "a.png", 40, 40, 3)
+    assert run("train", "natural-gray", "--data", "a.png", *TINY, "--out", "t") == 0
+    assert json.loads((here / "t" / "run.json").read_text())["images"] == 1
+
+
+def test_training_says_what_it_skips_in_a_plain_line(here, capsys):
+    (here / "set").mkdir()
+    for i in range(3):
+        picture(here / "set" / f"{i}.png", 40, 40, 3)
+    (here / "set" / "bad.png").write_bytes(b"no picture")
+    words = ["train", "natural-color", "--data", "set", *TINY, "--out", "t"]
+    assert run(*words) == 2
+    assert "bad.png: cannot be read" in capsys.readouterr().err
+    assert run(*words, "--skip-bad") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("skipped 1 of 4 files: set/bad.png (cannot be read as a picture: ")
+
+
+def test_training_says_what_is_wrong_with_its_data(here, capsys):
+    np.save(here / "color.npy", np.zeros((2, 40, 40, 3), np.uint8))
+    for recipe in ("ct-body", "mri-brain"):
+        assert run("train", recipe, "--data", "color.npy", *TINY, "--out", "t") == 2
+        assert "color.npy: got an image of shape (40, 40, 3)" in capsys.readouterr().err
+    assert run("train", "natural-gray", "--data", "color.npy", *TINY, "--out", "t") == 2
+    assert "color.npy: got a file of another kind, wanted" in capsys.readouterr().err
+    assert run("train", "natural-gray", *TINY, "--out", "t") == 2
+    assert "got no data" in (error := capsys.readouterr().err) and "--data" in error
 
 
 def test_training_asks_under_which_licence_the_data_come(here, capsys):

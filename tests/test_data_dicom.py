@@ -112,7 +112,7 @@ def test_sizes_that_differ_name_the_files(tmp_path):
     dicom(tmp_path / "odd.dcm", SAMPLES[0, :4], position=90.0)
     with pytest.raises(UnreadableFile, match=r"0.dcm has 6 x 5 pixels.*odd.dcm has 4 x 5"):
         series(tmp_path)
-    with pytest.warns(UserWarning, match="1 file skipped.*6 x 5"):
+    with pytest.warns(UserWarning, match="skipped 8 of 8 files: .*6 x 5"):
         assert series(tmp_path, skip_bad=True) == []
 
 
@@ -293,7 +293,7 @@ def test_what_cannot_be_read_is_named_and_can_be_skipped(tmp_path):
         (tmp_path / "1.dcm").write_bytes(content)
         with pytest.raises(UnreadableFile, match="1.dcm"):
             series(tmp_path)
-        with pytest.warns(UserWarning, match="1 file skipped.*1.dcm"):
+        with pytest.warns(UserWarning, match="skipped 1 of 7 files: .*1.dcm"):
             (found,) = series(tmp_path, skip_bad=True)
         assert len(found.images) == 6
     dicom(tmp_path / "1.dcm", SAMPLES[0], slope=0.0, position=-40.0)

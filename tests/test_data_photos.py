@@ -8,6 +8,7 @@ from PIL import Image
 
 from measurand.data.files import UnreadableFile
 from measurand.data.photos import load, pictures
+from measurand.data.sources import SkippedFiles
 
 RANDOM = np.random.default_rng(0)
 COLOR = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -117,6 +118,23 @@ def test_folders_and_zips_are_read_alike(tmp_path):
         assert pictures(source, under="test") == pictures(source, under="tra") == []
 
 
+def test_one_picture_is_read_like_a_folder_of_it(tmp_path):
+    folder, _ = folder_and_zip(tmp_path)
+    for name, width in (("train/b.png", 4), ("val/c.PNG", 6)):
+        (found,) = pictures(folder / name)
+        assert found.shape == (3, width, 3)
+        (found,) = pictures(folder / name, under="val")
+    np.savez(tmp_path / "stack.npz", images=COLOR[None])
+    for name in ("photos/note.txt", "stack.npz"):
+        with pytest.raises(UnreadableFile, match=rf"{name}: got a file of .*picture.*\.png"):
+            pictures(tmp_path / name)
+    (folder / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(UnreadableFile, match="bad.png: cannot be read as a picture"):
+        pictures(folder / "bad.png")
+    with pytest.warns(SkippedFiles, match="skipped 1 of 1 file"):
+        assert pictures(folder / "bad.png", skip_bad=True) == []
+
+
 def test_a_bad_picture_is_named(tmp_path):
     folder, archive = folder_and_zip(tmp_path)
     whole = (folder / "val/c.PNG").read_bytes()
@@ -144,7 +162,7 @@ def test_a_bad_zip_is_named(tmp_path):
     for name in ("half.zip", "flipped.zip"):
         with pytest.raises(UnreadableFile, match=name):
             pictures(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="gone: no such folder or zip"):
+    with pytest.raises(FileNotFoundError, match="gone: no such folder, zip or picture"):
         pictures(tmp_path / "gone")
 
 

@@ -9,7 +9,16 @@ import pytest
 from PIL import Image
 
 from measurand.data.photos import pictures, pixels
-from measurand.data.sources import File, Skips, UnreadableFile, listing, reading, sized
+from measurand.data.sources import (
+    File,
+    Skips,
+    UnreadableFile,
+    has_folder,
+    holds_files,
+    listing,
+    reading,
+    sized,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -49,6 +58,20 @@ def test_folders_and_zips_list_the_same_files(tmp_path):
         pass
 
 
+def test_folders_inside(tmp_path):
+    for path in filled(tmp_path, {"train/deep/1.bin": b"", "val": b"", "x/test/2.bin": b""}):
+        assert has_folder(path, "train") and holds_files(path)
+        assert not any(has_folder(path, name) for name in ("val", "test", "tra", "deep"))
+    (tmp_path / "a" / "empty").mkdir()
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        archive.mkdir("empty")
+    assert has_folder(tmp_path / "a", "empty") and has_folder(tmp_path / "a.zip", "empty")
+    assert not has_folder(tmp_path / "a" / "val", "train")
+    assert not holds_files(tmp_path / "a" / "val") and not holds_files(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="gone.zip"):
+        has_folder(tmp_path / "gone.zip", "train")
+
+
 def test_names_that_point_elsewhere_are_only_names(tmp_path):
     """Members are read in memory: nothing is written, whatever they are called."""
     archive = tmp_path / "in" / "a.zip"
@@ -62,7 +85,7 @@ def test_names_that_point_elsewhere_are_only_names(tmp_path):
         z.writestr(link, "/etc/passwd")
         with pytest.warns(UserWarning, match="Duplicate"):
             z.writestr("ok/a.png", picture)
-    with pytest.warns(UserWarning, match=r"1 file skipped.*link.png"):
+    with pytest.warns(UserWarning, match=r"skipped 1 of 4 files: .*link.png"):
         assert len(pictures(archive, skip_bad=True)) == 3
     assert sorted(os.listdir(tmp_path)) == ["in"] and os.listdir(archive.parent) == ["a.zip"]
 
@@ -110,22 +133,32 @@ def test_skips_stop_or_go_on():
     with pytest.raises(UnreadableFile), Skips(False).over("a"):
         raise UnreadableFile("a: bad")
     skips = Skips(True)
+    with skips.over("good"):
+        pass
     assert skips.summary() == ""
     for k in range(5):
         with skips.over(f"f{k}"):
             raise UnreadableFile(f"f{k}: reason {k}")
     assert skips.found[1] == ("f1", "reason 1")
     assert skips.summary() == (
-        "5 files skipped: f0 (reason 0); f1 (reason 1); f2 (reason 2) and 2 more"
+        "skipped 5 of 6 files: f0 (reason 0), f1 (reason 1), f2 (reason 2) and 2 more"
     )
     with pytest.raises(ImportError), skips.over("a"):  # not the fault of the file
         raise ImportError
+    skips = Skips(True)
+    for names in (("a",), ("b",), ("a", "b")):  # each by itself, then what they make together
+        with skips.over(*names):
+            if len(names) == 2:
+                raise UnreadableFile("rows of a and b differ")
+    assert skips.summary() == (
+        "skipped 2 of 2 files: a (rows of a and b differ), b (belongs to a)"
+    )
 
 
 def test_bad_pictures_are_skipped_and_said(tmp_path):
     good = {f"{k}.png": png(np.full((4, 4), k, np.uint8)) for k in range(3)}
     for path in filled(tmp_path, good | {"1.png": b"bad", "4.jpg": good["0.png"][:44]}):
-        with pytest.warns(UserWarning, match=r"2 files skipped: .*1.png \(.*4.jpg"):
+        with pytest.warns(UserWarning, match=r"skipped 2 of 4 files: .*1.png \(.*4.jpg"):
             found = pictures(path, skip_bad=True)
         assert [x[0, 0, 0] for x in found] == [0, 2]
         with pytest.raises(UnreadableFile, match="1.png"):

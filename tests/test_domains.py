@@ -1,11 +1,16 @@
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from measurand.domains import Body, Brain, Faces, Kernels, Photographs
+from measurand.checkpoints import known_weights
+from measurand.data.sources import SkippedFiles, UnreadableFile
+from measurand.domains import Body, Brain, Faces, Kernels, Photographs, domain_of
 from measurand.domains.brain import smooth_phase
 from measurand.domains.photographs import luminance
+from measurand.tensorfile import load_tensors
 
 RANDOM = np.random.default_rng(0)
 CPU = torch.device("cpu")
@@ -81,6 +86,107 @@ def test_a_bad_file_is_an_error_or_left_out(pictures, tmp_path):
     with pytest.warns(UserWarning, match="bad.png"):
         material = Photographs().open([tmp_path], (), seed=0, device=CPU, skip_bad=True)
     assert material.images == 1
+
+
+def parted(folder, **contents):
+    """The same parts, each with one file, in a folder and in a zip."""
+    with zipfile.ZipFile(folder / "parts.zip", "w") as archive:
+        for name, content in contents.items():
+            file = folder / "parts" / name / "x.png"
+            file.parent.mkdir(parents=True)
+            if isinstance(content, bytes):
+                file.write_bytes(content)
+            else:
+                Image.fromarray(content).save(file)
+            archive.write(file, f"{name}/x.png")
+    return folder / "parts", folder / "parts.zip"
+
+
+def test_val_and_test_are_never_trained_on(tmp_path):
+    """Whatever is wrong with the files to train on: the folder `train` is what counts."""
+    good = np.zeros((40, 40, 3), np.uint8)
+    (tmp_path / "a").mkdir()
+    for path in parted(tmp_path / "a", train=b"no picture", val=good, test=good):
+        with pytest.warns(SkippedFiles, match="skipped 1 of 1 file: .*x.png"):
+            with pytest.raises(ValueError, match=f"{path.name}: got no image to train on"):
+                Photographs().open([path], (), seed=0, device=CPU, skip_bad=True)
+    (tmp_path / "b").mkdir()
+    for path in parted(tmp_path / "b", val=good, test=good):
+        with pytest.raises(ValueError, match=f"{path.name}: .*'val' and no .*'train'"):
+            opened(Photographs(), path)
+    (tmp_path / "c").mkdir()
+    for path in parted(tmp_path / "c", train=good, test=good):
+        material = opened(Photographs(), path)
+        assert material.images == 1 and material.held_out == ()
+    (tmp_path / "d" / "train").mkdir(parents=True)
+    Image.fromarray(good).save(tmp_path / "d" / "x.png")
+    with pytest.raises(ValueError, match="d: got no image to train on"):
+        opened(Photographs(), tmp_path / "d")
+
+
+def test_one_picture_is_enough(pictures):
+    for domain in (Photographs(grey=True), Faces(32)):
+        assert opened(domain, pictures / "train" / "a.png").images == 1
+        assert len(domain.look(pictures / "test" / "d.png")) == 1
+
+
+def test_what_a_domain_reads_is_said(slices, pictures, tmp_path):
+    np.save(tmp_path / "stack.npy", np.zeros((2, 40, 40), np.uint8))
+    for domain in (Photographs(grey=True), Faces(32)):
+        for path in (slices / "hu.npz", tmp_path / "stack.npy"):
+            with pytest.raises(UnreadableFile, match=rf"{path.name}: .*wanted .*picture.*\.png"):
+                opened(domain, path)
+        with pytest.raises(ValueError, match=r"no image to train on, wanted pictures.*\.png"):
+            opened(domain, tmp_path)
+    for domain in (Photographs(), Body()):
+        with pytest.raises(ValueError, match="got no data.*--data"):
+            opened(domain)
+
+
+COLORS = np.zeros((2, 40, 40, 3), np.uint8) + RANDOM.integers(0, 256, (2, 40, 40, 1), np.uint8)
+
+
+@pytest.mark.parametrize("domain", [Body(), Brain()], ids=str)
+def test_channels_that_a_domain_does_not_have(domain, tmp_path):
+    np.save(tmp_path / "a.npy", COLORS[..., 0])
+    np.save(tmp_path / "b.npy", COLORS)
+    Image.fromarray(COLORS[0]).save(tmp_path / "c.png")
+    for name in ("b.npy", "c.png"):
+        with pytest.raises(UnreadableFile, match=rf"{name}: got .*\(40, 40, 3\), wanted .*one"):
+            opened(domain, tmp_path / name)
+    with pytest.warns(SkippedFiles, match=r"skipped 2 of 3 files: .*b.npy \(.*c.png \("):
+        material = domain.open([tmp_path], (), seed=0, device=CPU, skip_bad=True)
+    assert material.images == 2 and material.batch(0, 2, 32).shape[1] == 1
+
+
+def test_hounsfield_units_are_real(slices):
+    with pytest.raises(UnreadableFile, match="complex.npz: got complex.*Hounsfield"):
+        Body().look(slices / "complex.npz")
+
+
+def test_a_card_says_what_the_images_are():
+    shipped = {name: load_tensors(path)[1] for name, path in known_weights().items()}
+    for name, card in shipped.items():
+        assert repr(domain_of(card["recipe"]["domain"])) == card["recipe"]["domain"], name
+    varied = [Body(window=(-1000, 1000)), Body((-1e3, 250.5), 0.0), Brain(0.3), Faces(20),
+              Kernels(16, alpha=0.3), Photographs(grey=True)]  # fmt: skip
+    assert [domain_of(repr(domain)) for domain in varied] == varied
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Cells(side=3)", "Body", "", "Body(", "Body(-1000)", "Body(**{'scale': 0.1})",
+        "Body(depth=3)", "Body(scale=0.1, scale=0.2)", "Body(scale=print('x'))", "x\0",
+        "Body(scale=__import__('os').system('true'))", "domains.Body()", "1 + 1",
+        "Domain()", "OfFiles()", "(" * 10_000, "Body(scale=" + "-" * 100_000 + "1)", 3, None,
+    ],
+    ids=lambda text: str(text)[:30],
+)  # fmt: skip
+def test_a_card_that_describes_no_domain_of_ours(text, capsys):
+    with pytest.raises(ValueError, match="wanted one of Body, Brain, Faces, Kernels, Photogr"):
+        domain_of(text)
+    assert capsys.readouterr().out == ""
 
 
 def test_luminance():

@@ -44,11 +44,11 @@ with joined(torch.device("cpu")):
 """
 
 
-def start(folder, processes, steps=40, pause=0.0, restarts=3):
+def start(folder, processes, steps=40, pause=0.0, restarts=3, other=("", "")):
     """A run that torchrun starts again where a process fails, be it in finding its peers."""
     folder.mkdir(exist_ok=True)
     script = folder / "run.py"
-    script.write_text(RUN)
+    script.write_text(RUN.replace(*other))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--max-restarts={restarts}"]
     command = [sys.executable, *launcher, f"--nproc-per-node={processes}", script]
     return subprocess.Popen(
@@ -94,6 +94,22 @@ def test_two_ranks_train_as_one(tmp_path, undisturbed):
     for name, value in one.items():
         assert torch.equal(two[name], net(undisturbed, 1)[name])
         assert torch.allclose(two[name], value, rtol=1e-5, atol=1e-10)
+
+
+def test_ranks_take_the_weights_of_the_first(tmp_path, undisturbed):
+    own = ("torch.manual_seed(0)", "torch.manual_seed(rank())")
+    assert start(tmp_path, 2, other=own).wait() == 0
+    for k in range(2):
+        assert all(torch.equal(v, net(undisturbed, 0)[n]) for n, v in net(tmp_path, k).items())
+
+
+def test_ranks_that_do_not_see_one_folder_are_refused(tmp_path):
+    own = ('folder / "states"', 'folder / f"states {rank()}"')
+    process = start(tmp_path, 2, pause=0.01, restarts=0, other=own)
+    os.kill(process_at(tmp_path, 0, 5), signal.SIGTERM)
+    assert process.wait() != 0  # rank 0 has saved, the other has nothing
+    assert start(tmp_path, 2, restarts=0, other=own).wait() != 0
+    assert "not all ranks begin at step" in (tmp_path / "errors").read_text()
 
 
 def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on(tmp_path, undisturbed):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from measurand import recipes
 from measurand.checkpoints import load_prior, load_unfolded, load_weights
-from measurand.domains.material import Material
+from measurand.domains.material import Material, generator_of
 from measurand.priors.flow import FlowPrior
 from measurand.recipes import natural_color, train_recipe
 from measurand.tensorfile import load_tensors
@@ -46,6 +46,75 @@ def test_a_run_leaves_weights_and_a_record(data, tmp_path, capfd):
     assert prior.card["licence"] == TINY.licence and prior.card["patches"] == 48
     assert prior.card["data"] == ["photos"] and prior.card["held_out_psnr"]["25"] > 0
     assert prior.denoise(torch.zeros(1, 3, 9, 11), 0.1).shape == (1, 3, 9, 11)
+
+
+def test_the_card_says_how_good_and_how_sure_a_prior_is(data, tmp_path):
+    (file, _) = train_recipe(TINY, [data], tmp_path / "a", steps=3, quiet=True).values()
+    card = load_tensors(file)[1]
+    assert card["measured_on"] == "1 held-out images" and card["recipe"]["gate"] == TINY.gate
+    assert 5 < card["psnr"]["100"] < card["psnr"]["5"] < 60
+    assert set(card["calibration"]) == {"0.02", "0.05", "0.1", "0.2", "0.5", "1"}
+    assert all(np.isfinite(list(card["calibration"].values())))
+
+
+def test_large_crops_are_as_large_as_half_of_the_images(data, tmp_path, capfd):
+    between = replace(TINY, crops=(16, 64))
+    (file, _) = train_recipe(between, [data], tmp_path / "a", steps=6).values()
+    assert load_tensors(file)[1]["recipe"]["crops"] == [16, 35]
+    assert "large crops of 35 pixels in place of 64" in capfd.readouterr().err
+    with pytest.raises(ValueError, match="48 x 48 pixels, the largest has 37 x 40"):
+        train_recipe(replace(TINY, crops=(48, 64)), [data], tmp_path / "b", steps=6, quiet=True)
+
+
+def test_a_run_is_resumed_only_with_what_it_began_with(data, tmp_path):
+    train_recipe(TINY, [data], tmp_path / "a", steps=3, quiet=True)
+    record = (tmp_path / "a" / "run.json").read_bytes()
+    less = tmp_path / "less"
+    (less / "train").mkdir(parents=True)
+    (less / "train" / "a.png").write_bytes((data / "train" / "a.png").read_bytes())
+    for paths, steps in (([less], 3), ([data], 4)):
+        with pytest.raises(ValueError, match="configuration|asked for 3 steps, and now for 4"):
+            train_recipe(TINY, paths, tmp_path / "a", steps=steps, quiet=True, resume=True)
+    with pytest.raises(ValueError, match="holds the states of a run"):
+        train_recipe(TINY, [data], tmp_path / "a", steps=3, quiet=True)
+    assert (tmp_path / "a" / "run.json").read_bytes() == record
+
+
+def test_without_a_length_the_budget_of_the_recipe_counts(data, tmp_path):
+    short = replace(TINY, budget=2.0)
+    train_recipe(short, [data], tmp_path / "a", quiet=True)
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["time_budget"] == 2.0
+
+
+@pytest.mark.parametrize("recipe", [recipes.mri_brain, recipes.unfold_brain])
+def test_what_is_done_to_images_does_not_depend_on_how_they_are_drawn(recipe):
+    drawn = []
+
+    def batch(step, n, size):
+        generator = generator_of(recipe.seed, step, "cpu")
+        drawn.append(torch.rand(n, generator=generator))  # as a random phase would be
+        return torch.zeros(n, 1, size, size, dtype=torch.complex64)
+
+    material = Material(batch, (), 1)
+    levels = [recipe.problem(material, k, 4, 16)["sigma"].log() for k in range(100)]
+    pair = torch.stack([torch.cat(drawn), torch.cat(levels)])
+    assert abs(float(torch.corrcoef(pair)[0, 1])) < 0.2
+
+
+def test_every_seed_step_and_stream_has_numbers_of_its_own():
+    names = [
+        (seed, step, stream) for seed in (0, 1, 1 << 40) for step in (0, 1) for stream in (0, 1)
+    ]
+    drawn = {
+        torch.randn(4, generator=generator_of(seed, step, "cpu", stream=stream)).numpy().tobytes()
+        for seed, step, stream in names
+    }
+    assert len(drawn) == len(names)
+
+
+def test_a_seed_below_zero_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="got seed -1, wants 0 or more"):
+        train_recipe(replace(TINY, seed=-1), [data], tmp_path / "a", steps=3)
 
 
 def test_init_starts_from_a_prior(data, tmp_path):

@@ -36,6 +36,12 @@ def test_draws_have_the_mean_and_the_variance_of_the_posterior():
     assert sum(counted.calls for counted in exact.asked) == DiffUnfolding().nfe == 2 * 20
 
 
+@pytest.mark.parametrize("levels", [{"sigma_start": 0.005}, {"sigma_start": 100.0}])
+def test_levels_that_make_no_draw_are_refused(levels):
+    with pytest.raises(ValueError, match="above sigma_min 0.01 and not above sigma_max 80"):
+        DiffUnfolding(**levels)
+
+
 def test_eulers_scheme_with_few_steps_loses_variance():
     prior, measurement = gaussian_problem()
     truth = prior.given(measurement)

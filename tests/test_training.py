@@ -224,9 +224,41 @@ def test_the_state_of_another_configuration_is_refused(tmp_path):
         train(model(), batches, loss, steps=5, folder=tmp_path, config="b", resume=True)
 
 
+def test_a_run_does_not_begin_in_the_folder_of_another(tmp_path):
+    train(model(), batches, loss, steps=30, folder=tmp_path)
+    states = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"--resume.*--out"):
+        train(model(), batches, loss, steps=5, folder=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == states
+
+
+def test_a_run_is_not_resumed_as_something_else(tmp_path):
+    train(model(), batches, loss, steps=5, folder=tmp_path)
+    with pytest.raises(ValueError, match="asked for 5 steps, and now for 9 steps"):
+        train(model(), batches, loss, steps=9, folder=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="asked for 5 steps, and now for 60 s"):
+        train(model(), batches, loss, time_budget=60, folder=tmp_path, resume=True)
+
+
 def test_some_length_is_needed():
     with pytest.raises(ValueError, match="neither steps nor a time budget"):
         train(model(), batches, loss)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"steps": 0},
+        {"steps": -3},
+        {"time_budget": 0.0},
+        {"steps": 5, "workers": 0},
+        {"steps": 5, "micro": -1},
+    ],
+)
+def test_numbers_have_to_be_positive(numbers):
+    *_, (name, value) = numbers.items()
+    with pytest.raises(ValueError, match=f"got {name} {value}, wants a positive number"):
+        train(model(), batches, loss, **numbers)
 
 
 def test_frozen_and_unused_parameters_are_left_alone():

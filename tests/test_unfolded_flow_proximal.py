@@ -24,7 +24,7 @@ from measurand.priors import (
     latent_moments,
 )
 from measurand.priors.flow import flow_loss
-from measurand.solvers import FISTA, first_guess
+from measurand.solvers import FISTA, FlowUnfolding, first_guess
 from measurand.tensorfile import load_tensors, save_tensors
 from measurand.tensors import generators
 from measurand.training import train
@@ -242,6 +242,38 @@ def test_an_image_of_any_size_and_kind():
         network = FlowProximal(prior, folds(prior, 2)).double()
         assert network(m).is_complex()
         assert unfolding_loss(network, {"x": x, "measurement": m}).shape == (2,)
+
+
+@pytest.mark.parametrize("folds", FOLDS)
+def test_precisions_of_weights_and_images_may_differ(folds):
+    prior = glow_prior()
+    network = FlowProximal(prior, folds(prior, 2)).double()
+    m, _ = blurred()
+    single = Measurement(GaussianBlur(SHAPE, sigma=1.0), m.noise, m.y.float())
+    wide, right = network(m), network(single)
+    narrow = copy.deepcopy(network).float()
+    for found, y in ((right, single.y), (narrow(m), m.y), (narrow(single), single.y)):
+        assert found.dtype == y.dtype and distance(found.double(), wide) < 1e-4
+    wide = wide.detach()
+    away = network.log_prob(wide.float()) - network.log_prob(wide)
+    assert float(away.detach().abs().max()) < 1e-2
+
+
+def test_an_image_with_other_channels_is_refused():
+    with pytest.raises(ValueError, match=r"wants real \(B, 1, H, W\)"):
+        glow_prior().log_prob(torch.zeros(2, 3, 8, 8))
+
+
+def test_an_image_far_outside_is_no_result():
+    class Bursting:
+        range, dtype = (-1.0, 1.0), torch.float32
+
+        def restore(self, measurement):
+            return 5e11 * torch.ones_like(measurement.y)
+
+    m = Measurement(Identity(SHAPE), GaussianNoise(0.1), torch.zeros(2, *SHAPE))
+    with pytest.raises(FloatingPointError, match=r"values of 5.0e\+11.*not trained for"):
+        FlowUnfolding()(m, Bursting())
 
 
 def test_counts_have_a_gradient_step():

@@ -103,6 +103,15 @@ def test_douglas_rachford_converges_to_the_posterior_mean(name, s_t):
     assert distance(exact(UnfoldedDR, gaussian(), 100), name, s_t) < 1e-6  # as radii shrink
 
 
+@pytest.mark.parametrize("name", ["blur", "missing"])
+def test_an_image_without_noise_is_its_own_posterior_mean(name):
+    prior, x, measurement = problem(name)
+    network = exact(UnfoldedDR, prior, 20)
+    for sigma in (0.0, 1e-20):
+        found = network.given(measurement).denoise(x, sigma).detach()
+        assert float((found - x).abs().max()) < 1e-3
+
+
 def test_half_quadratic_stays_biased():
     for change in (steady, lambda network: network):
         errors = [

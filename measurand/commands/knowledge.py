@@ -2,6 +2,10 @@
 
 import json
 import math
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -13,11 +17,13 @@ from tyro.conf import Positional
 
 from .. import recipes
 from ..checkpoints import known_weights, load_prior, load_weights
+from ..data.sources import SkippedFiles
 from ..devices import device_named
-from ..domains import Photographs
+from ..domains import domain_of
 from ..export import export
 from ..priors.edm import EDMDenoiser
 from ..quality import calibration, denoising_psnr
+from ..ranks import rank
 from ..tensorfile import load_tensors
 
 __all__ = ["Evaluate", "Export", "Priors", "Train", "seconds"]
@@ -43,6 +49,8 @@ class Evaluate:
     Args:
         prior: A prior that ships, or a weight file.
         data: A folder, a zip or a file of images of the prior's domain.
+        domain: What the images are, such as 'Photographs(grey=True)'; as the card of the prior
+            says, when absent.
         under: Only what is in this folder of it, such as test.
         levels: Noise levels, as standard deviations in 255ths of the range of the images.
         limit: Use the first images only.
@@ -53,6 +61,7 @@ class Evaluate:
 
     prior: Positional[str]
     data: Path
+    domain: str | None = None
     under: str = ""
     levels: tuple[float, ...] = (15.0, 25.0, 50.0)
     limit: int | None = None
@@ -78,9 +87,16 @@ class Evaluate:
 
     def images(self, prior: EDMDenoiser) -> list[Tensor]:
         """The images that the prior's domain finds in the data, centre crops of 256 pixels."""
-        named = prior.card.get("recipe", {}).get("domain")
-        known = (recipe.domain for recipe in RECIPES if repr(recipe.domain) == named)
-        images = next(known, Photographs()).look(self.data, self.under)[: self.limit]
+        recipe = prior.card.get("recipe")
+        named = self.domain or (recipe.get("domain") if isinstance(recipe, dict) else None)
+        try:
+            domain = domain_of(named or "")
+        except ValueError as error:
+            raise ValueError(
+                f"{self.prior}: what are its images? {error}; say it by --domain, or measure the "
+                "prior in Python, by measurand.quality.denoising_psnr"
+            ) from error
+        images = domain.look(self.data, self.under)[: self.limit]
         if not images:
             raise ValueError(f"{self.data}: got no image to measure the prior on")
         return images
@@ -100,7 +116,7 @@ class Train:
         licence_of_recipe: The data are those of the recipe: its own words on them are true.
         held_out: More files, to measure the quality on.
         out: Folder of the run; runs/NAME when absent.
-        time_budget: How long to train: 90s, 20m, 2h.
+        time_budget: How long to train: 90s, 20m, 2h; the recipe's budget when absent.
         steps: Number of steps instead.
         init: Weights to start from: a prior, also of other images; for an unfolded network one
             of its own kind.
@@ -131,24 +147,25 @@ class Train:
     tensorboard: bool = False
 
     def __call__(self, command: list[str]) -> int:
-        if (self.time_budget is None) == (self.steps is None):
-            raise ValueError("train: say how long, by --time-budget 20m or by --steps 10000")
-        files = recipes.train_recipe(
-            replace(self.recipe, licence=self._licence()),
-            self.data,
-            self.out or Path("runs") / self.recipe.name,
-            held_out=self.held_out,
-            steps=self.steps,
-            time_budget=None if self.time_budget is None else seconds(self.time_budget),
-            device=device_named(self.device),
-            resume=self.resume,
-            init=self.init,
-            workers=self.workers,
-            micro=self.micro,
-            skip_bad=self.skip_bad,
-            quiet=self.quiet,
-            tensorboard=self.tensorboard,
-        )
+        if self.time_budget is not None and self.steps is not None:
+            raise ValueError("train: say how long by --time-budget or by --steps, not by both")
+        with skips_said():
+            files = recipes.train_recipe(
+                replace(self.recipe, licence=self._licence()),
+                self.data,
+                self.out or Path("runs") / self.recipe.name,
+                held_out=self.held_out,
+                steps=self.steps,
+                time_budget=None if self.time_budget is None else seconds(self.time_budget),
+                device=device_named(self.device),
+                resume=self.resume,
+                init=self.init,
+                workers=self.workers,
+                micro=self.micro,
+                skip_bad=self.skip_bad,
+                quiet=self.quiet,
+                tensorboard=self.tensorboard,
+            )
         if not self.quiet:
             print("\n".join(str(path) for path in files.values()))
         return 0
@@ -164,6 +181,27 @@ class Train:
             f"photographs, all rights mine'; or by --licence-of-recipe alone that they are "
             f"'{self.recipe.licence}'"
         )
+
+
+@contextmanager
+def skips_said() -> Iterator[None]:
+    """Says of files that are skipped inside the block, in a plain line each on stderr.
+
+    Of several processes that train together only the first says it; other warnings stay as they
+    are.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", SkippedFiles)
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
+            if not issubclass(category, SkippedFiles):
+                shown(message, category, *where, **how)
+            elif rank() == 0:
+                print(message, file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
 
 
 def seconds(text: str) -> float:
@@ -196,9 +234,15 @@ class Priors:
         for name, card in cards.items():
             print(f"{name}: {_kind(card)}")
             held_out = [key for key in card if key.startswith("held_out")]
-            for label in ("licence", "data", "quality", *held_out, "init"):
+            for label in ("licence", "data", *held_out, "init"):
                 if card.get(label):
                     print(f"    {label.replace('_', ' ')}: {_words(card[label])}")
+            for key, label in (
+                ("psnr", "PSNR in dB, by noise of 255"),
+                ("calibration", "predicted over measured error, by sigma"),
+            ):
+                if card.get(key):
+                    print(f"    {label}: {_words(card[key])}")
         if not cards:
             print("no prior ships with this package")
         return 0

@@ -28,6 +28,7 @@ __all__ = [
     "checked",
     "compact",
     "load",
+    "one_channel",
     "opened_hdf5",
     "reading",
     "shapes",
@@ -202,3 +203,18 @@ def all_finite(path: Path | str, samples: np.ndarray) -> None:
     bad = np.size(samples) - int(np.isfinite(samples).sum())
     if bad:
         raise UnreadableFile(f"{path}: {bad} of {np.size(samples)} samples are NaN or infinite")
+
+
+def one_channel(path: Path | str, samples: np.ndarray) -> None:
+    """Checks that an image has one channel.
+
+    Args:
+        path: The file, for the message.
+        samples: The image, (H, W) where that is so.
+    Raises:
+        UnreadableFile: It has more.
+    """
+    if samples.ndim != 2:
+        raise UnreadableFile(
+            f"{path}: got an image of shape {samples.shape}, wanted images of one channel (H, W)"
+        )

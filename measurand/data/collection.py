@@ -22,7 +22,15 @@ from pathlib import Path
 import numpy as np
 
 from . import dicom, fastmri, nifti, photos, stacks
-from .sources import File, Skips, UnreadableFile, file_at, listing
+from .sources import (
+    File,
+    SkippedFiles,
+    Skips,
+    UnreadableFile,
+    file_at,
+    holds_files,
+    listing,
+)
 
 __all__ = ["Collection", "images"]
 
@@ -35,26 +43,37 @@ class Collection:
         images: Each (H, W) or (H, W, C), uint8, float16, float32 or complex64.
         origins: Name of the file of each image, of the first file for a DICOM series: what images
             share that must not be divided between training and test.
-        skipped: Name and reason of every file that was left out.
+        skips: What was left out, of which files.
     """
 
     images: list[np.ndarray]
     origins: list[str]
-    skipped: list[tuple[str, str]]
+    skips: Skips
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Name and reason of every file that was left out."""
+        return self.skips.found
 
     @property
     def summary(self) -> str:
         """One line: how many images from how many files, how many were skipped and why."""
         files = len(set(self.origins))
         said = f"{len(self)} images from {files} {'file' if files == 1 else 'files or series'}"
-        skips = Skips(True, self.skipped).summary()
+        skips = self.skips.summary()
         return f"{said}; {skips}" if skips else said
 
 
-def images(path: str | os.PathLike[str], *, under: str = "", skip_bad: bool = False) -> Collection:
+def images(
+    path: str | os.PathLike[str],
+    *,
+    under: str = "",
+    skip_bad: bool = False,
+    check: Callable[[str, np.ndarray], None] | None = None,
+) -> Collection:
     """Returns all images of a folder (in depth), a zip or a file.
 
     Files of other kinds, and hidden ones, are passed over.
@@ -64,6 +83,8 @@ def images(path: str | os.PathLike[str], *, under: str = "", skip_bad: bool = Fa
         under: Only what is in this folder of it, such as "train"; all when empty.
         skip_bad: Go on after a file that cannot be read, list it, and say in one warning how many
             there were.
+        check: Gets the name of a file, and each image of it; raises `UnreadableFile` where that
+            is none that is wanted, see `arrays.one_channel`.
     Returns:
         The images; none where there are none.
     Raises:
@@ -71,11 +92,10 @@ def images(path: str | os.PathLike[str], *, under: str = "", skip_bad: bool = Fa
         ImportError: A format needs a package that is not installed.
         UnreadableFile: A file cannot be read; the message names it.
     """
-    found = Collection([], [], [])
-    skips = Skips(skip_bad, found.skipped)
-    if Path(path).is_dir() or Path(path).suffix.lower() == ".zip":
+    found = Collection([], [], Skips(skip_bad))
+    if holds_files(path):
         with listing(path, under) as files:
-            _collect([file for _, file in files], found, skips)
+            _collect([file for _, file in files], found, check)
     else:
         file = file_at(path)
         if not Path(file.name).exists():
@@ -85,26 +105,33 @@ def images(path: str | os.PathLike[str], *, under: str = "", skip_bad: bool = Fa
                 f"{path}: got a file of unknown kind, wanted a folder, a zip, a picture, .npy, "
                 ".npz, .h5, .nii, .nii.gz or DICOM"
             )
-        _collect([file], found, skips)
+        _collect([file], found, check)
     if found.skipped:
-        warnings.warn(found.summary, stacklevel=2)
+        warnings.warn(found.skips.summary(), SkippedFiles, stacklevel=2)
     return found
 
 
-def _collect(files: list[File], found: Collection, skips: Skips) -> None:
+def _collect(
+    files: list[File], found: Collection, check: Callable[[str, np.ndarray], None] | None
+) -> None:
+    def add(new: list[np.ndarray], name: str) -> None:
+        if check is not None:
+            for image in new:
+                check(name, image)
+        found.images.extend(new)
+        found.origins.extend([name] * len(new))
+
     scans = []
     for file in files:
         read = _reader(file)
         if read is not None:
-            with skips.over(file.name):
-                new = read(file)
-                found.images.extend(new)
-                found.origins.extend([file.name] * len(new))
+            with found.skips.over(file.name):
+                add(read(file), file.name)
         elif dicom.is_dicom(file):
             scans.append(file)
-    for series in dicom.read(scans, skips):
-        found.images.extend(series.images)
-        found.origins.extend([series.files[0]] * len(series.images))
+    for series in dicom.read(scans, found.skips):
+        with found.skips.over(*dict.fromkeys(series.files)):
+            add(series.images, series.files[0])
 
 
 def _reader(file: File) -> Callable[[File], list[np.ndarray]] | None:

@@ -73,7 +73,11 @@ class Crops:
         rooms = (self.sizes - size + 1).clip(0)
         weights = rooms.prod(1)
         if not weights.any():
-            raise ValueError(f"Crops: no image has {size} x {size} pixels or more")
+            largest = "{} x {}".format(*self.sizes[self.sizes.min(1).argmax()])
+            raise ValueError(
+                f"Crops: no image holds a square of {size} x {size} pixels, the largest has "
+                f"{largest}"
+            )
         random = np.random.default_rng((self.seed, step))
         image = random.choice(len(weights), n, p=weights / weights.sum())
         top, left = random.integers(rooms[image].T)

@@ -32,7 +32,17 @@ from typing import Any
 import numpy as np
 
 from .arrays import all_finite, compact
-from .sources import File, Skips, UnreadableFile, file_at, listing, reading, sized
+from .sources import (
+    File,
+    SkippedFiles,
+    Skips,
+    UnreadableFile,
+    file_at,
+    holds_files,
+    listing,
+    reading,
+    sized,
+)
 
 __all__ = ["Series", "is_dicom", "read", "series"]
 
@@ -92,13 +102,13 @@ def series(path: str | os.PathLike[str], *, skip_bad: bool = False) -> list[Seri
         UnreadableFile: A file is damaged, or the images of a series differ in size.
     """
     skips = Skips(skip_bad)
-    if Path(path).is_file() and Path(path).suffix.lower() != ".zip":
+    if Path(path).is_file() and not holds_files(path):
         found = read([file_at(path)], skips)
     else:
         with listing(path) as files:
             found = read([file for _, file in files if is_dicom(file)], skips)
     if skips.found:
-        warnings.warn(skips.summary(), stacklevel=2)
+        warnings.warn(skips.summary(), SkippedFiles, stacklevel=2)
     return found
 
 
@@ -137,7 +147,7 @@ def read(files: Sequence[File], skips: Skips) -> list[Series]:
                     group.append(frame)
     found = []
     for group in groups:
-        with skips.over(f"series of {group[0].file.name}"):
+        with skips.over(*dict.fromkeys(frame.file.name for frame in group)):
             _same_shape(group)
             found.append(_series(group, skips))
     return [one for one in found if one.images]

@@ -5,11 +5,12 @@ looked up, grey as three equal channels, 16 bit at its full depth, transparency 
 
 `pixels(path)` is the same picture as an array at its full depth, grey or colour.
 
-`pictures(path)` reads a whole folder or zip once, in colour at 8 bit.
+`pictures(path)` reads a whole folder or zip, or one file, once, in colour at 8 bit.
 """
 
 import os
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,21 @@ from torch import Tensor
 
 from .arrays import all_finite
 from .files import read_image, read_samples
-from .sources import File, Skips, UnreadableFile, file_at, listing, reading
+from .sources import (
+    File,
+    SkippedFiles,
+    Skips,
+    UnreadableFile,
+    file_at,
+    holds_files,
+    listing,
+    reading,
+)
 
 __all__ = ["color", "load", "pictures", "pixels"]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+KINDS = " ".join(sorted(SUFFIXES))
 
 
 def load(path: str | os.PathLike[str]) -> Tensor:
@@ -49,27 +60,40 @@ def load(path: str | os.PathLike[str]) -> Tensor:
 def pictures(
     path: str | os.PathLike[str], *, under: str = "", skip_bad: bool = False
 ) -> list[NDArray[np.uint8]]:
-    """Returns all pictures of a folder or a zip, sorted by name, each (H, W, 3) uint8.
+    """Returns all pictures of a folder or a zip, sorted by name, or one; each (H, W, 3) uint8.
 
     Args:
-        path: A folder (searched in depth) or a zip file.
+        path: A folder (searched in depth), a zip file or a picture file.
         under: Only the pictures in this folder of it, such as "train"; all when empty.
         skip_bad: Leave out what cannot be read, and say in one warning what that was.
     Returns:
         The pictures; none where there are none.
     Raises:
         FileNotFoundError: There is no such folder or file.
-        UnreadableFile: The zip or one of the pictures cannot be read; the message names it.
+        UnreadableFile: The zip or one of the pictures cannot be read, or a file of another kind
+            was given; the message names it.
     """
     found, skips = [], Skips(skip_bad)
-    with listing(path, under) as files:
+    with listing(path, under) if holds_files(path) else nullcontext(_alone(path)) as files:
         for _, file in files:
             if file.suffix in SUFFIXES:
                 with skips.over(file.name):
                     found.append(color(file))
     if skips.found:
-        warnings.warn(skips.summary(), stacklevel=2)
+        warnings.warn(skips.summary(), SkippedFiles, stacklevel=2)
     return found
+
+
+def _alone(path: str | os.PathLike[str]) -> list[tuple[str, File]]:
+    """A single picture file, as `listing` gives those of a folder."""
+    file = file_at(path)
+    if not Path(file.name).exists():
+        raise FileNotFoundError(f"{path}: no such folder, zip or picture")
+    if file.suffix not in SUFFIXES:
+        raise UnreadableFile(
+            f"{path}: got a file of another kind, wanted a folder, a zip or a picture ({KINDS})"
+        )
+    return [(file.base, file)]
 
 
 def color(path: str | os.PathLike[str] | File) -> NDArray[np.uint8]:

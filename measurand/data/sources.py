@@ -5,7 +5,8 @@ A `File` has a name for messages and can be opened, wherever it lies; a reader o
 disk, so no member can be written anywhere, and none may unpack to more than `sized` allows.
 
 A file that cannot be understood raises `UnreadableFile`, whatever is wrong with it. `Skips` either
-lets that error pass, or keeps the name and the reason and goes on with the next file.
+lets that error pass, or keeps the name and the reason and goes on with the next file; what was
+left out is said at the end, in one warning of its own kind, `SkippedFiles`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from typing import BinaryIO
 
 __all__ = [
     "File",
+    "SkippedFiles",
     "Skips",
     "UnreadableFile",
     "file_at",
+    "has_folder",
+    "holds_files",
     "listing",
     "reading",
     "sized",
@@ -38,6 +42,10 @@ _SMALL = 2**28  # what is always allowed: an empty label volume packs a thousand
 
 class UnreadableFile(ValueError):
     """A file that is not what its name says, or is damaged, or holds no image."""
+
+
+class SkippedFiles(UserWarning):
+    """Files were left out, as was asked for; the message says how many, which and why."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,26 @@ def sized(name: str, unpacked: int, stored: int) -> int:
     return unpacked
 
 
+def holds_files(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a path is a folder or, by its name, a zip: a place of many files."""
+    return Path(path).is_dir() or Path(path).suffix.lower() == ".zip"
+
+
+def has_folder(path: str | os.PathLike[str], name: str) -> bool:
+    """Returns whether a folder or a zip has a folder of this name, also an empty one.
+
+    Raises:
+        FileNotFoundError: There is no such zip.
+        UnreadableFile: The zip cannot be read.
+    """
+    path, inside = Path(path), PurePosixPath(name)
+    if path.is_dir() or not holds_files(path):
+        return (path / inside).is_dir()
+    with reading(path, "a zip"), zipfile.ZipFile(path) as archive:
+        members = [(PurePosixPath(info.filename), info.is_dir()) for info in archive.infolist()]
+    return any(inside in at.parents or (is_dir and at == inside) for at, is_dir in members)
+
+
 @contextmanager
 def listing(path: str | os.PathLike[str], under: str = "") -> Iterator[list[tuple[str, File]]]:
     """The files of a folder, in depth, or of a zip, sorted by name; open while the block lasts.
@@ -206,26 +234,31 @@ class Skips:
     Args:
         carry_on: Go on.
         found: Name and reason of every file that was left out.
+        names: All files that were to be read.
     """
 
     carry_on: bool
     found: list[tuple[str, str]] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
 
     @contextmanager
-    def over(self, name: str) -> Iterator[None]:
-        """The block reads the file `name`; where it fails, it ends early."""
+    def over(self, *names: str) -> Iterator[None]:
+        """The block reads files that belong together; where it fails, it ends without them."""
+        self.names.update(names)
         try:
             yield
         except (UnreadableFile, OSError) as error:
             if not self.carry_on:
                 raise
-            self.found.append((name, str(error).removeprefix(name).lstrip(": ")))
+            reason = str(error).removeprefix(names[0]).lstrip(": ")
+            self.found.append((names[0], reason))
+            self.found.extend((name, f"belongs to {names[0]}") for name in names[1:])
 
     def summary(self) -> str:
         """One sentence: how many were left out and why; empty where none was."""
         if not self.found:
             return ""
-        shown = "; ".join(f"{name} ({reason})" for name, reason in self.found[:3])
+        shown = ", ".join(f"{name} ({reason})" for name, reason in self.found[:3])
         more = f" and {len(self.found) - 3} more" if len(self.found) > 3 else ""
-        files = "1 file" if len(self.found) == 1 else f"{len(self.found)} files"
-        return f"{files} skipped: {shown}{more}"
+        files = "file" if len(self.names) == 1 else "files"
+        return f"skipped {len(self.found)} of {len(self.names)} {files}: {shown}{more}"

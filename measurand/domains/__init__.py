@@ -2,9 +2,10 @@
 
 from .body import Body
 from .brain import Brain
+from .card import domain_of
 from .faces import Faces
 from .kernels import Kernels
 from .material import Domain, Material
 from .photographs import Photographs
 
-__all__ = ["Body", "Brain", "Domain", "Faces", "Kernels", "Material", "Photographs"]
+__all__ = ["Body", "Brain", "Domain", "Faces", "Kernels", "Material", "Photographs", "domain_of"]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.arrays import UnreadableFile, one_channel
 from ..data.collection import images
 from .material import OfFiles
 
@@ -38,7 +39,7 @@ class Body(OfFiles):
         return {"units": "HU, [low, high] to [-1, 1]", "window": list(self.window)}
 
     def read(self, path: Path, under: str, skip_bad: bool = False) -> list[NDArray[Any]]:
-        found = images(path, under=under, skip_bad=skip_bad).images
+        found = images(path, under=under, skip_bad=skip_bad, check=hounsfield).images
         return [np.clip(x, -1024, 3071).astype(np.int16) for x in found]
 
     def image(self, stored: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -49,3 +50,10 @@ class Body(OfFiles):
             hu = (hu + 1000) * (1 + self.scale * (2 * u - 1)) - 1000
         low, high = self.window
         return (2 * (hu - low) / (high - low) - 1).clamp(-1, 1)
+
+
+def hounsfield(name: str, image: NDArray[Any]) -> None:
+    """Checks that an image of the file `name` can be in Hounsfield units: one real channel."""
+    one_channel(name, image)
+    if np.iscomplexobj(image):
+        raise UnreadableFile(f"{name}: got complex values, wanted Hounsfield units")

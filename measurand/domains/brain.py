@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.arrays import one_channel
 from ..data.collection import images
 from .material import OfFiles
 
@@ -44,11 +45,8 @@ class Brain(OfFiles):
 
     def read(self, path: Path, under: str, skip_bad: bool = False) -> list[NDArray[np.float16]]:
         """Returns slices as (H, W, 3): magnitude, and cosine and sine of their own phase."""
-        return [
-            x
-            for x in map(prepared, images(path, under=under, skip_bad=skip_bad).images)
-            if x is not None
-        ]
+        found = images(path, under=under, skip_bad=skip_bad, check=one_channel).images
+        return [x for x in map(prepared, found) if x is not None]
 
     def image(self, stored: Tensor, generator: torch.Generator | None) -> Tensor:
         """Returns stored slices as complex images with a phase."""
@@ -71,7 +69,6 @@ class Brain(OfFiles):
 def prepared(image: NDArray[Any]) -> NDArray[np.float16] | None:
     """Returns the scaled magnitude and the phase of a slice; None where nothing is in it."""
     x = np.asarray(image)
-    x = x[..., 0] if x.ndim == 3 else x
     magnitude = np.abs(x).astype(np.float32)
     top = float(np.quantile(magnitude, 0.995))
     if not top > 0:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.photos import pictures
+from ..data.photos import KINDS, pictures
 from .material import OfFiles
 
 __all__ = ["Faces"]
@@ -27,6 +27,7 @@ class Faces(OfFiles):
     channels = 3
     turn = False
     dtype = torch.float32
+    reads = f"pictures ({KINDS})"
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.crops import Crops
+from ..data.sources import has_folder
 
 __all__ = ["Domain", "Material", "OfFiles", "central", "generator_of"]
 
@@ -31,11 +33,13 @@ class Material:
         batch: (step, n, size) -> n images (n, C, size, size), a pure function.
         held_out: Images that are not trained on, each (1, C, H, W).
         images: How many there are to train on; 0 where they are made without end.
+        side: Height and width of a square that half of them hold; None where any size is made.
     """
 
     batch: Callable[[int, int, int], Tensor]
     held_out: tuple[Tensor, ...]
     images: int
+    side: int | None = None
 
 
 class Domain(Protocol):
@@ -78,14 +82,15 @@ class Domain(Protocol):
         """Returns the images of some files to train on.
 
         Args:
-            data: Folders, zips and files. Where one has folders `train` and `val`, these are used,
-                the first for training, the second held out.
+            data: Folders, zips and files. Where one has a folder `train`, only this one is used
+                for training, and its folder `val` is held out.
             held_out: Further files to hold out.
             seed: Chooses crops and everything random.
             device: Where the batches are made.
             skip_bad: Leave out files that cannot be read, with a warning.
         Raises:
-            ValueError: There is no image in the data.
+            ValueError: There is no image in the data, or a folder or zip has none named `train`
+                beside those named `val` and `test`, which are never trained on.
         """
         ...
 
@@ -98,6 +103,7 @@ class OfFiles(ABC):
 
     fixed_sum: ClassVar[float | None] = None
     turn: ClassVar[bool] = True  # whether crops are turned by quarters, and not only mirrored
+    reads: ClassVar[str] = "images"  # what is in the files, for messages
 
     @abstractmethod
     def read(self, path: Path, under: str, skip_bad: bool = False) -> Images:
@@ -118,15 +124,27 @@ class OfFiles(ABC):
 
         See `Domain.open`.
         """
+        if not len(data):
+            name = type(self).__name__
+            raise ValueError(f"{name}: got no data, wants {self.reads} to train on (--data)")
+        nothing = f"got no image to train on, wanted {self.reads}"
         training: Images = []
         kept: Images = [x for path in held_out for x in self.read(Path(path), "", skip_bad)]
         for path in map(Path, data):
-            parted = path.is_dir() or path.suffix.lower() == ".zip"
-            found = self.read(path, "train", skip_bad) if parted else []
-            training += found or self.read(path, "", skip_bad)
-            kept += self.read(path, "val", skip_bad) if found else []
+            parted = has_folder(path, "train")
+            for name in () if parted else ("val", "test"):
+                if has_folder(path, name):
+                    raise ValueError(
+                        f"{path}: has a folder '{name}' and no folder 'train': wants both, or "
+                        "images to train on alone"
+                    )
+            found = self.read(path, "train" if parted else "", skip_bad)
+            if parted and not found:
+                raise ValueError(f"{path}: {nothing} in its folder 'train'")
+            training += found
+            kept += self.read(path, "val", skip_bad) if parted else []
         if not training:
-            raise ValueError(f"{', '.join(str(path) for path in data)}: got no image to train on")
+            raise ValueError(f"{', '.join(map(str, data))}: {nothing}")
         crops = Crops(training, seed=seed, turn=self.turn, device=device)
 
         def batch(step: int, n: int, size: int) -> Tensor:
@@ -134,7 +152,8 @@ class OfFiles(ABC):
 
         spread = kept[:: max(1, len(kept) // 16)][:16]
         shown = (x.to(device) for x in central(self, spread))
-        return Material(batch, tuple(shown), len(training))
+        side = int(np.median([min(x.shape[:2]) for x in training]))
+        return Material(batch, tuple(shown), len(training), side)
 
 
 def central(domain: OfFiles, stored: Images, size: int = 256) -> list[Tensor]:
@@ -148,6 +167,10 @@ def central(domain: OfFiles, stored: Images, size: int = 256) -> list[Tensor]:
     return shown
 
 
-def generator_of(seed: int, step: int, device: torch.device | str) -> torch.Generator:
-    """Returns the generator of everything random in one step."""
-    return torch.Generator(device).manual_seed((seed << 40) + step)
+def generator_of(
+    seed: int, step: int, device: torch.device | str, *, stream: int = 0
+) -> torch.Generator:
+    """Returns the generator of one step: stream 0 for its images, 1 for what is done to them."""
+    # hashed, because the generator of a CPU looks at the lower 32 bits of a seed alone
+    state = np.random.SeedSequence((seed, stream, step)).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0]))

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.photos import pictures
+from ..data.photos import KINDS, pictures
 from .material import OfFiles
 
 __all__ = ["Photographs", "luminance"]
@@ -25,6 +25,7 @@ class Photographs(OfFiles):
 
     grey: bool = False
     dtype = torch.float32
+    reads = f"pictures ({KINDS})"
 
     @property
     def channels(self) -> int:

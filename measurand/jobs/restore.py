@@ -284,13 +284,13 @@ def suited(method: Any, prior: Any) -> None:
     kind = type(method).__name__
     if wanted is Posterior and not isinstance(prior, Posterior):
         raise ValueError(
-            f"{kind} wants an unfolded network, which has the physics inside (`measurand train "
-            f"unfold-color` makes one); got a {type(prior).__name__}"
+            f"{kind} wants an unfolded network, which has the physics inside: --prior "
+            f"unfold-color, or one of your own; got a {type(prior).__name__}"
         )
     if wanted is Restorer and not isinstance(prior, Restorer):
         raise ValueError(
-            f"{kind} wants an unfolded network of flows (`measurand train flow-denoise` makes "
-            f"one); got a {type(prior).__name__}"
+            f"{kind} wants an unfolded network of flows: --prior flow-denoise, flow-inpaint or "
+            f"flow-deblur, or one of your own; got a {type(prior).__name__}"
         )
     if wanted is Denoiser and not isinstance(prior, Denoiser):
         if isinstance(prior, Posterior | Restorer):

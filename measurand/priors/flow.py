@@ -177,20 +177,21 @@ class FlowPrior(nn.Module):
             The image, with the shape of `v`.
         """
         x = self.image(change(self.latents(self.extended(v))))
-        return x[..., : v.shape[-2], : v.shape[-1]]
+        return x[..., : v.shape[-2], : v.shape[-1]].to(v.dtype)
 
     def extended(self, v: Tensor) -> Tensor:
         """The image extended by reflection, at the bottom and the right, to what f divides."""
         return extend(v, self.flow.multiple)
 
     def _real(self, x: Tensor) -> Tensor:
-        if x.is_complex() != self.dtype.is_complex or x.ndim != len(self.shape) + 1:
+        alike = x.is_complex() == self.dtype.is_complex and x.ndim == len(self.shape) + 1
+        if not alike or x.shape[1] != self.shape[0]:
             kind = "complex" if self.dtype.is_complex else "real"
             raise ValueError(
                 f"FlowPrior: got an image of shape {tuple(x.shape)} and {x.dtype}, wants {kind} "
                 f"(B, {self.shape[0]}, H, W)"
             )
-        return to_channels(x)
+        return to_channels(x).to(self.get_buffer("kappa_0").dtype)
 
 
 def packed(latents: Sequence[Tensor]) -> Tensor:

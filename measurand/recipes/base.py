@@ -15,7 +15,7 @@ import platform
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ from ..files import sha256, sha256_file, write_atomic
 from ..journal import Journal
 from ..priors.edm import fast_dtype
 from ..ranks import joined, rank
+from ..states import check_unused
 from ..training import adamw, train
 
 __all__ = ["Recipe", "train_recipe"]
@@ -43,10 +44,13 @@ class Recipe(ABC):
         name: Name of the weights.
         licence: Licence and origin of the training data; nothing is trained without it.
         domain: What the images are.
+        budget: Seconds on one processor core after which weights are of use: what is trained for
+            where nothing else is said.
+        gate: What weights have to reach before they ship, in words.
         lr: Learning rate of AdamW at batch 32 or less; grows with the root of the batch above.
         batch: Crops per step.
         crops: Size of the small crops and of the large ones, in pixels; of the large ones there
-            are as many as have the same area.
+            are as many as have the same area, and they are no larger than half of the images.
         warmup: Steps of the warm-up.
         widths_ema: Relative widths of the two averages.
         seed: Of weights and batches.
@@ -55,6 +59,8 @@ class Recipe(ABC):
     name: str
     licence: str
     domain: Domain
+    budget: float = 5400.0
+    gate: str = ""
     lr: float = 1e-3
     batch: int = 16
     crops: tuple[int, int] = (64, 128)
@@ -85,8 +91,9 @@ class Recipe(ABC):
     def prepare(self, model: Any, material: Material) -> None:  # noqa: B027
         """Makes a new model fit its images, before training; nothing by default."""
 
-    def finish(self, model: Any, material: Material, steps: int) -> None:  # noqa: B027
-        """Measures what belongs to weights of so many training steps; nothing by default."""
+    def finish(self, model: Any, material: Material, steps: int) -> dict[str, Any]:
+        """Measures what belongs to weights of so many steps; returns more for the card."""
+        return {}
 
     def optimizer(self, model: Any, lr: float) -> torch.optim.Optimizer:
         """Returns what follows the gradients, at a learning rate."""
@@ -140,7 +147,7 @@ def train_recipe(
         out: Folder of the run.
         held_out: More files for the quality in the log.
         steps: Length of the run; or
-        time_budget: seconds to train.
+        time_budget: seconds to train, the recipe's budget where neither is given.
         device: Where to train.
         resume: Go on from the state in `out`.
         init: Weights to start from, by name or path.
@@ -154,20 +161,32 @@ def train_recipe(
     Returns:
         The weight files, by name.
     Raises:
-        ValueError: The recipe states no licence, or the data hold no image.
+        ValueError: The recipe states no licence, the data hold no image that is large enough, or
+            the folder holds another run; see also `training.train`.
     """
     if not recipe.licence.strip():
         raise ValueError(f"recipe {recipe.name}: states no licence of its training data")
+    if recipe.seed < 0:
+        raise ValueError(f"recipe {recipe.name}: got seed {recipe.seed}, wants 0 or more")
+    time_budget = recipe.budget if steps is None and time_budget is None else time_budget
     out = Path(out)
+    if not resume:
+        check_unused(out / "states")
     out.mkdir(parents=True, exist_ok=True)
     with joined(torch.device(device)) as own:
         material = recipe.domain.open(
             data, held_out, seed=recipe.seed, device=own, skip_bad=skip_bad
         )
+        large = recipe.crops[1]
+        recipe = fitting(recipe, material)
+        if recipe.crops[1] < large and not quiet and rank() == 0:
+            words = f"large crops of {recipe.crops[1]} pixels in place of {large}"
+            print(f"{recipe.name}: {words}, which half of the images hold", file=sys.stderr)
         model: Any = recipe.new(init)
         model.to(own).to(memory_format=torch.channels_last)
         recipe.prepare(model, material)
         averages = [EMA(model, width) for width in recipe.widths_ema]
+        start = ancestor(recipe.origin(init))
         precision = fast_dtype(own)
         asked = {
             "recipe": recipe.described,
@@ -182,7 +201,7 @@ def train_recipe(
             "command": sys.argv,
         }
         first = rank() == 0
-        if first:
+        if first and not (resume and (out / "run.json").is_file()):  # else it is asked the same
             write_atomic(out / "run.json", json.dumps(asked, indent=1))
 
         def quality() -> dict[str, float]:
@@ -212,7 +231,7 @@ def train_recipe(
             folder=out / "states",
             save_every=save_every,
             resume=resume,
-            config=sha256(json.dumps(recipe.described))[:16],
+            config=sha256(json.dumps([recipe.described, material.images, start]))[:16],
             autocast=precision if precision != torch.float32 else None,
             workers=workers,
             micro=micro,
@@ -220,12 +239,12 @@ def train_recipe(
         files = {}
         for average in averages if first else []:
             with average.applied():
-                recipe.finish(model, material, plan.steps)
+                more = recipe.finish(model, material, plan.steps)
                 model.card = {
                     "name": recipe.name,
                     "licence": recipe.licence,
                     "data": [Path(path).name for path in data],
-                    "init": ancestor(recipe.origin(init)),
+                    "init": start,
                     **recipe.domain.facts,
                     "recipe": recipe.described,
                     "steps": plan.steps,
@@ -234,12 +253,21 @@ def train_recipe(
                     f"held_out_{recipe.measure}": recipe.quality(
                         model, material.held_out, precision
                     ),
+                    **more,
                     "torch": torch.__version__,
                 }
                 path = out / f"{recipe.name}-{average.width:g}.safetensors"
                 save_weights(path, model)
                 files[path.stem] = path
     return files
+
+
+def fitting(recipe: Recipe, material: Material) -> Recipe:
+    """Returns the recipe with large crops that half of the images hold."""
+    small, large = recipe.crops
+    if material.side is None or material.side >= large:
+        return recipe
+    return replace(recipe, crops=(small, max(small, material.side)))
 
 
 def ancestor(init: str | os.PathLike[str] | None) -> dict[str, Any] | None:

@@ -108,7 +108,7 @@ class UnfoldedRecipe(Recipe):
 
     def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
         x = material.batch(step, n, size)
-        generator = generator_of(self.seed, step, x.device)
+        generator = generator_of(self.seed, step, x.device, stream=1)
         low, high = self.prior.sigma_range
         sigma = lognormal_sigma(
             n, generator, mean=self.sigma_mean, std=self.sigma_std, low=low, high=high, uniform=0
@@ -150,6 +150,8 @@ unfold_color = UnfoldedRecipe(
     name="unfold-color",
     licence=natural_color.licence,
     domain=Photographs(),
+    budget=7200,
+    gate="0.5 dB above HQS with its prior on the mix, above every other method off it",
     lr=3e-4,
     batch=8,
     depth=12,
@@ -173,6 +175,8 @@ unfold_brain = UnfoldedRecipe(
     name="unfold-brain",
     licence=mri_brain.licence,
     domain=Brain(),
+    budget=7200,
+    gate="above ADMM with its prior",
     lr=2e-4,
     batch=4,
     crops=(96, 192),

@@ -56,6 +56,11 @@ class DiffUnfolding:
     def __post_init__(self) -> None:
         count(self, "steps")
         positive(self, "sigma_start", "sigma_min", "sigma_max")
+        if not self.sigma_min < self.sigma_start <= self.sigma_max:
+            raise ValueError(
+                f"DiffUnfolding: got sigma_start {self.sigma_start:g}, wants it above sigma_min "
+                f"{self.sigma_min:g} and not above sigma_max {self.sigma_max:g}"
+            )
 
     @property
     def flow(self) -> HeunFlow:

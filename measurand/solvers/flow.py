@@ -23,6 +23,8 @@ from .start import finite
 
 __all__ = ["FlowUnfolding"]
 
+FAR = 100.0  # no image, but what an inverse makes of latents far from those of training
+
 
 @dataclass(frozen=True)
 class FlowUnfolding:
@@ -58,4 +60,10 @@ class FlowUnfolding:
         x = prior.restore(measurement)
         if callback is not None:
             callback(Step(0, 0.0, x, x))
-        return finite(x, by=self)
+        largest = float(finite(x, by=self).abs().max())
+        if largest > FAR:
+            raise FloatingPointError(
+                f"{self}: the result has values of {largest:.1e}, and images are in [-1, 1]; the "
+                "network was not trained for such a problem or so much noise"
+            )
+        return x

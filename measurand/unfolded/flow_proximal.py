@@ -72,7 +72,7 @@ class GradientStep(nn.Module):
         """Returns v, with the shape of `x`."""
         operator = measurement.operator
         # not measurement.normalized(): the norm of a batch is that of its largest item
-        square = torch.tensor(operator.norms, dtype=torch.float64).square().to(x.device)
+        square = torch.tensor(operator.norms, dtype=x.real.dtype).square().to(x.device)
         mu = per_item(2 * torch.sigmoid(self.a) / square, x)
         return x + mu * operator.adjoint(measurement.residual(x))
 

@@ -81,6 +81,7 @@ __all__ = [
 ]
 
 HEAVIEST = 1e4  # largest lambda, which grows as s_t^-2
+SMALLEST = 1e-4  # least s_t, relative to sigma_data: its weight is s_t^-2
 
 
 class Unfolded(nn.Module, ABC):
@@ -237,8 +238,15 @@ class Unfolded(nn.Module, ABC):
 class UnfoldedDR(Unfolded):
     """Unfolded Douglas-Rachford splitting: the method of choice; see `Unfolded`."""
 
-    def __init__(self, priors: Sequence[Any], depth: int = 4, **options: Any) -> None:
-        super().__init__(priors, depth, **options)
+    def __init__(
+        self,
+        priors: Sequence[Any],
+        depth: int = 4,
+        *,
+        sigma_data: float = 0.5,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__(priors, depth, sigma_data=sigma_data, recompute=recompute)
         self.alpha = nn.Parameter(torch.full((2,), math.log(2.0)))  # alpha = 1
         self.beta = nn.Parameter(torch.full((2,), 4.0))  # beta = 0.98
 
@@ -310,7 +318,7 @@ class PosteriorDenoiser:
 
         Args:
             v: Noisy image, with shape (B, ...).
-            sigma: Noise level, a number or one per item.
+            sigma: Noise level, a number or one per item; 0 counts as the smallest of all.
             condition: Not used.
         Raises:
             ValueError: There are as many images as measurements, or one of these.
@@ -321,6 +329,7 @@ class PosteriorDenoiser:
                 "wants one for each item; measurement.repeat(n) has n of each"
             )
         level = per_item(sigma, v).flatten().expand(len(v))
+        level = level.clamp_min(SMALLEST * self.network.sigma_data)
         return self.network(v, level, self.measurement)
 
 
