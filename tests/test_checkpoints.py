@@ -151,6 +151,12 @@ def test_shipped_priors_are_intact_and_say_where_they_come_from(name):
     prior = load_weights(name)
     assert prior.card["licence"] and prior.card["patches"] > 0
     assert prior.card["data"] or "Kernels" in prior.card["recipe"]["domain"]
+    if prior.card["kind"] == "edm":  # what it is worth is in the card
+        known = [
+            prior.card["calibration"][sigma] for sigma in ("0.02", "0.05", "0.1", "0.2", "0.5")
+        ]
+        assert all(0.9 < ratio < 1.1 for ratio in known), prior.card["measured_on"]
+        assert 20 < prior.card["psnr"]["25"] < prior.card["psnr"]["5"]
 
 
 def test_unfolded_networks_of_an_earlier_kind_are_refused(tmp_path, monkeypatch):
