@@ -177,6 +177,8 @@ def evaluate(prior: Any, network: Any, images: Tensor, args: argparse.Namespace)
             row = {"problem": label, "seen": label in SEEN, "method": name}
             row |= quality(restore, KINDS[label], images, args.noise)
             row["nfe"] = round((count.items - before) / len(images))
+            if isinstance(count, CountedPosterior):
+                row["patches"] = count.prior.card.get("patches")  # of the training
             rows.append(row)
             print({k: v for k, v in row.items() if k != "each"}, flush=True)
             write(args.output, setting | {"rows": rows})

@@ -142,11 +142,12 @@ def test_what_is_said():
     assert failures(outcomes[:3]) == []
 
 
-def kill_a_batch(folder, out, wait):
-    """Starts a batch and kills it after a while."""
-    job = job_on(folder, out, seconds=0.01)
+def kill_a_batch(job, after, wait):
+    """Starts a batch and kills it a moment after it has begun so many scans."""
     process = multiprocessing.get_context("fork").Process(target=run, args=(job, Loop()))
     process.start()
+    while len(begun(job.work.ledger)) < after and process.is_alive():
+        time.sleep(0.001)
     time.sleep(wait)
     process.kill()
     process.join()
@@ -161,14 +162,15 @@ def survives_kills(tmp_path, scans, kills):
     ledger, cut = whole.work.ledger, 0
     for k in range(kills):
         os.unlink(ledger)
-        job = job_on(folder, f"out{k}")
+        job = job_on(folder, f"out{k}", seconds=0.03)
         job.open()
-        kill_a_batch(folder, f"out{k}", rng.uniform(0.02, 0.02 * scans))
+        # the moment is told by the scans, so that no machine is too fast or too slow
+        kill_a_batch(job, rng.randrange(scans), rng.uniform(0.0, 0.06))
         seen = [p.name for p in job.out.iterdir() if p.is_dir() and not p.name.startswith(".")]
         missing, done = job.missing()
         assert sorted(seen) == sorted(o.name for o in done)  # nothing partial is visible
         before = begun(ledger)
-        found = run(job, Loop())
+        found = run(job_on(folder, f"out{k}"), Loop())
         assert begun(ledger)[len(before) :] == [scan.name for scan in missing]
         assert {o.status for o in found} <= {"new", "kept"} and len(found) == scans
         assert results(job.out) == wanted and not (job.out / ".partial").exists()

@@ -1,9 +1,16 @@
 """One scan of many: whole or not at all, once, and the same whoever does it."""
 
+import builtins
+import errno
 import fcntl
+import io
 import json
+import multiprocessing
 import os
+import random
+import resource
 import shutil
+from contextlib import contextmanager
 
 import pytest
 from jobs import begun, files_for, job_on, results
@@ -131,3 +138,120 @@ def test_a_disk_that_is_full_leaves_the_old_result(job, monkeypatch, moment):
     assert outcome.status == "failed" and "No space left" in outcome.error
     assert results(job.out) == before and job.task.kept(job.scans[0]) is not None
     assert other.task(job.scans[0]).status == "new"
+
+
+class Disk:
+    """A disk on which one operation below a folder fails, or that one and all after it."""
+
+    CHANGES = ("mkdir", "open", "fsync", "replace", "unlink", "rmdir")
+
+    def __init__(self, monkeypatch, folder):
+        self.folder, self.error, self.first, self.last, self.count = str(folder), 0, 0, -1, 0
+        for name in self.CHANGES:
+            monkeypatch.setattr(os, name, self.watched(name, getattr(os, name)))
+        opened = self.watched("file", open)
+        monkeypatch.setattr(builtins, "open", opened)
+        monkeypatch.setattr(io, "open", opened)
+
+    def watched(self, name, call):
+        def instead(path, *words, **more):
+            if self.is_change(name, path, words, more):
+                self.count += 1
+                if self.first <= self.count - 1 <= self.last:
+                    raise OSError(self.error, os.strerror(self.error), path)
+            return call(path, *words, **more)
+
+        return instead
+
+    def is_change(self, name, path, words, more):
+        if name == "open":  # with a folder's handle: to look, by who removes it
+            return str(path).startswith(self.folder) and bool(words) and words[0] & os.O_CREAT
+        if name == "file":
+            mode = words[0] if words else more.get("mode", "r")
+            return str(path).startswith(self.folder) and mode[0] in "wax"
+        return name == "fsync" or "dir_fd" in more or str(path).startswith(self.folder)
+
+    @contextmanager
+    def fails(self, error, at, *, once):
+        self.error, self.count, self.first, self.last = error, 0, at, at if once else 10**9
+        try:
+            yield
+        finally:
+            self.last = -1
+
+
+@contextmanager
+def files_end_at(size):
+    """The system lets no file grow beyond so many bytes: a disk that is full within a write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def in_a_process(job, fault):
+    """The outcome of the first scan of a job, where something is wrong."""
+    context = multiprocessing.get_context("fork")
+    answer, end = context.Pipe(duplex=False)
+
+    def work():
+        with fault:
+            outcome = job.task(job.scans[0])
+        end.send(outcome)
+
+    process = context.Process(target=work)
+    process.start()
+    outcome = answer.recv()
+    process.join()
+    return outcome
+
+
+def whole(folder):
+    """The files of a result, which are those of its record."""
+    found = results(folder)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["batch"]["outputs"] == {name: len(data) for name, data in found.items()}
+    return found
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_disk_that_fails_at_any_operation_leaves_old_data_whole(
+    tmp_path, monkeypatch, count, injected
+):
+    """Row 5 of the fault table: full, an error once, read-only from some moment on."""
+    injected("5: disk full, I/O error, read-only target of a job", count)
+    folder, rng = files_for(tmp_path / "in", 2), random.Random(0)
+    old, new = (job_on(folder, scale=scale) for scale in (1.0, 2.0))
+    old.open()
+    disk = Disk(monkeypatch, old.out)
+    place, beside = (old.out / scan.name for scan in old.scans)
+    assert {old.task(scan).status for scan in old.scans} == {"new"}
+    first, other = whole(place), whole(beside)
+    with disk.fails(0, -1, once=True):
+        assert new.task(new.scans[0]).status == "new"
+        operations = disk.count
+    second = whole(place)
+    assert operations > 20 and first != second
+    for k in range(count):
+        assert old.task(old.scans[0]).status in ("new", "kept") and whole(place) == first
+        at = rng.randrange(operations)
+        fault = [
+            files_end_at(rng.randrange(1, 400)),
+            disk.fails(errno.ENOSPC, at, once=True),
+            disk.fails(errno.EIO, at, once=True),
+            disk.fails(errno.EROFS, at, once=False),
+        ][k % 4]
+        os.unlink(old.work.ledger)
+        outcome = in_a_process(new, fault)
+        if outcome.status == "failed":
+            assert outcome.error.startswith("[Errno ")
+            # read-only between two renames: it is where it was put aside
+            aside = old.out / ".partial" / "s00" / "replaced"
+            assert whole(place if place.exists() else aside) in (first, second)
+        else:  # what failed is needed by nothing: an empty folder is left
+            assert whole(place) == second
+        assert whole(beside) == other
+        assert new.task(new.scans[0]).status in ("new", "kept")
+        assert whole(place) == second and not (new.out / ".partial" / "s00").exists()

@@ -4,9 +4,10 @@ Each is a frozen value, called with the task and the scans that are missing, and
 for each scan as it comes. All call the same function of one scan, on one thread of torch, so the
 results are the same bits whoever does them.
 
-A process that dies takes one scan with it. That scan is done again, `retries` times; then it is
-reported as failed and the others go on. The scan that kills its process cannot be told from one
-that was hit by chance, but a scan that is lost `retries + 1` times can be called guilty.
+A process that dies takes the scan with it that it was at, if any. That scan is done again,
+`retries` times; then it is reported as failed and the others go on. The scan that kills its
+process cannot be told from one that was hit by chance, but a scan that is lost `retries + 1` times
+can be called guilty.
 
 Nothing here is a scheduler: Ray and Slurm (through submitit) are asked for what they do well.
 """
@@ -14,6 +15,7 @@ Nothing here is a scheduler: Ray and Slurm (through submitit) are asked for what
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import shutil
 import signal
@@ -24,12 +26,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TextIO
+from uuid import uuid4
 
 import torch
 
@@ -74,11 +77,20 @@ class Pool:
         under_way: dict[Future[Outcome], tuple[ProcessPoolExecutor, Scan, int]] = {}
         done = deaths = 0
 
+        def opened() -> ProcessPoolExecutor:
+            # a pool of one for each process: of a larger one, all scans fall with one process
+            return ProcessPoolExecutor(1, context, _enter, (alive,))
+
         def begin(lane: ProcessPoolExecutor | None = None) -> None:
             scan, lost = waiting.popleft()
-            # a pool of one for each process: of a larger one, all scans fall with one process
-            lane = lane or ProcessPoolExecutor(1, context, _enter, (alive,))
-            under_way[lane.submit(task, scan)] = (lane, scan, lost)
+            lane = lane or opened()
+            try:
+                future = lane.submit(task, scan)
+            except BrokenProcessPool:  # it died between two scans, and neither is to blame
+                lane.shutdown(wait=False)
+                lane = opened()
+                future = lane.submit(task, scan)  # has no process yet that could be dead
+            under_way[future] = (lane, scan, lost)
 
         try:
             for _ in range(count):
@@ -190,7 +202,8 @@ class Slurm:
     """An array of jobs on a Slurm cluster, through submitit (extra `slurm`).
 
     The scans are dealt out to the jobs of the array, and this process waits for them. A job that
-    is preempted or times out goes on where it was.
+    is preempted or times out goes on where it was; the scans of one that dies go to another job,
+    but for those that it did or that failed.
 
     Args:
         jobs: Number of jobs in the array.
@@ -200,8 +213,8 @@ class Slurm:
         gpus: Accelerators of a job.
         memory: Memory of a job, in GB.
         at_once: Most jobs that run at a time; all when 0.
-        folder: Folder for scripts and logs, seen by all machines; .slurm in that of the results
-            when absent.
+        folder: Folder for scripts, logs and notes, seen by all machines; .slurm in that of the
+            results when absent.
         local: Start the jobs as processes of this machine instead, to try it out.
         poll: Time between two looks at the jobs, in seconds.
         retries: How often a job is started again because of one scan.
@@ -220,13 +233,15 @@ class Slurm:
     retries: int = 2
 
     def __call__(self, task: Task, scans: Sequence[Scan]) -> Iterator[Outcome]:
-        executor = self._executor(task)
+        folder = (self.folder or task.out / ".slurm").absolute()
+        executor = self._executor(folder)
         count = min(self.jobs, len(scans))
         deaths = dict.fromkeys(scans, 0)
 
-        def submit(parts: list[list[Scan]]) -> dict[Any, list[Scan]]:
-            jobs = executor.map_array(_Part(task), parts)
-            return dict(zip(jobs, parts, strict=True))
+        def submit(parts: list[list[Scan]]) -> dict[Any, tuple[list[Scan], Path]]:
+            notes = [folder / f"{uuid4().hex}.jsonl" for _ in parts]
+            jobs = executor.map_array(_Part(task), parts, notes)
+            return dict(zip(jobs, zip(parts, notes, strict=True), strict=True))
 
         under_way = submit([list(scans[i::count]) for i in range(count)])
         try:
@@ -234,22 +249,30 @@ class Slurm:
                 ended = [job for job in under_way if job.done()]
                 again = []
                 for job in ended:
-                    part = under_way.pop(job)
+                    part, notes = under_way.pop(job)
                     error = job.exception()
                     if error is None:
                         yield from job.result()
                         continue
-                    # a job does its scans in order: it died on the first that is not complete
+                    noted = _noted(notes)
+                    left = []
                     for scan in part:
-                        kept = task.kept(scan)
-                        if kept is not None:
-                            yield Outcome(scan.name, "new", "", kept.seconds, kept.metrics)
-                    left = [scan for scan in part if task.kept(scan) is None]
+                        outcome = noted.get(scan.name)
+                        kept = task.kept(scan) if outcome is None else None
+                        if kept is not None:  # it died when the result was there, not yet noted
+                            outcome = replace(kept, status="new")
+                        if outcome is None:
+                            left.append(scan)
+                        else:
+                            yield outcome
                     if left:
-                        deaths[left[0]] += 1
-                        if deaths[left[0]] > self.retries:
-                            yield _lost(left[0], deaths[left[0]], f" (log: {job.paths.stderr})")
-                            left = left[1:]
+                        # one that was begun and has no outcome; if the job died before it began
+                        # any, the first: whatever is wrong, this comes to an end
+                        guilty = next((scan for scan in left if scan.name in noted), left[0])
+                        deaths[guilty] += 1
+                        if deaths[guilty] > self.retries:
+                            yield _lost(guilty, deaths[guilty], f" (log: {job.paths.stderr})")
+                            left.remove(guilty)
                     again += [left] if left else []
                 if again:
                     under_way |= submit(again)
@@ -259,16 +282,15 @@ class Slurm:
             for job in under_way:
                 job.cancel()
 
-    def _executor(self, task: Task) -> Any:
+    def _executor(self, folder: Path) -> Any:
         submitit = _imported("submitit", "slurm")
         if not self.local and shutil.which("sbatch") is None:
             raise FileNotFoundError(
                 "Slurm: there is no sbatch on this machine; start where there is, or try it out "
                 "here with --executor.local"
             )
-        folder = self.folder or task.out / ".slurm"
         cluster = "local" if self.local else "slurm"
-        executor = submitit.AutoExecutor(folder=folder.absolute(), cluster=cluster)
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(
             name="measurand",
             timeout_min=self.minutes,
@@ -283,16 +305,46 @@ class Slurm:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one job of an array does."""
+    """What one job of an array does. It notes how far it is, for what must be known if it dies."""
 
     task: Task
 
-    def __call__(self, scans: list[Scan]) -> list[Outcome]:
-        return [_on_one_thread(self.task, scan) for scan in scans]
+    def __call__(self, scans: list[Scan], notes: Path) -> list[Outcome]:
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        outcomes = []
+        with open(notes, "w") as file:  # anew when preempted: what is complete is told again
+            for scan in scans:
+                _note(file, {"begun": scan.name})
+                outcomes.append(_on_one_thread(self.task, scan))
+                _note(file, asdict(outcomes[-1]))
+        return outcomes
 
-    def checkpoint(self, scans: list[Scan]) -> Any:
+    def checkpoint(self, scans: list[Scan], notes: Path) -> Any:
         """What submitit starts anew when the job is preempted: the same, which does the rest."""
-        return _imported("submitit", "slurm").helpers.DelayedSubmission(self, scans)
+        return _imported("submitit", "slurm").helpers.DelayedSubmission(self, scans, notes)
+
+
+def _note(file: TextIO, record: dict[str, Any]) -> None:
+    """Adds a line that stays when the machine dies."""
+    file.write(json.dumps(record) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _noted(notes: Path) -> dict[str, Outcome | None]:
+    """The outcomes that a job noted, by scan; None of the scan that it was at when it died."""
+    found: dict[str, Outcome | None] = {}
+    for line in notes.read_text().splitlines() if notes.exists() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:  # the last line, cut short
+            continue
+        if "begun" in record:
+            found[record["begun"]] = None
+        else:
+            metrics = tuple((name, value) for name, value in record.pop("metrics"))
+            found[record["name"]] = Outcome(**record, metrics=metrics)
+    return found
 
 
 def executors() -> dict[str, type]:
