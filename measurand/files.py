@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["atomic", "claimed", "publish", "sha256", "sha256_file", "write_atomic"]
@@ -65,13 +65,13 @@ def claimed(folder: str | os.PathLike[str]) -> Iterator[bool]:
         _clear(folder)
         yield True
     finally:
-        _clear(folder)
-        lock.unlink(missing_ok=True)  # last: whoever makes the next lock finds the folder empty
         try:
-            folder.rmdir()
-        except OSError:  # somebody has already claimed it again
-            pass
-        os.close(handle)
+            _clear(folder)
+            lock.unlink(missing_ok=True)  # last: whoever makes the next lock finds it empty
+            with suppress(OSError):  # somebody has already claimed it again
+                folder.rmdir()
+        finally:
+            os.close(handle)
 
 
 def _locked(path: Path) -> int | None:

@@ -59,6 +59,17 @@ def test_digests(tmp_path):
     assert sha256(b"abc") == sha256("abc") == sha256_file(tmp_path / "x") == wanted
 
 
+def test_a_folder_that_cannot_be_cleared_is_not_claimed_for_ever(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise OSError("read-only file system")
+
+    with pytest.raises(OSError, match="read-only"), claimed(tmp_path / "a"):
+        monkeypatch.setattr("measurand.files._clear", refuse)
+    monkeypatch.undo()
+    with claimed(tmp_path / "a") as ours:
+        assert ours
+
+
 def test_a_claimed_folder_is_empty_ours_and_gone_afterwards(tmp_path):
     folder = tmp_path / "a" / "b"
     (folder / "left" / "over").mkdir(parents=True)
