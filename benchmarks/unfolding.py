@@ -49,10 +49,10 @@ SEEN: dict[str, Problems] = {
     "missing pixels": MissingPixels(),
 }
 KINDS = SEEN | UNSEEN
-WEIGHTS = {
-    "HQS": (0.05, 0.1, 0.23, 0.5),
-    "ADMM": (0.23, 0.5, 1.0, 2.0),
-    "TV": (2.5, 5.0, 10.0, 20.0),
+WEIGHTS = {  # by factors of the root of two; the best ones of most problems are inside
+    "HQS": (0.025, 0.035, 0.05, 0.07, 0.1, 0.15, 0.23, 0.33, 0.5),
+    "ADMM": (0.16, 0.23, 0.33, 0.5, 0.7, 1.0, 1.4, 2.0),
+    "TV": (2.5, 3.5, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0),
 }
 STEPS = {"HQS": 16, "ADMM": 24}
 
