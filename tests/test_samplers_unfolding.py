@@ -38,8 +38,9 @@ def test_draws_have_the_mean_and_the_variance_of_the_posterior():
 
 @pytest.mark.parametrize("levels", [{"sigma_start": 0.005}, {"sigma_start": 100.0}])
 def test_levels_that_make_no_draw_are_refused(levels):
+    prior, measurement = gaussian_problem()
     with pytest.raises(ValueError, match="above sigma_min 0.01 and not above sigma_max 80"):
-        DiffUnfolding(**levels)
+        DiffUnfolding(**levels)(measurement, Exact(prior, measurement))
 
 
 def test_eulers_scheme_with_few_steps_loses_variance():

@@ -56,11 +56,6 @@ class DiffUnfolding:
     def __post_init__(self) -> None:
         count(self, "steps")
         positive(self, "sigma_start", "sigma_min", "sigma_max")
-        if not self.sigma_min < self.sigma_start <= self.sigma_max:
-            raise ValueError(
-                f"DiffUnfolding: got sigma_start {self.sigma_start:g}, wants it above sigma_min "
-                f"{self.sigma_min:g} and not above sigma_max {self.sigma_max:g}"
-            )
 
     @property
     def flow(self) -> HeunFlow:
@@ -92,7 +87,14 @@ class DiffUnfolding:
             callback: Called with a `Step` after every step.
         Returns:
             The draws, with shape (B, ...).
+        Raises:
+            ValueError: `sigma_start` is not between the other two levels: nothing would be drawn.
         """
+        if not self.sigma_min < self.sigma_start <= self.sigma_max:
+            raise ValueError(
+                f"DiffUnfolding: got sigma_start {self.sigma_start:g}, wants it above sigma_min "
+                f"{self.sigma_min:g} and not above sigma_max {self.sigma_max:g}"
+            )
         require(prior, Posterior, by=self, images=measurement.operator.in_dtype)
         generator = as_generators(generator, measurement.adjoint_y)
         mean = PosteriorMean(self.sigma_max)(measurement, prior, x0=x0, generator=generator)
