@@ -159,16 +159,16 @@ def train(
         The plan that was followed.
     Raises:
         FloatingPointError: Gradients stay non-finite.
-        ValueError: Neither steps nor a budget, or a number below 1; without `resume` a folder with
-            states; with it a state of another configuration or request, or ranks that do not all
-            have the same state.
+        ValueError: Neither steps nor a budget, or a number that is not positive; without `resume`
+            a folder with states; with it a state of another configuration or request, or ranks
+            that do not all have the same state.
         SystemExit: A signal ended the run: the state is saved, the code is 128 + signal.
     """
     if steps is None and time_budget is None:
         raise ValueError("train: got neither steps nor a time budget, wants one of them")
     given = {"steps": steps, "time_budget": time_budget, "workers": workers, "micro": micro}
     for name, value in given.items():
-        if value is not None and not (value >= 1 or (name == "time_budget" and value > 0)):
+        if value is not None and not value > 0:
             raise ValueError(f"train: got {name} {value}, wants a positive number")
     plan = Plan(warmup=warmup).lasting(steps) if steps else Plan(warmup=warmup)
     asked = {"steps": steps, "time_budget": time_budget}

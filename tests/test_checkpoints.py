@@ -16,6 +16,7 @@ from measurand.noises import Gaussian
 from measurand.operators import Identity
 from measurand.priors.edm import EDMDenoiser
 from measurand.priors.flow import FlowPrior
+from measurand.quality import SIGMAS
 from measurand.tensorfile import DamagedFile, save_tensors
 from measurand.unfolded import (
     FlowProximal,
@@ -152,10 +153,9 @@ def test_shipped_priors_are_intact_and_say_where_they_come_from(name):
     assert prior.card["licence"] and prior.card["patches"] > 0
     assert prior.card["data"] or "Kernels" in prior.card["recipe"]["domain"]
     if prior.card["kind"] == "edm":  # what it is worth is in the card
-        known = [
-            prior.card["calibration"][sigma] for sigma in ("0.02", "0.05", "0.1", "0.2", "0.5")
-        ]
-        assert all(0.9 < ratio < 1.1 for ratio in known), prior.card["measured_on"]
+        known = prior.card["calibration"]
+        assert set(known) == {f"{sigma:g}" for sigma in SIGMAS}
+        assert all(0.9 < ratio < 1.1 for ratio in known.values()), prior.card["measured_on"]
         assert 20 < prior.card["psnr"]["25"] < prior.card["psnr"]["5"]
 
 
