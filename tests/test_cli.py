@@ -357,6 +357,12 @@ def test_evaluate_measures_denoising(here, capsys):
     assert record["images"] == 2 and 5 < record["psnr"]["25"] < 60
     assert run("evaluate", prior, "--data", "set/test/0.png", "--levels", 25, "--json") == 0
     assert json.loads(capsys.readouterr().out)["images"] == 1
+    (here / "set" / "test" / "1.png").write_bytes(b"no picture")
+    words = ["evaluate", prior, "--data", "set", "--levels", 25, "--json"]
+    assert run(*words) == 2 and "1.png" in capsys.readouterr().err
+    assert run(*words, "--skip-bad") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["images"] == 2 and said.err.startswith("skipped 1 of 3 files")
 
 
 def test_evaluate_measures_on_the_images_that_the_card_names(here, capsys):

@@ -13,7 +13,7 @@ from measurand.data.sources import (
     File,
     Skips,
     UnreadableFile,
-    has_folder,
+    folder_in,
     holds_files,
     listing,
     reading,
@@ -60,16 +60,28 @@ def test_folders_and_zips_list_the_same_files(tmp_path):
 
 def test_folders_inside(tmp_path):
     for path in filled(tmp_path, {"train/deep/1.bin": b"", "val": b"", "x/test/2.bin": b""}):
-        assert has_folder(path, "train") and holds_files(path)
-        assert not any(has_folder(path, name) for name in ("val", "test", "tra", "deep"))
+        assert folder_in(path, "train") == "train" and holds_files(path)
+        assert not any(folder_in(path, name) for name in ("val", "test", "tra", "deep"))
     (tmp_path / "a" / "empty").mkdir()
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
         archive.mkdir("empty")
-    assert has_folder(tmp_path / "a", "empty") and has_folder(tmp_path / "a.zip", "empty")
-    assert not has_folder(tmp_path / "a" / "val", "train")
+    for path in (tmp_path / "a", tmp_path / "a.zip"):
+        assert folder_in(path, "empty") == "empty"
+    assert folder_in(tmp_path / "a" / "val", "train") is None
     assert not holds_files(tmp_path / "a" / "val") and not holds_files(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match="gone.zip"):
-        has_folder(tmp_path / "gone.zip", "train")
+        folder_in(tmp_path / "gone.zip", "train")
+
+
+def test_folders_inside_a_folder_that_wraps_them(tmp_path):
+    contents = {"set/v2/train/1.bin": b"", "set/v2/val/2.bin": b"", "set/v2/readme": b""}
+    for path in filled(tmp_path, contents | {"__MACOSX/set/3.bin": b"", ".note": b""}):
+        assert folder_in(path, "train") == "set/v2/train"
+        assert folder_in(path, "val") == "set/v2/val"
+        assert folder_in(path, "set") == "set" and folder_in(path, "readme") is None
+    (tmp_path / "b").mkdir()
+    for path in filled(tmp_path / "b", {"set/train/1.bin": b"", "other.bin": b""}):
+        assert folder_in(path, "train") is None  # that folder does not wrap all
 
 
 def test_names_that_point_elsewhere_are_only_names(tmp_path):

@@ -1,4 +1,6 @@
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +124,21 @@ def test_val_and_test_are_never_trained_on(tmp_path):
     Image.fromarray(good).save(tmp_path / "d" / "x.png")
     with pytest.raises(ValueError, match="d: got no image to train on"):
         opened(Photographs(), tmp_path / "d")
+
+
+def test_a_folder_that_wraps_all_others_is_looked_through(tmp_path):
+    """A zip of a folder has that folder inside: its `test` is no less apart."""
+    names = ("train", "val", "test")
+    parts = {name: np.full((40, 40, 3), k, np.uint8) for k, name in enumerate(names)}
+    (tmp_path / "set").mkdir()
+    parted(tmp_path / "set", **parts)
+    outer = shutil.make_archive(str(tmp_path / "outer"), "zip", tmp_path / "set", "parts")
+    (tmp_path / "set" / "parts.zip").unlink()
+    for path in (tmp_path / "set", Path(outer)):
+        material = opened(Photographs(), path)
+        assert material.images == 1 and len(material.held_out) == 1
+        assert material.batch(0, 1, 8).unique().tolist() == [-1.0]  # 0 / 127.5 - 1 is `train`
+        assert float(material.held_out[0].mean()) == pytest.approx(1 / 127.5 - 1)
 
 
 def test_one_picture_is_enough(pictures):

@@ -56,6 +56,7 @@ class Evaluate:
         limit: Use the first images only.
         calibration: Also compare the error that the prior expects with its true error.
         device: cpu, cuda, or auto.
+        skip_bad: Leave out files that cannot be read, and say so.
         json: Print JSON.
     """
 
@@ -67,11 +68,13 @@ class Evaluate:
     limit: int | None = None
     calibration: bool = False
     device: str = "auto"
+    skip_bad: bool = False
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
         prior = load_prior(self.prior, device=device_named(self.device))
-        images = self.images(prior)
+        with skips_said():
+            images = self.images(prior)
         found = denoising_psnr(prior, images, levels=self.levels)
         known = calibration(prior, images) if self.calibration else {}
         if self.json:
@@ -96,7 +99,7 @@ class Evaluate:
                 f"{self.prior}: what are its images? {error}; say it by --domain, or measure the "
                 "prior in Python, by measurand.quality.denoising_psnr"
             ) from error
-        images = domain.look(self.data, self.under)[: self.limit]
+        images = domain.look(self.data, self.under, skip_bad=self.skip_bad)[: self.limit]
         if not images:
             raise ValueError(f"{self.data}: got no image to measure the prior on")
         return images

@@ -27,7 +27,7 @@ __all__ = [
     "Skips",
     "UnreadableFile",
     "file_at",
-    "has_folder",
+    "folder_in",
     "holds_files",
     "listing",
     "reading",
@@ -159,19 +159,44 @@ def holds_files(path: str | os.PathLike[str]) -> bool:
     return Path(path).is_dir() or Path(path).suffix.lower() == ".zip"
 
 
-def has_folder(path: str | os.PathLike[str], name: str) -> bool:
-    """Returns whether a folder or a zip has a folder of this name, also an empty one.
+def folder_in(path: str | os.PathLike[str], name: str) -> str | None:
+    """Returns where a folder or a zip has a folder of this name, also an empty one, or None.
+
+    That is at the top, or, where one folder wraps all there is as in many a zip, at the top of it.
 
     Raises:
         FileNotFoundError: There is no such zip.
         UnreadableFile: The zip cannot be read.
     """
-    path, inside = Path(path), PurePosixPath(name)
-    if path.is_dir() or not holds_files(path):
-        return (path / inside).is_dir()
-    with reading(path, "a zip"), zipfile.ZipFile(path) as archive:
-        members = [(PurePosixPath(info.filename), info.is_dir()) for info in archive.infolist()]
-    return any(inside in at.parents or (is_dir and at == inside) for at, is_dir in members)
+    path = Path(path)
+    if not path.is_dir() and holds_files(path):
+        with reading(path, "a zip"), zipfile.ZipFile(path) as archive:
+            members = [(PurePosixPath(i.filename).parts, i.is_dir()) for i in archive.infolist()]
+        return _folder_in(lambda at: _level(members, at), name)
+    if not path.is_dir():
+        return None
+    return _folder_in(lambda at: {p.name: p.is_dir() for p in path.joinpath(*at).iterdir()}, name)
+
+
+def _folder_in(level: Callable[[tuple[str, ...]], dict[str, bool]], name: str) -> str | None:
+    """As above, where `level` says what is in a folder, and of each whether it is a folder."""
+    at: tuple[str, ...] = ()
+    while True:
+        found = {k: is_folder for k, is_folder in level(at).items() if not _hidden(k)}
+        if found.get(name):
+            return "/".join((*at, name))
+        if len(found) != 1 or not all(found.values()):
+            return None
+        at += tuple(found)
+
+
+def _level(members: list[tuple[tuple[str, ...], bool]], at: tuple[str, ...]) -> dict[str, bool]:
+    """What is in a folder of a zip, of which only some folders have an entry of their own."""
+    n, found = len(at), dict[str, bool]()
+    for parts, is_folder in members:
+        if parts[:n] == at and len(parts) > n:
+            found[parts[n]] = is_folder or len(parts) > n + 1 or found.get(parts[n], False)
+    return found
 
 
 @contextmanager

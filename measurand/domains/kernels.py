@@ -67,7 +67,7 @@ class Kernels:
         shown = self.scaled(self.draw(64, generator_of(seed + 1, 0, device)))
         return Material(batch, tuple(shown.split(1)), 0)
 
-    def look(self, path: Path, under: str = "") -> list[Tensor]:
+    def look(self, path: Path, under: str = "", *, skip_bad: bool = False) -> list[Tensor]:
         """Raises a ValueError: there are no files of kernels to look at."""
         raise ValueError(f"{path}: kernels are made, not read; their quality is in the card")
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.crops import Crops
-from ..data.sources import has_folder
+from ..data.sources import folder_in
 
 __all__ = ["Domain", "Material", "OfFiles", "central", "generator_of"]
 
@@ -65,12 +65,13 @@ class Domain(Protocol):
         """What the card says of values and units."""
         ...
 
-    def look(self, path: Path, under: str = "") -> list[Tensor]:
+    def look(self, path: Path, under: str = "", *, skip_bad: bool = False) -> list[Tensor]:
         """Returns the images of some files as a network sees them, centres of 256 pixels.
 
         Args:
             path: A folder, a zip or a file.
             under: Only what is in this folder of it; all when empty.
+            skip_bad: Leave out files that cannot be read, with a warning.
         Returns:
             Images, each (1, C, H, W).
         """
@@ -83,7 +84,8 @@ class Domain(Protocol):
 
         Args:
             data: Folders, zips and files. Where one has a folder `train`, only this one is used
-                for training, and its folder `val` is held out.
+                for training, and its folder `val` is held out; also where both lie in one folder
+                that holds all the rest.
             held_out: Further files to hold out.
             seed: Chooses crops and everything random.
             device: Where the batches are made.
@@ -113,9 +115,9 @@ class OfFiles(ABC):
     def image(self, stored: Tensor, generator: torch.Generator | None) -> Tensor:
         """Returns stored crops (n, C, h, w) as images, augmented where there is a generator."""
 
-    def look(self, path: Path, under: str = "") -> list[Tensor]:
+    def look(self, path: Path, under: str = "", *, skip_bad: bool = False) -> list[Tensor]:
         """Returns the images of some files as a network sees them; see `Domain.look`."""
-        return central(self, self.read(path, under))
+        return central(self, self.read(path, under, skip_bad))
 
     def open(
         self, data: Paths, held_out: Paths, *, seed: int, device: torch.device, skip_bad: bool
@@ -131,18 +133,19 @@ class OfFiles(ABC):
         training: Images = []
         kept: Images = [x for path in held_out for x in self.read(Path(path), "", skip_bad)]
         for path in map(Path, data):
-            parted = has_folder(path, "train")
-            for name in () if parted else ("val", "test"):
-                if has_folder(path, name):
+            part = folder_in(path, "train")
+            for name in () if part else ("val", "test"):
+                if folder_in(path, name):
                     raise ValueError(
                         f"{path}: has a folder '{name}' and no folder 'train': wants both, or "
                         "images to train on alone"
                     )
-            found = self.read(path, "train" if parted else "", skip_bad)
-            if parted and not found:
-                raise ValueError(f"{path}: {nothing} in its folder 'train'")
+            found = self.read(path, part or "", skip_bad)
+            if part and not found:
+                raise ValueError(f"{path}: {nothing} in its folder '{part}'")
             training += found
-            kept += self.read(path, "val", skip_bad) if parted else []
+            known = folder_in(path, "val") if part else None
+            kept += self.read(path, known, skip_bad) if known else []
         if not training:
             raise ValueError(f"{', '.join(map(str, data))}: {nothing}")
         crops = Crops(training, seed=seed, turn=self.turn, device=device)
