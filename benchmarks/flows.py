@@ -16,8 +16,9 @@ in three equal channels. Compared are, inside the same three folds with the same
 all of them trained on as many patches as what ships, and total variation, whose weight was chosen
 on val. Flows other than scratch have seen many more patches before, in the training of flow-color
 by likelihood; what training and restoring took stands in each row. Of the flows also: how well
-log p of the restored image tells one set from the other (AUROC), and the moments of the latents of
-dequantised photographs.
+log p of the restored image tells one set from the other (AUROC), and how well its distance from
+the mean over restored photographs of val does; and the moments of the latents of dequantised
+photographs.
 """
 
 import argparse
@@ -281,6 +282,10 @@ def evaluate(args: argparse.Namespace) -> None:
                 row["bits, photographs"] = round(float(bits["photographs"].mean()), 2)
                 row["bits, CT"] = round(float(bits["CT"].mean()), 2)
                 row["auroc of log p"] = auroc(-bits["photographs"], -bits["CT"])
+                restored = torch.cat([restore(m) for m in val])
+                middle = bits_per_dim(restore.log_prob(restored), n).mean()
+                away = {k: (b - middle).abs() for k, b in bits.items()}
+                row["auroc of the distance"] = auroc(away["CT"], away["photographs"])
                 x = inside + dequantization(inside)  # what the flow is a density of
                 moments = [latent_moments(prior, x) for prior in restore.priors]  # type: ignore[arg-type]
                 row["energy of the latents"] = [round(float(m.energy.mean()), 2) for m in moments]
