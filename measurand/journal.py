@@ -77,8 +77,8 @@ class Journal:
             "seconds": round(progress.seconds, 1),
             "images_per_second": round(speed * self.batch, 1),
             "tflops": round(speed * self.batch * self.work / 1e12, 4),
-            "loss": [round(sum(x) / len(x), 4) if x else None for x in self.bands],
-            "gradient": round(progress.gradient, 3),
+            "loss": [finite(sum(x) / len(x), 4) if x else None for x in self.bands],
+            "gradient": finite(progress.gradient, 3),
             "rate": round(progress.rate, 4),
             "skipped": self.skipped,
         }
@@ -108,6 +108,11 @@ class Journal:
                         tag = f"{name}/{key}" if key != "" else name
                         self.events.add_scalar(tag, number, line["step"])
             self.events.flush()
+
+
+def finite(value: float, digits: int) -> float | None:
+    """Returns a number rounded, None where it is none: JSON knows no NaN."""
+    return round(value, digits) if math.isfinite(value) else None
 
 
 def events_at(folder: Path) -> Any:

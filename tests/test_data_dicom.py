@@ -18,6 +18,7 @@ from pydicom.uid import (
 )
 from scans import dicom
 
+from measurand.data.collection import images
 from measurand.data.dicom import series
 from measurand.data.sources import UnreadableFile
 
@@ -167,6 +168,26 @@ def test_what_was_never_measured_in_ct_is_air(tmp_path, padding, syntax):
         path = dicom(tmp_path / "x.dcm", u, PixelPaddingValue=padding, **options)
     image = series(path)[0].images[0]
     np.testing.assert_array_equal(image, [[-1024, -3023], [-1000, 0]])
+
+
+def test_padding_is_air_also_where_samples_are_hounsfield_units_as_they_stand(tmp_path):
+    u = np.array([[-2000, -1999], [24, 1024]], np.int16)
+    path = dicom(tmp_path / "x.dcm", u, slope=None, PixelPaddingValue=-2000)
+    np.testing.assert_array_equal(series(path)[0].images[0], [[-1024, -1999], [24, 1024]])
+
+
+def test_a_report_among_other_files_is_passed_over(tmp_path):
+    dicom(tmp_path / "report.dcm", SAMPLES[0])
+    report = pydicom.dcmread(tmp_path / "report.dcm")
+    for name in ("PixelData", "Rows", "Columns"):
+        del report[name]
+    report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    report.save_as(tmp_path / "report.dcm")
+    np.save(tmp_path / "x.npy", np.zeros((4, 4), np.float32))
+    assert len(images(tmp_path)) == 1
+    for read in (images, series):
+        with pytest.raises(UnreadableFile, match="report.dcm: holds no image"):
+            read(tmp_path / "report.dcm")
 
 
 def test_colour_and_palette(tmp_path):

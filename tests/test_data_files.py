@@ -230,6 +230,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(UnreadableFile, match="not a file"):
         (tmp_path / "folder.png").mkdir()
         read_image(tmp_path / "folder.png")
+    with pytest.raises(FileNotFoundError, match="nothing: no such file"):
+        read_image(tmp_path / "nothing")
+    (tmp_path / "letter.doc").write_bytes(b"Dear")
     with pytest.raises(UnreadableFile, match=r"ending in '\.doc'.*\.png"):
         read_image(tmp_path / "letter.doc")
     (tmp_path / "empty.png").write_bytes(b"")

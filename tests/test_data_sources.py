@@ -13,7 +13,7 @@ from measurand.data.sources import (
     File,
     Skips,
     UnreadableFile,
-    folder_in,
+    folders_in,
     holds_files,
     listing,
     reading,
@@ -59,29 +59,42 @@ def test_folders_and_zips_list_the_same_files(tmp_path):
 
 
 def test_folders_inside(tmp_path):
-    for path in filled(tmp_path, {"train/deep/1.bin": b"", "val": b"", "x/test/2.bin": b""}):
-        assert folder_in(path, "train") == "train" and holds_files(path)
-        assert not any(folder_in(path, name) for name in ("val", "test", "tra", "deep"))
+    contents = {"train/deep/1.bin": b"", "val": b"", "x/Test/2.bin": b"", ".h/y/3.bin": b""}
+    paths = filled(tmp_path, contents | {"__MACOSX/train/1.bin": b""})
     (tmp_path / "a" / "empty").mkdir()
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
         archive.mkdir("empty")
-    for path in (tmp_path / "a", tmp_path / "a.zip"):
-        assert folder_in(path, "empty") == "empty"
-    assert folder_in(tmp_path / "a" / "val", "train") is None
+    for path in paths:
+        assert folders_in(path) == ["empty", "train", "train/deep", "x", "x/Test"]
+    assert folders_in(tmp_path / "a" / "val") == [] and holds_files(tmp_path / "a.zip")
     assert not holds_files(tmp_path / "a" / "val") and not holds_files(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match="gone.zip"):
-        folder_in(tmp_path / "gone.zip", "train")
+        folders_in(tmp_path / "gone.zip")
 
 
-def test_folders_inside_a_folder_that_wraps_them(tmp_path):
-    contents = {"set/v2/train/1.bin": b"", "set/v2/val/2.bin": b"", "set/v2/readme": b""}
-    for path in filled(tmp_path, contents | {"__MACOSX/set/3.bin": b"", ".note": b""}):
-        assert folder_in(path, "train") == "set/v2/train"
-        assert folder_in(path, "val") == "set/v2/val"
-        assert folder_in(path, "set") == "set" and folder_in(path, "readme") is None
-    (tmp_path / "b").mkdir()
-    for path in filled(tmp_path / "b", {"set/train/1.bin": b"", "other.bin": b""}):
-        assert folder_in(path, "train") is None  # that folder does not wrap all
+def test_links_are_followed_once_and_broken_ones_are_told(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "1.bin").write_bytes(b"one")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "there").symlink_to(tmp_path / "far")
+    (folder / "back").symlink_to(folder)
+    (folder / "gone.bin").symlink_to(tmp_path / "nothing")
+    with listing(folder) as files:
+        assert [name for name, _ in files] == ["gone.bin", "there/1.bin"]
+        with pytest.raises(FileNotFoundError):
+            files[0][1].open()
+    assert folders_in(folder) == ["back", "there"]
+
+
+def test_backslashes_in_a_zip_are_folders(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        info = zipfile.ZipInfo("x")
+        info.filename = "set\\train\\1.bin"
+        archive.writestr(info, b"one")
+    assert folders_in(tmp_path / "a.zip") == ["set", "set/train"]
+    with listing(tmp_path / "a.zip", "set/train") as files:
+        assert [name for name, _ in files] == ["set/train/1.bin"] and files[0][1].read() == b"one"
 
 
 def test_names_that_point_elsewhere_are_only_names(tmp_path):

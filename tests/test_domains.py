@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from measurand.checkpoints import known_weights
 from measurand.data.sources import SkippedFiles, UnreadableFile
 from measurand.domains import Body, Brain, Faces, Kernels, Photographs, domain_of
-from measurand.domains.brain import smooth_phase
+from measurand.domains.brain import prepared, smooth_phase
+from measurand.domains.material import PARTS, parts
 from measurand.domains.photographs import luminance
 from measurand.tensorfile import load_tensors
 
@@ -114,7 +116,9 @@ def test_val_and_test_are_never_trained_on(tmp_path):
                 Photographs().open([path], (), seed=0, device=CPU, skip_bad=True)
     (tmp_path / "b").mkdir()
     for path in parted(tmp_path / "b", val=good, test=good):
-        with pytest.raises(ValueError, match=f"{path.name}: .*'val' and no .*'train'"):
+        with pytest.raises(
+            ValueError, match=f"{path.name}: has folders '(val|test)', '(val|test)'"
+        ):
             opened(Photographs(), path)
     (tmp_path / "c").mkdir()
     for path in parted(tmp_path / "c", train=good, test=good):
@@ -126,19 +130,60 @@ def test_val_and_test_are_never_trained_on(tmp_path):
         opened(Photographs(), tmp_path / "d")
 
 
-def test_a_folder_that_wraps_all_others_is_looked_through(tmp_path):
-    """A zip of a folder has that folder inside: its `test` is no less apart."""
-    names = ("train", "val", "test")
-    parts = {name: np.full((40, 40, 3), k, np.uint8) for k, name in enumerate(names)}
+def laid_out(folder, *names):
+    """A folder and a zip with one picture in each of some folders."""
+    for name in names:
+        (folder / "set" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "set" / name / "x.png")
+    return folder / "set", Path(shutil.make_archive(str(folder / "set"), "zip", folder / "set"))
+
+
+@pytest.mark.parametrize(
+    ("names", "training", "held_out"),
+    [
+        (["train", "val", "test"], "train", "val"),
+        (["Train", "Val", "Test"], "Train", "Val"),
+        (["train/bus", "train/val", "other"], "train", ""),  # of classes, one called "val"
+        (["deep/set/train", "deep/set/val", "notes"], "deep/set/train", "deep/set/val"),
+        (["bus", "deep/train"], "", ""),  # a class called "train"
+    ],
+)
+def test_parts_of_data(tmp_path, names, training, held_out):
+    for path in laid_out(tmp_path, *names):
+        assert parts(path) == (training, held_out)
+
+
+@pytest.mark.parametrize(
+    "names", [["test/train", "test/bus"], ["a/train", "a/val", "b/train", "b/val"], ["deep/Test"]]
+)
+def test_parts_that_cannot_be_told_are_an_error(tmp_path, names):
+    """What is in a folder `test` is never trained on, whatever its classes are called."""
+    for path in laid_out(tmp_path, *names):
+        with pytest.raises(ValueError, match=rf"{path.name}: has folders .*--held-out"):
+            opened(Photographs(), path)
+
+
+def test_the_part_to_train_on_is_trained_on(tmp_path):
+    content = {name: np.full((40, 40, 3), k, np.uint8) for k, name in enumerate(PARTS)}
     (tmp_path / "set").mkdir()
-    parted(tmp_path / "set", **parts)
-    outer = shutil.make_archive(str(tmp_path / "outer"), "zip", tmp_path / "set", "parts")
+    parted(tmp_path / "set", **content)
+    (tmp_path / "set" / "LICENSE").write_text("free")
+    outer = shutil.make_archive(str(tmp_path / "outer"), "zip", tmp_path / "set")
     (tmp_path / "set" / "parts.zip").unlink()
     for path in (tmp_path / "set", Path(outer)):
         material = opened(Photographs(), path)
         assert material.images == 1 and len(material.held_out) == 1
         assert material.batch(0, 1, 8).unique().tolist() == [-1.0]  # 0 / 127.5 - 1 is `train`
         assert float(material.held_out[0].mean()) == pytest.approx(1 / 127.5 - 1)
+
+
+def test_the_digest_is_that_of_the_samples(tmp_path):
+    found = []
+    for name, value in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((40, 40, 3), value, np.uint8)).save(tmp_path / name / "x.png")
+        found.append(opened(Photographs(), tmp_path / name).digest)
+    assert found[0] == found[1] != found[2]
 
 
 def test_one_picture_is_enough(pictures):
@@ -165,7 +210,7 @@ COLORS = np.zeros((2, 40, 40, 3), np.uint8) + RANDOM.integers(0, 256, (2, 40, 40
 
 @pytest.mark.parametrize("domain", [Body(), Brain()], ids=str)
 def test_channels_that_a_domain_does_not_have(domain, tmp_path):
-    np.save(tmp_path / "a.npy", COLORS[..., 0])
+    np.save(tmp_path / "a.npy", COLORS[..., 0].astype(np.float32))
     np.save(tmp_path / "b.npy", COLORS)
     Image.fromarray(COLORS[0]).save(tmp_path / "c.png")
     for name in ("b.npy", "c.png"):
@@ -285,3 +330,29 @@ def test_kernels_of_all_kinds_and_widths():
     assert torch.equal(material.batch(5, 3, 32), opened(Kernels(32)).batch(5, 3, 32))
     with pytest.raises(ValueError, match="made, not read"):
         opened(Kernels(32), "folder")
+
+
+def test_a_slice_of_a_few_bright_points_is_empty():
+    x = np.full((100, 100), 1e-7, np.float32)
+    x[:3, :3] = 1.0
+    assert prepared(x) is None and prepared(np.zeros((8, 8))) is None
+    x[:20, :20] = 1.0
+    assert np.isfinite(prepared(x)).all()
+
+
+def test_eight_bits_are_no_hounsfield_units(tmp_path):
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(UnreadableFile, match="x.png: got samples of 8 bits"):
+        opened(Body(), tmp_path)
+
+
+def test_every_page_of_a_tiff_is_an_image(tmp_path):
+    stack = RANDOM.integers(-1000, 1000, (5, 40, 36)).astype(np.int16)
+    tifffile.imwrite(tmp_path / "x.tif", stack, photometric="minisblack")
+    assert opened(Body(), tmp_path).images == 5
+    images = Body().look(tmp_path / "x.tif")
+    for x, wanted in zip(images, stack, strict=True):
+        assert torch.equal(x, Body().image(torch.tensor(wanted)[None, None], None))
+    colors = RANDOM.integers(0, 256, (3, 40, 36, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "y.tif", colors, photometric="rgb")
+    assert opened(Photographs(), tmp_path / "y.tif").images == 3

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -72,12 +73,38 @@ def test_a_run_is_resumed_only_with_what_it_began_with(data, tmp_path):
     less = tmp_path / "less"
     (less / "train").mkdir(parents=True)
     (less / "train" / "a.png").write_bytes((data / "train" / "a.png").read_bytes())
-    for paths, steps in (([less], 3), ([data], 4)):
-        with pytest.raises(ValueError, match="configuration|asked for 3 steps, and now for 4"):
-            train_recipe(TINY, paths, tmp_path / "a", steps=steps, quiet=True, resume=True)
+    other = replace(TINY, lr=2 * TINY.lr)
+    for recipe, paths, steps, words in (
+        (TINY, [less], 3, r"other images: \['.*'\], now \['.*less'\]"),
+        (TINY, [data], 4, "asked for 3 steps, and now for 4"),
+        (other, [data], 3, f"lr {TINY.lr}, now {other.lr}"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            train_recipe(recipe, paths, tmp_path / "a", steps=steps, quiet=True, resume=True)
+    moved = shutil.copytree(data, tmp_path / "moved")
+    train_recipe(TINY, [moved], tmp_path / "a", steps=3, quiet=True, resume=True)  # the same
     with pytest.raises(ValueError, match="holds the states of a run"):
         train_recipe(TINY, [data], tmp_path / "a", steps=3, quiet=True)
     assert (tmp_path / "a" / "run.json").read_bytes() == record
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": -1},
+        {"batch": 0},
+        {"crops": (0, 0)},
+        {"crops": (16, 8)},
+        {"lr": -1.0},
+        {"name": "a/b"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_field_out_of_its_range_is_named_before_anything_is_done(data, tmp_path, change):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"got {name} .*, wants"):
+        train_recipe(replace(TINY, **change), [data], tmp_path / "a", steps=1, quiet=True)
+    assert not (tmp_path / "a").exists()
 
 
 def test_without_a_length_the_budget_of_the_recipe_counts(data, tmp_path):

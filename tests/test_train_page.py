@@ -35,9 +35,10 @@ def test_the_page_can_be_followed(tmp_path, monkeypatch, capsys):
         assert program == "measurand"
         if words[0] == "train":
             at = words.index("--time-budget")
-            name = "scans" if licences else "mine"
+            name = (
+                words[words.index("--recipe.name") + 1] if "--recipe.name" in words else words[1]
+            )
             words = [*words[:at], "--steps", "2", *words[at + 2 :], *TINY.split()]
-            words += ["--recipe.name", name]
         assert main(words) == 0, capsys.readouterr().err
         if words[0] == "train":
             licences.append(load_tensors(f"runs/{name}/{name}-0.05.safetensors")[1]["licence"])

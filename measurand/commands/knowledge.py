@@ -72,6 +72,10 @@ class Evaluate:
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
+        if not self.levels or not all(0 < level < math.inf for level in self.levels):
+            raise ValueError(f"--levels: got {self.levels}, wants positive noise levels")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit: got {self.limit}, wants at least one image")
         prior = load_prior(self.prior, device=device_named(self.device))
         with skips_said():
             images = self.images(prior)
@@ -101,7 +105,8 @@ class Evaluate:
             ) from error
         images = domain.look(self.data, self.under, skip_bad=self.skip_bad)[: self.limit]
         if not images:
-            raise ValueError(f"{self.data}: got no image to measure the prior on")
+            where = f"{self.data}" + (f", folder '{self.under}'" if self.under else "")
+            raise ValueError(f"{where}: got no image to measure the prior on")
         return images
 
 
@@ -214,7 +219,7 @@ def seconds(text: str) -> float:
         value = float(text[:-1]) * unit if unit else float(text)
     except ValueError:
         value = math.nan
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise ValueError(f"--time-budget: got '{text}', wanted a duration like 90s, 20m or 2h")
     return value
 

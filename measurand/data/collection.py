@@ -1,6 +1,7 @@
 """The front door: all images of a folder, a zip or a file, whatever their formats.
 
-    pictures (`photos`)     .png .jpg .tif .bmp .ppm .webp      (H, W) or (H, W, 3), white is 255
+    pictures (`photos`)     .png .jpg .tif .bmp .ppm .webp      (H, W) or (H, W, 3), white is 255,
+                                                                of a TIFF all pages
     NIfTI (`nifti`)         .nii .nii.gz                        (H, W), axial unless acquired else
     DICOM (`dicom`)         by content, or .dcm .ima            (H, W) or (H, W, 3), CT in HU
     fastMRI (`fastmri`)     .h5 with kspace                     (H, W) complex, coils combined
@@ -106,6 +107,8 @@ def images(
                 ".npz, .h5, .nii, .nii.gz or DICOM"
             )
         _collect([file], found, check)
+        if not found.images and not found.skipped and dicom.is_dicom(file):
+            raise UnreadableFile(f"{path}: holds no image")
     if found.skipped:
         warnings.warn(found.skips.summary(), SkippedFiles, stacklevel=2)
     return found
@@ -146,7 +149,7 @@ def _reader(file: File) -> Callable[[File], list[np.ndarray]] | None:
 
 
 def _picture(file: File) -> list[np.ndarray]:
-    return [photos.pixels(file)]
+    return [photos.pixels(page) for page in photos.pages(file)]
 
 
 def _hdf5(file: File) -> list[np.ndarray]:

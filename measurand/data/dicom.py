@@ -104,6 +104,8 @@ def series(path: str | os.PathLike[str], *, skip_bad: bool = False) -> list[Seri
     skips = Skips(skip_bad)
     if Path(path).is_file() and not holds_files(path):
         found = read([file_at(path)], skips)
+        if not found and not skips.found:
+            raise UnreadableFile(f"{path}: holds no image")
     else:
         with listing(path) as files:
             found = read([file for _, file in files if is_dicom(file)], skips)
@@ -137,8 +139,6 @@ def read(files: Sequence[File], skips: Skips) -> list[Series]:
     for file in files:
         with skips.over(file.name):
             frames = _frames(file)
-            if not frames and len(files) == 1:
-                raise UnreadableFile(f"{file.name}: holds no image")
             for frame in frames:
                 group = next((g for g in reversed(groups) if _together(g[0], frame)), None)
                 if group is None:
@@ -323,16 +323,18 @@ def _physical(ds: Any, u: np.ndarray, frame: _Frame) -> np.ndarray:
     slope, intercept = frame.scale
     if "ModalityLUTSequence" in ds:
         return compact(pydicom.pixels.apply_modality_lut(u, ds))
-    if frame.scale != (1.0, 0.0):
-        x = (u * np.float64(slope) + intercept).astype(np.float32)
-        if frame.modality == "CT" and u.dtype.kind in "ui":
-            x[_padded(ds, u) & (x < _AIR)] = _AIR
+    white_is_low = ds.PhotometricInterpretation == "MONOCHROME1" and u.dtype.kind in "ui"
+    scaled = frame.scale != (1.0, 0.0)
+    x = (u * np.float64(slope) + intercept).astype(np.float32) if scaled else u
+    if frame.modality == "CT" and u.dtype.kind in "ui" and (scaled or not white_is_low):
+        x = np.where(_padded(ds, u) & (x < _AIR), x.dtype.type(_AIR), x) if x.min() < _AIR else x
+    if scaled:
         return x
-    if ds.PhotometricInterpretation == "MONOCHROME1" and u.dtype.kind in "ui":
+    if white_is_low:
         bits = int(ds.BitsStored)
         top = -1 if u.dtype.kind == "i" else 2**bits - 1
-        u = (top - u.astype(np.int64)).astype(np.uint8 if u.dtype == np.uint8 else np.float32)
-    return compact(u)
+        x = (top - u.astype(np.int64)).astype(np.uint8 if u.dtype == np.uint8 else np.float32)
+    return compact(x)
 
 
 def _padded(ds: Any, u: np.ndarray) -> np.ndarray:

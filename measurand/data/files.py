@@ -106,6 +106,8 @@ def read_image(path: str | Path, *, value_range: tuple[float, float] | None = No
     """
     file, key = split_key(path)
     suffix = file.suffix.lower()
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: no such file")
     if suffix not in PICTURES + ARRAYS:
         known = " ".join(PICTURES + ARRAYS)
         raise UnreadableFile(
@@ -140,7 +142,8 @@ def read_image(path: str | Path, *, value_range: tuple[float, float] | None = No
 def read_samples(path: Path | File) -> tuple[np.ndarray, bytes | None, tuple[str, ...]]:
     """Samples (H, W[, C]) of a picture file, upright, with its colour profile and notes.
 
-    C is 1 or 3, and one more for opacity; integers and floats as the file has them.
+    C is 1 or 3, and one more for opacity; integers and floats as the file has them. Of a TIFF with
+    several pages this is the first, or the one that the key of the `File` counts.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -150,7 +153,8 @@ def read_samples(path: Path | File) -> tuple[np.ndarray, bytes | None, tuple[str
 
         try:
             with source.open() as opened, tifffile.TiffFile(opened) as tiff:
-                page = tiff.pages[0]
+                whole = [p for p in tiff.pages if not p.is_reduced]  # type: ignore[union-attr]
+                page = whole[int(source.key or 0)]
                 plain = page.photometric in (0, 1, 2) and page.planarconfig == 1  # type: ignore[union-attr]
                 if plain and page.dtype is not None:
                     sized(source.name, page.nbytes, opened.seek(0, io.SEEK_END))
@@ -159,8 +163,8 @@ def read_samples(path: Path | File) -> tuple[np.ndarray, bytes | None, tuple[str
                         samples = np.iinfo(samples.dtype).max - samples  # white is zero
                     orientation = page.tags.get(274)  # type: ignore[union-attr]
                     profile = page.tags.get(34675)  # type: ignore[union-attr]
-                    if len(tiff.pages) > 1:
-                        notes.append(f"first of {len(tiff.pages)} pages")
+                    if len(whole) > 1 and source.key is None:
+                        notes.append(f"first of {len(whole)} pages")
                     samples = _upright(samples, orientation.value if orientation else 1)
                     return samples, profile.value if profile else None, tuple(notes)
         except UnreadableFile:

@@ -11,6 +11,7 @@ looked up, grey as three equal channels, 16 bit at its full depth, transparency 
 import os
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def pictures(
         for _, file in files:
             if file.suffix in SUFFIXES:
                 with skips.over(file.name):
-                    found.append(color(file))
+                    found += [color(page) for page in pages(file)]
     if skips.found:
         warnings.warn(skips.summary(), SkippedFiles, stacklevel=2)
     return found
@@ -94,6 +95,17 @@ def _alone(path: str | os.PathLike[str]) -> list[tuple[str, File]]:
             f"{path}: got a file of another kind, wanted a folder, a zip or a picture ({KINDS})"
         )
     return [(file.base, file)]
+
+
+def pages(file: File) -> list[File]:
+    """Returns the pages of a TIFF as files of their own; any other picture as it is."""
+    if file.suffix not in (".tif", ".tiff"):
+        return [file]
+    import tifffile
+
+    with reading(file, "a picture"), file.open() as opened, tifffile.TiffFile(opened) as tiff:
+        count = sum(not page.is_reduced for page in tiff.pages)  # type: ignore[union-attr]
+    return [file] if count < 2 else [replace(file, key=str(i)) for i in range(count)]
 
 
 def color(path: str | os.PathLike[str] | File) -> NDArray[np.uint8]:

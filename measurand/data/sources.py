@@ -27,7 +27,7 @@ __all__ = [
     "Skips",
     "UnreadableFile",
     "file_at",
-    "folder_in",
+    "folders_in",
     "holds_files",
     "listing",
     "reading",
@@ -159,44 +159,44 @@ def holds_files(path: str | os.PathLike[str]) -> bool:
     return Path(path).is_dir() or Path(path).suffix.lower() == ".zip"
 
 
-def folder_in(path: str | os.PathLike[str], name: str) -> str | None:
-    """Returns where a folder or a zip has a folder of this name, also an empty one, or None.
+def folders_in(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the names of all folders of a folder or a zip, in depth, sorted; also empty ones.
 
-    That is at the top, or, where one folder wraps all there is as in many a zip, at the top of it.
+    Hidden ones are passed over. A file has none.
 
     Raises:
         FileNotFoundError: There is no such zip.
         UnreadableFile: The zip cannot be read.
     """
     path = Path(path)
-    if not path.is_dir() and holds_files(path):
-        with reading(path, "a zip"), zipfile.ZipFile(path) as archive:
-            members = [(PurePosixPath(i.filename).parts, i.is_dir()) for i in archive.infolist()]
-        return _folder_in(lambda at: _level(members, at), name)
-    if not path.is_dir():
-        return None
-    return _folder_in(lambda at: {p.name: p.is_dir() for p in path.joinpath(*at).iterdir()}, name)
+    if path.is_dir():
+        found = [top.relative_to(path) / name for top, names, _ in _walk(path) for name in names]
+        return sorted(at.as_posix() for at in found)
+    if not holds_files(path):
+        return []
+    with reading(path, "a zip"), zipfile.ZipFile(path) as archive:
+        members = _members(archive)
+    above = {p for name in members for p in PurePosixPath(name).parents if p.name}
+    above |= {PurePosixPath(name) for name, info in members.items() if name.endswith("/")}
+    return sorted(str(at) for at in above if not _hidden(str(at)))
 
 
-def _folder_in(level: Callable[[tuple[str, ...]], dict[str, bool]], name: str) -> str | None:
-    """As above, where `level` says what is in a folder, and of each whether it is a folder."""
-    at: tuple[str, ...] = ()
-    while True:
-        found = {k: is_folder for k, is_folder in level(at).items() if not _hidden(k)}
-        if found.get(name):
-            return "/".join((*at, name))
-        if len(found) != 1 or not all(found.values()):
-            return None
-        at += tuple(found)
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Folders, through links, with the names of what is in them; none twice, none hidden."""
+    seen = set()
+    for top, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(top)
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        yield Path(top), folders, [name for name in files if not _hidden(name)]
 
 
-def _level(members: list[tuple[tuple[str, ...], bool]], at: tuple[str, ...]) -> dict[str, bool]:
-    """What is in a folder of a zip, of which only some folders have an entry of their own."""
-    n, found = len(at), dict[str, bool]()
-    for parts, is_folder in members:
-        if parts[:n] == at and len(parts) > n:
-            found[parts[n]] = is_folder or len(parts) > n + 1 or found.get(parts[n], False)
-    return found
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members of a zip by name; some programs write names with backslashes."""
+    return {info.filename.replace("\\", "/"): info for info in archive.infolist()}
 
 
 @contextmanager
@@ -216,12 +216,11 @@ def listing(path: str | os.PathLike[str], under: str = "") -> Iterator[list[tupl
     """
     path, inside = Path(path), PurePosixPath(under)
     if path.is_dir():
-        found = sorted(f for f in (path / inside).rglob("*") if f.is_file())
-        names = [file.relative_to(path).as_posix() for file in found]
+        found = sorted(top / name for top, _, names in _walk(path / inside) for name in names)
         yield [
-            (name, File(str(file), file))
-            for name, file in zip(names, found, strict=True)
-            if not _hidden(name)
+            (file.relative_to(path).as_posix(), File(str(file), file))
+            for file in found
+            if file.is_file() or file.is_symlink()  # whoever opens a broken link will say so
         ]
         return
     if not path.exists():
@@ -229,7 +228,7 @@ def listing(path: str | os.PathLike[str], under: str = "") -> Iterator[list[tupl
     with reading(path, "a zip"):
         archive = zipfile.ZipFile(path)
     with archive:
-        members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        members = {k: info for k, info in _members(archive).items() if not k.endswith("/")}
         yield [
             (name, File(f"{path}: {name}", None, _member(archive, members[name])))
             for name in sorted(members)

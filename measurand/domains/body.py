@@ -55,5 +55,7 @@ class Body(OfFiles):
 def hounsfield(name: str, image: NDArray[Any]) -> None:
     """Checks that an image of the file `name` can be in Hounsfield units: one real channel."""
     one_channel(name, image)
+    if image.dtype == np.uint8:
+        raise UnreadableFile(f"{name}: got samples of 8 bits, wanted Hounsfield units")
     if np.iscomplexobj(image):
         raise UnreadableFile(f"{name}: got complex values, wanted Hounsfield units")

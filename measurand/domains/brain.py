@@ -67,11 +67,15 @@ class Brain(OfFiles):
 
 
 def prepared(image: NDArray[Any]) -> NDArray[np.float16] | None:
-    """Returns the scaled magnitude and the phase of a slice; None where nothing is in it."""
+    """Returns the scaled magnitude and the phase of a slice.
+
+    None where nothing is in it: nothing at all, or a few points a thousand times above the rest,
+    which is no slice of a head and more than float16 may hold.
+    """
     x = np.asarray(image)
     magnitude = np.abs(x).astype(np.float32)
     top = float(np.quantile(magnitude, 0.995))
-    if not top > 0:
+    if not top > 0 or magnitude.max() > 1000 * top:
         return None
     phase = np.angle(x) if np.iscomplexobj(x) else np.zeros_like(magnitude)
     return np.stack((magnitude / top, np.cos(phase), np.sin(phase)), -1).astype(np.float16)

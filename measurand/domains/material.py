@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.crops import Crops
-from ..data.sources import folder_in
+from ..data.sources import folders_in
+from ..files import sha256
 
-__all__ = ["Domain", "Material", "OfFiles", "central", "generator_of"]
+__all__ = ["Domain", "Material", "OfFiles", "central", "generator_of", "parts"]
 
 Paths = Sequence[str | os.PathLike[str]]
 Images = list[NDArray[Any]]
+
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,14 @@ class Material:
         held_out: Images that are not trained on, each (1, C, H, W).
         images: How many there are to train on; 0 where they are made without end.
         side: Height and width of a square that half of them hold; None where any size is made.
+        digest: SHA-256 of the samples to train on; empty where images are made.
     """
 
     batch: Callable[[int, int, int], Tensor]
     held_out: tuple[Tensor, ...]
     images: int
     side: int | None = None
+    digest: str = ""
 
 
 class Domain(Protocol):
@@ -83,16 +88,15 @@ class Domain(Protocol):
         """Returns the images of some files to train on.
 
         Args:
-            data: Folders, zips and files. Where one has a folder `train`, only this one is used
-                for training, and its folder `val` is held out; also where both lie in one folder
-                that holds all the rest.
+            data: Folders, zips and files. Where one has a folder `train`, at its top or deeper
+                beside `val` or `test`, only this one is used for training, and `val` is held out.
             held_out: Further files to hold out.
             seed: Chooses crops and everything random.
             device: Where the batches are made.
             skip_bad: Leave out files that cannot be read, with a warning.
         Raises:
-            ValueError: There is no image in the data, or a folder or zip has none named `train`
-                beside those named `val` and `test`, which are never trained on.
+            ValueError: There is no image in the data, or a folder or zip has folders named `val`
+                or `test`, which are never trained on, and not one `train` beside them.
         """
         ...
 
@@ -133,18 +137,11 @@ class OfFiles(ABC):
         training: Images = []
         kept: Images = [x for path in held_out for x in self.read(Path(path), "", skip_bad)]
         for path in map(Path, data):
-            part = folder_in(path, "train")
-            for name in () if part else ("val", "test"):
-                if folder_in(path, name):
-                    raise ValueError(
-                        f"{path}: has a folder '{name}' and no folder 'train': wants both, or "
-                        "images to train on alone"
-                    )
-            found = self.read(path, part or "", skip_bad)
+            part, known = parts(path)
+            found = self.read(path, part, skip_bad)
             if part and not found:
                 raise ValueError(f"{path}: {nothing} in its folder '{part}'")
             training += found
-            known = folder_in(path, "val") if part else None
             kept += self.read(path, known, skip_bad) if known else []
         if not training:
             raise ValueError(f"{', '.join(map(str, data))}: {nothing}")
@@ -156,7 +153,37 @@ class OfFiles(ABC):
         spread = kept[:: max(1, len(kept) // 16)][:16]
         shown = (x.to(device) for x in central(self, spread))
         side = int(np.median([min(x.shape[:2]) for x in training]))
-        return Material(batch, tuple(shown), len(training), side)
+        digest = sha256(
+            "".join(f"{x.shape}{sha256(np.ascontiguousarray(x).data)}" for x in training)
+        )
+        return Material(batch, tuple(shown), len(training), side, digest)
+
+
+def parts(path: Path) -> tuple[str, str]:
+    """Returns the folders of a folder or zip to train on and to hold out, "" where there is none.
+
+    A folder `train` counts at the top, and deeper where `val` or `test` lies beside it; what they
+    have inside are names of classes. Capitals do not matter.
+
+    Raises:
+        ValueError: There are `val` or `test`, and no `train` beside, or several.
+    """
+    folders = [PurePosixPath(name) for name in folders_in(path)]
+    named = {at: at.name.casefold() for at in folders if at.name.casefold() in PARTS}
+    named = {at: name for at, name in named.items() if not any(p in named for p in at.parents)}
+    beside = {at.parent for at, name in named.items() if name != "train"}
+    training = [at for at, name in named.items() if name == "train"]
+    training = [at for at in training if at.parent in beside or len(at.parts) == 1]
+    if not training and not beside:
+        return "", ""
+    if len(training) != 1:
+        met = ", ".join(f"'{at}'" for at in list(named)[:4])
+        raise ValueError(
+            f"{path}: has folders {met}, wanted one 'train' with those named 'val' and 'test' "
+            "beside it; or say which to train on (--data) and which to hold out (--held-out)"
+        )
+    held_out = [at for at, n in named.items() if n == "val" and at.parent == training[0].parent]
+    return str(training[0]), str(held_out[0]) if held_out else ""
 
 
 def central(domain: OfFiles, stored: Images, size: int = 256) -> list[Tensor]:

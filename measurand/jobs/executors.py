@@ -70,6 +70,8 @@ class Pool:
     retries: int = 2
 
     def __call__(self, task: Task, scans: Sequence[Scan]) -> Iterator[Outcome]:
+        if self.workers < 0 or self.retries < 0:
+            raise ValueError(f"{self}: wants workers and retries of 0 or more")
         context = get_context("spawn")
         alive, held = context.Pipe(duplex=False)
         count = min(self.workers or _cores(), len(scans))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -98,7 +99,9 @@ def _is_scan(file: Path) -> bool:
 def _truths(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise ValueError(f"--truth {folder}: a folder of scans wants a folder of truths")
-    return {file.stem: str(file.absolute()) for file in folder.iterdir() if _is_scan(file)}
+    files = [file for file in sorted(folder.iterdir()) if _is_scan(file)]
+    scans = _checked(folder, (Scan(file.stem, str(file.absolute())) for file in files))
+    return {scan.name: scan.file for scan in scans}
 
 
 def read_manifest(path: Path) -> tuple[Scan, ...]:
@@ -111,6 +114,8 @@ def read_manifest(path: Path) -> tuple[Scan, ...]:
     Raises:
         ValueError: It is no table of scans; the message names the line.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such manifest")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -171,6 +176,8 @@ def _scan(path: Path, line: int, row: dict[str, Any]) -> Scan:
             f"{where}: the name '{name}' is no folder of results; wanted words joined by slashes, "
             "none with a dot in front"
         )
+    if any(len(os.fsencode(part)) > 200 for part in parts):  # a file system takes 255
+        raise ValueError(f"{where}: the name '{name[:40]}...' is too long for a folder")
     truths = words["truth"]
     truth = str(folder / truths) if truths else None
     return Scan("/".join(parts), str(folder / words["file"]), truth)

@@ -145,7 +145,9 @@ def forget() -> None:
 def _check_free(folder: Path) -> None:
     """Raise a `FileExistsError` unless a folder is new, empty, or an older result of ours."""
     if folder.exists() and _record(folder) is None and any(folder.iterdir()):
-        raise FileExistsError(f"{folder}: exists, and is no result of a job; nothing is written")
+        raise FileExistsError(
+            f"{folder}: exists, and is no result of a job; move it away to have the scan done"
+        )
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ is what the folder of a run holds.
 """
 
 import json
+import math
 import os
 import platform
 import sys
@@ -166,8 +167,7 @@ def train_recipe(
     """
     if not recipe.licence.strip():
         raise ValueError(f"recipe {recipe.name}: states no licence of its training data")
-    if recipe.seed < 0:
-        raise ValueError(f"recipe {recipe.name}: got seed {recipe.seed}, wants 0 or more")
+    check(recipe)
     time_budget = recipe.budget if steps is None and time_budget is None else time_budget
     out = Path(out)
     if not resume:
@@ -179,9 +179,11 @@ def train_recipe(
         )
         large = recipe.crops[1]
         recipe = fitting(recipe, material)
-        if recipe.crops[1] < large and not quiet and rank() == 0:
-            words = f"large crops of {recipe.crops[1]} pixels in place of {large}"
-            print(f"{recipe.name}: {words}, which half of the images hold", file=sys.stderr)
+        if material.images and not quiet and rank() == 0:
+            words = f"{recipe.name}: {material.images} images to train on"
+            if recipe.crops[1] < large:
+                words += f", large crops of {recipe.crops[1]} pixels in place of {large}"
+            print(words, file=sys.stderr)
         model: Any = recipe.new(init)
         model.to(own).to(memory_format=torch.channels_last)
         recipe.prepare(model, material)
@@ -192,6 +194,7 @@ def train_recipe(
             "recipe": recipe.described,
             "data": [str(path) for path in data],
             "images": material.images,
+            "digest": material.digest,
             "steps": steps,
             "time_budget": time_budget,
             "device": str(own),
@@ -201,7 +204,9 @@ def train_recipe(
             "command": sys.argv,
         }
         first = rank() == 0
-        if first and not (resume and (out / "run.json").is_file()):  # else it is asked the same
+        if resume and (out / "run.json").is_file():
+            check_same(out / "run.json", asked)
+        elif first:
             write_atomic(out / "run.json", json.dumps(asked, indent=1))
 
         def quality() -> dict[str, float]:
@@ -231,7 +236,7 @@ def train_recipe(
             folder=out / "states",
             save_every=save_every,
             resume=resume,
-            config=sha256(json.dumps([recipe.described, material.images, start]))[:16],
+            config=sha256(json.dumps([recipe.described, material.digest, start]))[:16],
             autocast=precision if precision != torch.float32 else None,
             workers=workers,
             micro=micro,
@@ -260,6 +265,49 @@ def train_recipe(
                 save_weights(path, model)
                 files[path.stem] = path
     return files
+
+
+def check(recipe: Recipe) -> None:
+    """Checks the fields that every recipe has.
+
+    Raises:
+        ValueError: A field is out of its range, or the name cannot be that of a file.
+    """
+    small, large = recipe.crops
+    wrong = {
+        "seed": recipe.seed < 0 and "0 or more",
+        "batch": recipe.batch < 1 and "1 or more",
+        "crops": not 0 < small <= large and "two sizes in pixels, the smaller one first",
+        "lr": not 0 <= recipe.lr < math.inf and "0 or more",
+        "name": (Path(recipe.name).name != recipe.name or recipe.name.startswith("."))
+        and "a word that can be the name of a file",
+    }
+    for name, wanted in wrong.items():
+        if wanted:
+            raise ValueError(
+                f"recipe {recipe.name}: got {name} {getattr(recipe, name)!r}, wants {wanted}"
+            )
+
+
+def check_same(file: Path, asked: Mapping[str, Any]) -> None:
+    """Checks that a run is resumed with the recipe and the images that it began with.
+
+    Raises:
+        ValueError: Something differs; the message says what.
+    """
+    before, now = json.loads(file.read_text()), json.loads(json.dumps(asked))
+    changed = [
+        f"{name} {before['recipe'].get(name)!r}, now {now['recipe'].get(name)!r}"
+        for name in sorted({*before["recipe"], *now["recipe"]})
+        if before["recipe"].get(name) != now["recipe"].get(name)
+    ]
+    if before.get("digest") != now["digest"]:
+        changed.append(f"other images: {before['data']}, now {now['data']}")
+    if changed:
+        raise ValueError(
+            f"{file.parent}: the run began with {'; '.join(changed)}: resume it as it was, or "
+            "start another from its weights (--init)"
+        )
 
 
 def fitting(recipe: Recipe, material: Material) -> Recipe:
