@@ -10,7 +10,8 @@ in three equal channels. Compared are, inside the same three folds with the same
     retrained    copies of flow-color, trained end to end: what ships (flow-denoise, ...)
     frozen       flow-color as it is, only step sizes and weights trained: plug and play
     scratch      flows that were not trained by likelihood before
-    shrink       retrained, with the published uniform shrink in place of the gain
+    eta 0        retrained without the likelihood in the loss
+    shrink       the same, with the published uniform shrink in place of the gain
     U-Net, ResNet    v + F(v), as many weights as a flow
 
 all of them trained on as many patches as what ships, and total variation, whose weight was chosen
@@ -58,7 +59,7 @@ TASKS: dict[str, UnfoldedFlowRecipe] = {
     "inpaint": recipes.flow_inpaint,
     "deblur": recipes.flow_deblur,
 }
-RIVALS = ("frozen", "scratch", "shrink", "U-Net", "ResNet")
+RIVALS = ("frozen", "eta 0", "scratch", "shrink", "U-Net", "ResNet")
 TV_WEIGHTS = (1.0, 2.5, 5.0, 10.0, 20.0)
 SIDE = 64
 
@@ -166,8 +167,10 @@ class RivalRecipe(UnfoldedFlowRecipe):
 
 def recipe_of(task: str, rival: str) -> RivalRecipe:
     own = {k: getattr(TASKS[task], k) for k in ("licence", "domain", "kind", "sigma_y")}
-    made = RivalRecipe(name=f"{task}-{rival}", rival=rival, frozen=rival == "frozen", **own)
-    return replace(made, eta=0.0) if rival in ("U-Net", "ResNet", "frozen") else made
+    made = RivalRecipe(
+        name=f"{task}-{rival.replace(' ', '-')}", rival=rival, frozen=rival == "frozen", **own
+    )
+    return made if rival == "scratch" else replace(made, eta=0.0)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -187,7 +190,8 @@ def train(args: argparse.Namespace) -> None:
 
 def trained(task: str, rival: str, runs: Path) -> Any:
     """A rival that was trained, or None."""
-    file = runs / f"{task}-{rival}" / f"{task}-{rival}-0.05.safetensors"
+    name = recipe_of(task, rival).name
+    file = runs / name / f"{name}-0.05.safetensors"
     if not file.is_file():
         return None
     if rival not in ("U-Net", "ResNet"):
@@ -266,7 +270,9 @@ def evaluate(args: argparse.Namespace) -> None:
             else:
                 row["weights"] = sum(p.numel() for p in restore.parameters())
                 row["patches"] = restore.card.get("patches")
-                row["seconds of training"] = seconds_of(args.runs, f"{task}-{name}")
+                row["seconds of training"] = seconds_of(
+                    args.runs, f"{task}-{name.replace(' ', '-')}"
+                )
             images, started = {}, time.process_time()
             for label, x in sets.items():
                 row[f"psnr, {label}"], row[f"ssim, {label}"], images[label] = quality(

@@ -49,7 +49,11 @@ struct Network {
   explicit Network(const std::string& path) {
     using Loader = torch::inductor::AOTIModelPackageLoader;
     if (!std::ifstream(path)) throw std::runtime_error(path + ": cannot be read");
-    blocks.push_back(std::make_unique<Loader>(path, "block0"));
+    try {
+      blocks.push_back(std::make_unique<Loader>(path, "block0"));
+    } catch (const std::exception&) {  // its own words are a listing, or do not name the file
+      throw std::runtime_error(path + ": no compiled package of `measurand export`");
+    }
     about = blocks[0]->get_metadata();
     depth = std::stoll(text("depth"));
     if (depth < 1) throw std::runtime_error(path + ": holds a prior, wanted an unfolded network");
@@ -143,14 +147,14 @@ double number(const Options& given, const std::string& key, double least) {
   } catch (const std::exception&) {
     used = 0;
   }
-  if (used != word.size() || !(value >= least) || !std::isfinite(value))
-    throw std::runtime_error("--" + key + " " + word + ": wanted a number of at least " +
-                             std::to_string(least));
+  if (used != word.size() || !(value >= least && value <= 1e9))
+    throw std::runtime_error("--" + key + " " + word + ": wanted a number from " +
+                             std::to_string(least) + " to 1e9");
   return value;
 }
 
-int64_t whole(const Options& given, const std::string& key) {
-  const double value = number(given, key, 1);
+int64_t whole(const Options& given, const std::string& key, double least = 1) {
+  const double value = number(given, key, least);
   if (value != std::floor(value)) throw std::runtime_error("--" + key + ": wanted a whole number");
   return static_cast<int64_t>(value);
 }
@@ -211,6 +215,7 @@ void run(int argc, char** argv) {
   const auto noise = normal(given.at("noise"), shape);
   const double s_y = number(given, "sigma", 0);
   const auto grid = levels(3.0, 0.01, static_cast<int>(whole(given, "steps")));
+  const auto repeat = whole(given, "repeat", 0);
   at::Tensor second;
   if (given.count("draw")) second = normal(given.at("draw"), shape);
   const auto denoise = [&](const at::Tensor& x, double s) {
@@ -221,12 +226,13 @@ void run(int argc, char** argv) {
     return second.defined() ? draw(denoise, mean + grid[0] * second, grid) : mean;
   };
   auto x = reconstruct();
+  if (!at::isfinite(x).all().item<bool>())
+    throw std::runtime_error("the result is not finite, nothing is written; is --sigma right?");
   npy::save(given.at("out"), x);
-  const auto repeat = static_cast<int>(number(given, "repeat", 0));
   if (repeat == 0) return;
   const auto started = std::chrono::steady_clock::now();
   const auto cpu = std::clock();
-  for (int i = 0; i < repeat; ++i) x = reconstruct();
+  for (int64_t i = 0; i < repeat; ++i) x = reconstruct();
   const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - started;
   std::cout << "{\"seconds\": " << wall.count() / repeat << ", \"cpu_seconds\": "
             << double(std::clock() - cpu) / CLOCKS_PER_SEC / repeat << "}\n";

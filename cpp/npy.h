@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -21,8 +22,10 @@ inline std::string field(const std::string& header, const std::string& key) {
   const auto at = header.find("'" + key + "':");
   if (at == std::string::npos) return "";
   const auto from = header.find_first_not_of(' ', at + key.size() + 3);
-  const auto to = header[from] == '(' ? header.find(')', from) + 1 : header.find(',', from);
-  return header.substr(from, to - from);
+  if (from == std::string::npos) return "";
+  const bool tuple = header[from] == '(';
+  const auto to = header.find(tuple ? ')' : ',', from);
+  return to == std::string::npos ? "" : header.substr(from, to + tuple - from);
 }
 
 // Returns an array in float32, in the shape that it has on the disk.
@@ -37,19 +40,21 @@ inline at::Tensor load(const std::string& path) {
   const uint32_t length = raw[0] | raw[1] << 8 | raw[2] << 16 | uint32_t(raw[3]) << 24;
   if (!file || length > (1u << 20)) wrong(path, "damaged header");
   std::string header(length, ' ');
-  file.read(header.data(), length);
+  if (!file.read(header.data(), length)) wrong(path, "damaged header");
 
   const auto kind = field(header, "descr");
   const bool wide = kind == "'<f8'";
   if (!wide && kind != "'<f4'") wrong(path, "holds " + kind + ", wanted float32 or float64");
   if (field(header, "fortran_order") != "False") wrong(path, "in Fortran order, wanted C order");
   std::vector<int64_t> shape;
-  std::stringstream numbers(field(header, "shape"));
-  for (char c; numbers >> c;) {
-    if (c < '0' || c > '9') continue;
-    numbers.putback(c);
-    int64_t n = 0;
-    numbers >> n;
+  const auto sizes = field(header, "shape");
+  if (sizes.empty()) wrong(path, "damaged header");
+  std::stringstream numbers(sizes.substr(1, sizes.size() - 2));
+  for (std::string word; std::getline(numbers, word, ',');) {
+    if (word.find_first_not_of(' ') == std::string::npos) continue;  // behind a last comma
+    std::stringstream one(word);
+    int64_t n = -1;
+    if (!(one >> n) || !(one >> std::ws).eof() || n < 0) wrong(path, "damaged shape " + sizes);
     shape.push_back(n);
   }
   auto array = at::empty(shape, at::dtype(wide ? at::kDouble : at::kFloat));
@@ -61,6 +66,7 @@ inline at::Tensor load(const std::string& path) {
   return array;
 }
 
+// Whole or not at all: written beside, then renamed.
 inline void save(const std::string& path, const at::Tensor& x) {
   const auto array = x.to(at::kFloat).contiguous();
   std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (";
@@ -72,12 +78,17 @@ inline void save(const std::string& path, const at::Tensor& x) {
   const unsigned char head[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0,
                                   static_cast<unsigned char>(length & 0xff),
                                   static_cast<unsigned char>(length >> 8)};
-  std::ofstream file(path, std::ios::binary);
+  const auto partial = path + ".partial";
+  std::ofstream file(partial, std::ios::binary);
   file.write(reinterpret_cast<const char*>(head), 10);
   file << header;
   file.write(static_cast<const char*>(array.data_ptr()),
              static_cast<std::streamsize>(array.nbytes()));
-  if (!file.flush()) wrong(path, "cannot be written");
+  file.close();
+  if (!file || std::rename(partial.c_str(), path.c_str()) != 0) {
+    std::remove(partial.c_str());
+    wrong(path, "cannot be written");
+  }
 }
 
 }  // namespace npy

@@ -106,7 +106,7 @@ class Gradients:
         """Returns the losses of what is differentiated at once, and its share of the gradient."""
         batch = {k: v.to(self.device) for k, v in batch.items()}
         precision = self.autocast or torch.bfloat16
-        # the cache of cast weights is one for all threads, and no weight is used twice here
+        # no cache of cast weights: it is one for all threads, and whoever is done first empties it
         with torch.autocast(
             self.device.type, precision, enabled=self.autocast is not None, cache_enabled=False
         ):

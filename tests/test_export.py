@@ -19,7 +19,7 @@ from measurand.tensors import randn_like
 from measurand.unfolded import UnfoldedDR, UnfoldedHQS
 
 CPP = Path(__file__).resolve().parents[1] / "cpp"
-SIZE = (24, 32)
+SIZE = (21, 30)  # odd and even, both whole blocks of three
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
 needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake to build with")
 
@@ -65,7 +65,7 @@ def test_portable_programs_compute_what_the_priors_do(package):
     for path, prior in zip(portable, made.priors, strict=True):
         about = {"depth": "", "size": ""}
         program = torch.export.load(path, extra_files=about)
-        assert (about["depth"], about["size"], about["channels"]) == ("3", "24 32", "3")
+        assert (about["depth"], about["size"], about["channels"]) == ("3", "21 30", "3")
         for n in (1, 3, 4):
             v, r = torch.randn(n, 3, *SIZE), torch.rand(n) + 0.05
             assert torch.allclose(program.module()(v, r), prior.denoise(v, r), atol=1e-5)
@@ -102,7 +102,7 @@ def test_other_steps_and_senseless_sizes_are_refused(tmp_path):
 
 
 def blur():
-    kernel = motion_kernel(5.0, 0.7, 7)
+    kernel = motion_kernel(5.0, 0.7, 7)[:, :6]
     return Blur((3, *SIZE), kernel), "kernel", kernel
 
 
@@ -112,7 +112,7 @@ def mask():
 
 
 def super_resolution():
-    return BlockAverage((3, *SIZE), 4), "factor", None
+    return BlockAverage((3, *SIZE), 3), "factor", None
 
 
 @needs_compiler
@@ -135,7 +135,7 @@ def test_the_program_without_python_finds_the_same_images(
         if value is not None:
             np.save(tmp_path / f"{name}.npy", value.numpy())
     words = [runtime, files[-1], "--y", "y.npy", "--sigma", str(sigma), "--noise", "n.npy"]
-    words += [f"--{option}", "4" if array is None else "a.npy"]
+    words += [f"--{option}", "3" if array is None else "a.npy"]
     draw = ["--draw", "n2.npy", "--steps", "4"]
     seeds = [[torch.Generator().manual_seed(k) for k in (5, 6)] for _ in range(2)]
     wanted = (
@@ -161,6 +161,7 @@ def test_the_program_names_what_is_wrong(package, runtime, tmp_path):
         "one": y[:, :1],
         "many": y.repeat(5, 0),
         "two": y.repeat(2, 0),
+        "huge": np.full_like(y, 1e38),
         "nan": np.full_like(y, np.nan),
         "c": y.astype(np.complex64),
         "f": np.asfortranarray(y),
@@ -172,7 +173,11 @@ def test_the_program_names_what_is_wrong(package, runtime, tmp_path):
         "mask": np.ones((8, 8)),
     }.items():
         np.save(tmp_path / f"{name}.npy", value)
-    (tmp_path / "cut.npy").write_bytes((tmp_path / "y.npy").read_bytes()[:-5])
+    whole = (tmp_path / "y.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(whole[:-5])
+    (tmp_path / "head.npy").write_bytes(whole[:40])
+    (tmp_path / "odd.npy").write_bytes(whole.replace(b"(1, 3, 21", b"(1, 3,-21"))
+    (tmp_path / "junk.pt2").write_bytes(b"no package")
     usual = {"y": "y.npy", "sigma": "0.1", "noise": "y.npy", "out": "x.npy", "kernel": "k.npy"}
 
     def ran(package=package[1][-1], **changed):
@@ -189,13 +194,16 @@ def test_the_program_names_what_is_wrong(package, runtime, tmp_path):
 
     assert "gone.npy: cannot be read" in said(y="gone.npy")
     assert "cut.npy: ends too early" in said(y="cut.npy")
+    assert "head.npy: damaged header" in said(y="head.npy")
+    assert "odd.npy: damaged shape (1, 3,-21, 30)" in said(y="odd.npy")
+    assert "the result is not finite" in said(y="huge.npy")
     assert "nan.npy: holds NaN" in said(y="nan.npy")
     assert "c.npy: holds '<c8', wanted float32" in said(noise="c.npy")
     assert "f.npy: in Fortran order" in said(noise="f.npy")
     assert "small.npy: has shape" in said(noise="small.npy")
     assert "two.npy: has shape" in said(draw="two.npy")
-    assert "of 24 x 32, those behind y are not" in said(y="small.npy", noise="small.npy")
-    assert "of 24 x 32, those behind y are not" in said(kernel=None, factor="2")
+    assert "of 21 x 30, those behind y are not" in said(y="small.npy", noise="small.npy")
+    assert "of 21 x 30, those behind y are not" in said(kernel=None, factor="2")
     assert "wanted shape (B, 3, H, W) with B of at most 4" in said(y="one.npy", noise="one.npy")
     assert "with B of at most 4" in said(y="many.npy", noise="many.npy")
     assert "the kernel wants a shape (h, w)" in said(kernel="k3.npy")
@@ -207,9 +215,13 @@ def test_the_program_names_what_is_wrong(package, runtime, tmp_path):
     assert "by one of --kernel, --mask and --factor" in said(factor="4")
     assert "no option --colour" in said(colour="1")
     assert "wants --sigma" in said(sigma=None)
-    for sigma in ("-0.1", "0,05", "nan", "abc"):
+    for sigma in ("-0.1", "0,05", "nan", "abc", "1e30"):
         assert f"--sigma {sigma}: wanted a number" in said(sigma=sigma)
     assert "--steps 0: wanted" in said(draw="y.npy", steps="0")
+    assert "--repeat -1: wanted" in said(repeat="-1")
+    assert "--repeat: wanted a whole number" in said(repeat="1.5")
+    for name in (tmp_path / "junk.pt2", package[1][0]):  # the second is the portable program
+        assert f"{name}: no compiled package" in said(package=name)
     assert "gone.pt2" in said(package=tmp_path / "gone.pt2")
     assert json.loads(ran(repeat="2").stdout)["seconds"] > 0
     assert np.load(tmp_path / "x.npy").shape == (1, 3, *SIZE)

@@ -3,15 +3,18 @@
 import pytest
 import torch
 
-from measurand.jobs.restore import restore, suited, variation_weight
+from measurand.jobs.restore import Loaded, prior_for, restore, suited, variation_weight
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
+from measurand.nets import Glow
 from measurand.noises import Gaussian
 from measurand.operators import BlockAverage, GaussianBlur, Mask, ParallelCT, even_angles
 from measurand.priors import TotalVariation
+from measurand.priors.flow import FlowPrior
 from measurand.samplers import DiffPIR
-from measurand.solvers import FISTA, HQS, PGM
+from measurand.solvers import FISTA, HQS, PGM, PosteriorMean
 from measurand.tensors import generators
+from measurand.unfolded import FlowProximal, Fold, GradientStep, ShrinkStep, UnfoldedDR
 
 
 def discs(n):
@@ -71,3 +74,20 @@ def test_no_draw_is_no_result():
     m, _ = problem(GaussianBlur((1, 8, 8), 1.0), 0.1)
     with pytest.raises(ValueError, match="draws = 0, wanted at least 1"):
         restore(m, TotalVariation(weight=1.0), FISTA(steps=1), draws=0)
+
+
+def test_unfolded_networks_are_tiled_and_their_calls_counted():
+    """The networks of the steps see tiles; flows see all, and a note says so."""
+    m = Measurement(GaussianBlur((3, 24, 40), 1.6), Gaussian(0.04), torch.zeros(1, 3, 24, 40))
+    network, _, notes = prior_for(Loaded(UnfoldedDR.tiny(), {"name": "u"}), m, tile=32)
+    assert network.tile == 32 and "overlapping tiles of 32 pixels" in notes[0]
+    same, _, notes = prior_for(Loaded(UnfoldedDR.tiny(), {"name": "u"}), m, tile=40)
+    assert same.tile is None and not notes
+    assert restore(m, network, PosteriorMean()).nfe == network.depth == 2
+    prior = FlowPrior(Glow.tiny(channels=3), shape=(3, 24, 40))
+    flow, _, notes = prior_for(
+        Loaded(FlowProximal(prior, [Fold(GradientStep(), ShrinkStep())]), {"name": "f"}),
+        m,
+        tile=32,
+    )
+    assert isinstance(flow, FlowProximal) and "only denoisers are tiled" in notes[0]

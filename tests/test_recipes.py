@@ -253,6 +253,7 @@ def test_flows_are_trained_by_likelihood_and_then_unfolded(data, tmp_path):
     prior = load_weights(start, FlowPrior)
     assert prior.kappa[0].gt(0).all() and prior.shape == (3, 16, 16) and prior.flow.initialized
     lines = [json.loads(s) for s in (tmp_path / "f" / "metrics.jsonl").read_text().splitlines()]
+    assert 0 < prior.card["least_pivot"] < 10
     assert prior.card["held_out_bits"]["bits"] < 8.5 and lines[-1]["skipped"] == 0
     again = flow.new(start)
     assert all(torch.equal(v, prior.state_dict()[k]) for k, v in again.state_dict().items())
@@ -268,6 +269,8 @@ def test_flows_are_trained_by_likelihood_and_then_unfolded(data, tmp_path):
         network = load_weights(file, FlowProximal)
         assert network.card["held_out_psnr"].keys() == {repr(recipe.kind)}
         assert network.card["init"]["file"] == start.stem
+        with pytest.raises(ValueError, match="holds another network than recipe .*: folds"):
+            replace(own, depth=3).new(file)
         untrained = proximal_folds(prior, 2)[0].prior_step.tau
         assert not torch.equal(network.folds[0].prior_step.tau, untrained)
         with torch.no_grad():

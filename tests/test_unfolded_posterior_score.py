@@ -10,11 +10,11 @@ from measurand.measurement import Measurement
 from measurand.nets import ConvUNet
 from measurand.noises import ComplexGaussian
 from measurand.noises import Gaussian as Noise
-from measurand.operators import Blur, CartesianMRI, Identity, Mask
+from measurand.operators import Blur, CartesianMRI, Identity, Mask, ParallelCT, even_angles
 from measurand.priors import CallableDenoiser, FourierGaussian, Gaussian
 from measurand.priors.edm import EDMDenoiser
 from measurand.tensors import generators, randn_like
-from measurand.unfolded import UnfoldedDR, UnfoldedHQS, UnfoldedPGM
+from measurand.unfolded import GradientStep, ProximalStep, UnfoldedDR, UnfoldedHQS, UnfoldedPGM
 from measurand.unfolded.physics import Problem, facts, settled
 from measurand.unfolded.posterior_score import posterior_loss
 
@@ -375,6 +375,56 @@ def test_loss_is_the_weighted_error():
             posterior_loss(network, {k: v[i : i + 1] for k, v in batch.items()}) for i in (0, 1)
         ]
     assert torch.allclose(torch.cat(halves), wanted, rtol=1e-5)
+
+
+def test_loss_weighs_by_the_error_to_expect_and_counts_early_steps():
+    """The formula written out, where no number in it is 0 or 1, and lambda at its bound."""
+    x, measurement = blurred()
+    network = white(3)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    batch = batch_of(x, measurement, early=0.1)
+    batch["sigma"] = torch.tensor([0.3, 0.002])
+    sigma, early = batch["sigma"], 0.1
+    with torch.no_grad():
+        noisy = x + sigma[:, None, None, None] * batch["noise"]
+        found = network.steps(noisy, sigma, batch["measurement"])
+        w = 8 * network.spread(facts(sigma, batch["measurement"]))[:, 0]
+        heavy = torch.tensor([(0.3**2 + 0.25) / (0.3 * 0.5) ** 2, 1e4])  # 2.5e5 without a bound
+        *before, last = [heavy * (z - x).square().flatten(1).mean(1) for z in found]
+        wanted = torch.exp(-w) * (last + early * (before[0] + before[1])) + w
+        assert w.abs().min() > 0.1 and wanted.isfinite().all()
+        assert torch.allclose(posterior_loss(network, batch), wanted, rtol=1e-5)
+
+
+def test_autocast_is_for_the_prior_alone():
+    """Physics stays in float32; some of it, as sparse matrices, has no other precision."""
+    operators = (ParallelCT((1, 12, 12), even_angles(8)), Matrix(torch.randn(90, 144)))
+    for operator in operators:
+        x = torch.randn(2, *operator.in_shape)
+        measurement = Measurement(operator, Noise(0.1), operator(x))
+        sigma = torch.full((2,), 0.5)
+        posed = Problem(x, sigma, measurement, facts(sigma, measurement))
+        steps = (GradientStep(), ProximalStep())
+        wanted = [posed.prox(x, sigma), posed.start(0.5), posed.gradient(x)]
+        wanted += [step(x, measurement) for step in steps]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = [posed.prox(x, sigma), posed.start(0.5), posed.gradient(x)]
+            found += [step(x, measurement) for step in steps]
+        for a, b in zip(found, wanted, strict=True):
+            assert a.dtype == torch.float32 and torch.equal(a, b)
+
+
+def test_tiles_are_for_the_prior_alone():
+    """With a prior that sees single pixels, tiles change nothing; the physics has no edges."""
+    x, measurement = blurred(size=40)
+    network, sigma = white(3), torch.tensor([0.3, 4.0])
+    tiled, called = network.with_tiles(16), []
+    network.priors[0].net.register_forward_hook(lambda *a: called.append(a[1][0].shape[-1]))
+    with torch.no_grad():
+        whole, parts = (n(x, sigma, settled(measurement)) for n in (network, tiled))
+    assert set(called) == {40, 16} and torch.allclose(whole, parts, atol=1e-5)
+    assert network.tile is None
 
 
 def test_the_presets_have_the_size_that_is_said():

@@ -140,7 +140,8 @@ class Reconstruct:
             print(json.dumps(record | {"out": str(out)}))
         elif not self.quiet:
             numbers = "".join(f", {key} {value:.4g}" for key, value in record["metrics"].items())
-            print(f"{name}: {record['seconds']:.1f} s, {record['nfe']} denoiser calls{numbers}")
+            calls = f", {record['nfe']} denoiser calls" if record["nfe"] else ""
+            print(f"{name}: {record['seconds']:.1f} s{calls}{numbers}")
             print(f"results in {out}")
         return 0
 

@@ -31,8 +31,10 @@ from ..measurement import Measurement
 from ..metrics import coverage, crps, nmse, psnr, ssim
 from ..noises import ComplexGaussian, Gaussian, estimate_sigma
 from ..operators import LinearOperator, Mask
+from ..priors.flow import bits_of
 from ..report import comparison
 from ..schedules import Step
+from ..unfolded import FlowProximal
 from .arguments import build, files_of, fitted, is_sampler
 from .manifest import Scan
 from .restore import (
@@ -252,6 +254,10 @@ class Restorer:
         if problem.truth is not None:
             metrics = _metrics(x, problem.truth, result.draws)
             panels.append(("truth", problem.truth))
+        if isinstance(problem.prior, FlowProximal):  # how usual this image is: far off is a sign
+            last: Any = problem.prior.priors[-1]
+            with torch.no_grad():
+                metrics["bits"] = float(bits_of(last, result.estimate))
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(how.method).__name__}"
             comparison(folder / "comparison.png", panels, title=title)

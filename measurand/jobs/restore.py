@@ -39,6 +39,7 @@ from ..priors.variation import TotalVariation
 from ..schedules import Step
 from ..solvers.levels import noise_in_image
 from ..tensors import generators
+from ..unfolded.posterior_score import Unfolded
 from .arguments import is_sampler
 
 __all__ = [
@@ -63,7 +64,7 @@ class Restored:
         estimate: The image, with shape (1, C, ...); the mean of the draws of a sampler.
         draws: The draws, with shape (S, C, ...); None for a solver.
         seconds: Wall time.
-        nfe: Denoiser calls of one image.
+        nfe: Calls of a denoising network for one image, or one draw.
     """
 
     estimate: Tensor
@@ -128,6 +129,8 @@ def restore(
             "`measurand check` says what does not fit"
         )
     nfe = round(counted.items / count) if counted else 0
+    if isinstance(prior, Unfolded):  # one evaluation is as many calls as it has steps
+        nfe *= prior.depth
     if not is_sampler(method):
         return Restored(images, None, seconds, nfe)
     return Restored(images.mean(0, keepdim=True), images, seconds, nfe)
@@ -248,14 +251,20 @@ def prior_for(
     if isinstance(network, FlowPrior):
         notes.append(f"proximal map of {called} by one Gauss-Newton step in its latents")
         return LatentGain(network), record, notes
-    if not denoiser:  # it holds the physics: range, tiles and channels are as they are
+    large = max(operator.in_shape[1:]) > tile
+    in_tiles = f"denoised in overlapping tiles of {tile} pixels, physics on the whole image"
+    if isinstance(network, Unfolded):  # it holds the physics: range and channels are as they are
+        return (network.with_tiles(tile), record, [in_tiles]) if large else (prior, record, notes)
+    if not denoiser:
+        if large:
+            notes.append(f"{called} runs on the whole image: only denoisers are tiled")
         return prior, record, notes
     if tuple(network.range) != (-1.0, 1.0):
         prior = Rescaled(prior, (-1.0, 1.0))
         notes.append(f"images rescaled from [-1, 1] to the prior's {network.range}")
-    if max(operator.in_shape[1:]) > tile:
+    if large:
         prior = Tiled(prior, tile, overlap=min(32, tile // 2))
-        notes.append(f"denoised in overlapping tiles of {tile} pixels, physics on the whole image")
+        notes.append(in_tiles)
     return prior, record, notes
 
 

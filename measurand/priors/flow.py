@@ -35,6 +35,7 @@ __all__ = [
     "Flow",
     "FlowPrior",
     "LatentMoments",
+    "bits_of",
     "bits_per_dim",
     "dequantization",
     "flow_loss",
@@ -242,6 +243,19 @@ def bits_per_dim(log_prob: Tensor, n: int, *, bits: int = 8) -> Tensor:
         bits: Bit depth of the images.
     """
     return -log_prob / (n * math.log(2)) - math.log2(2 / (2**bits - 1))
+
+
+def bits_of(prior: FlowPrior, x: Tensor) -> Tensor:
+    """The code length of images of any size in bits per pixel value, with shape (B,).
+
+    Args:
+        prior: The density; its flow halves images several times.
+        x: Images, with shape (B, C, H, W); edges that the flow cannot halve are left out.
+    """
+    multiple = prior.flow.multiple
+    height, width = (n // multiple * multiple for n in x.shape[-2:])
+    x = x[..., :height, :width]
+    return bits_per_dim(prior.log_prob(x), to_channels(x)[0].numel())
 
 
 def dequantization(

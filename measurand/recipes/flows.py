@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_weights
+from ..checkpoints import described, load_weights
 from ..domains import Photographs
 from ..domains.material import Material, generator_of
 from ..measurement import Measurement
 from ..nets import Glow
-from ..priors.flow import FlowPrior, bits_per_dim, dequantization, flow_loss
+from ..priors.flow import FlowPrior, bits_of, dequantization, flow_loss
 from ..problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
 from ..quality import restoration_psnr
 from ..tensors import to_channels
@@ -83,9 +83,10 @@ class FlowRecipe(Recipe):
         model.flow.initialize(to_channels(x + noise))
 
     def finish(self, model: FlowPrior, material: Material, steps: int) -> dict[str, Any]:
-        """Measures kappa on images of the training."""
+        """Measures kappa on images of the training, and how near a step is to being singular."""
         model.calibrate(material.batch(1, 64, self.crops[0]))
-        return {}
+        assert isinstance(model.flow, Glow)
+        return {"least_pivot": model.flow.least_pivot}
 
     def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
         x = material.batch(step, n, size)
@@ -135,11 +136,18 @@ class UnfoldedFlowRecipe(Recipe):
     def new(self, init: str | os.PathLike[str] | None = None) -> FlowProximal:
         """Returns the network: folds with copies of `start`, or the whole of another network."""
         torch.manual_seed(self.seed)
+        prior = load_weights(self.start, FlowPrior)
+        network = FlowProximal(prior, self.folds(prior, self.depth)).train()
         if init is not None:
-            network = load_weights(init, FlowProximal).train()
-        else:
-            prior = load_weights(self.start, FlowPrior)
-            network = FlowProximal(prior, self.folds(prior, self.depth)).train()
+            other = load_weights(init, FlowProximal)
+            wanted, given = described(network), described(other)
+            if wanted != given:
+                differs = [k for k in wanted if wanted[k] != given.get(k)]
+                raise ValueError(
+                    f"{init}: holds another network than recipe {self.name}, in: "
+                    f"{', '.join(differs)}"
+                )
+            network.load_state_dict(other.state_dict())
         network.requires_grad_(True)
         network.priors.requires_grad_(not self.frozen)
         return network
@@ -191,10 +199,8 @@ def held_out_bits(prior: FlowPrior, images: Sequence[Tensor]) -> float:
     """Returns the mean bits per pixel value of images, whose edges are cut to what fits."""
     total = 0.0
     for k, x in enumerate(images):
-        fits = [n // prior.flow.multiple * prior.flow.multiple for n in x.shape[-2:]]
-        x = x[..., : fits[0], : fits[1]]
         x = x + dequantization(x, torch.Generator(x.device).manual_seed(k), sigma=NOISE)
-        total += float(bits_per_dim(prior.log_prob(x), to_channels(x)[0].numel()))
+        total += float(bits_of(prior, x))
     return total / len(images)
 
 

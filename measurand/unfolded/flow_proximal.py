@@ -47,6 +47,7 @@ from ..priors.flow_maps import latent_gain
 from ..schedules import log_grid
 from ..solvers.start import first_guess
 from ..tensors import per_item, to_channels
+from .physics import exactly
 
 __all__ = [
     "FlowProximal",
@@ -74,7 +75,8 @@ class GradientStep(nn.Module):
         # not measurement.normalized(): the norm of a batch is that of its largest item
         square = torch.tensor(operator.norms, dtype=x.real.dtype).square().to(x.device)
         mu = per_item(2 * torch.sigmoid(self.a) / square, x)
-        return x + mu * operator.adjoint(measurement.residual(x))
+        with exactly(x):
+            return x + mu * operator.adjoint(measurement.residual(x))
 
 
 class ProximalStep(nn.Module):
@@ -95,7 +97,8 @@ class ProximalStep(nn.Module):
 
     def forward(self, x: Tensor, measurement: Measurement) -> Tensor:
         """Returns v, with the shape of `x`."""
-        return measurement.prox(x, self.r)
+        with exactly(x):
+            return measurement.prox(x, self.r)
 
 
 class GainStep(nn.Module):

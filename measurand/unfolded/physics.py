@@ -19,7 +19,7 @@ from ..measurement import Measurement
 from ..solvers.start import first_guess
 from ..tensors import per_item
 
-__all__ = ["Problem", "facts", "norms", "settled"]
+__all__ = ["Problem", "exactly", "facts", "norms", "settled"]
 
 FLOOR = 1e-3  # least noise, relative to ||A||: below, the data step is ill-conditioned
 
@@ -41,24 +41,32 @@ class Problem(NamedTuple):
 
     def prox(self, u: Tensor, r: Tensor) -> Tensor:
         """Returns `argmin_x G(x) + ||x - u||^2 / (2 r^2)`, by merging the two anchors."""
-        own, near = per_item(self.sigma, u) ** -2, per_item(r, u) ** -2
-        w = own + near
-        return self.measurement.prox((own * self.x_t + near * u) / w, w.rsqrt().flatten())
+        with exactly(u):
+            own, near = per_item(self.sigma, u) ** -2, per_item(r, u) ** -2
+            w = own + near
+            return self.measurement.prox((own * self.x_t + near * u) / w, w.rsqrt().flatten())
 
     def start(self, radius: float) -> Tensor:
         """Returns `prox_G(b, radius)` of the first guess b, whose holes are filled."""
-        guess = first_guess(self.measurement).expand_as(self.x_t)
+        with exactly(self.x_t):
+            guess = first_guess(self.measurement).expand_as(self.x_t)
         return self.prox(guess, torch.full_like(self.sigma, radius))
 
     def gradient(self, u: Tensor) -> Tensor:
         """Returns the gradient of G."""
-        return self.measurement.gradient(u) + (u - self.x_t) / per_item(self.sigma, u) ** 2
+        with exactly(u):
+            return self.measurement.gradient(u) + (u - self.x_t) / per_item(self.sigma, u) ** 2
 
     @property
     def lipschitz(self) -> Tensor:
         """Returns the Lipschitz constant of the gradient, (B,)."""
         size = norms(self.measurement) / self.measurement.sigma
         return size.to(self.sigma) ** 2 + self.sigma**-2
+
+
+def exactly(x: Tensor) -> torch.autocast:
+    """Returns a context without autocast: physics stays in the precision of the measurement."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def settled(measurement: Measurement) -> Measurement:

@@ -67,6 +67,7 @@ from torch.utils.checkpoint import checkpoint
 from ..measurement import Measurement
 from ..nets import ConvUNet
 from ..nets.unet import exact
+from ..priors.denoiser import Tiled
 from ..priors.edm import EDMDenoiser
 from ..tensors import inner, per_item, to_channels
 from .physics import Problem, facts, settled
@@ -114,6 +115,7 @@ class Unfolded(nn.Module, ABC):
         self.priors: Any = nn.ModuleList(priors)
         self.depth, self.sigma_data = depth, sigma_data
         self.recompute = recompute
+        self.tile: int | None = None
         self.card: dict[str, Any] = {}  # what is known of the weights
         self.radius = Answers(2)  # of the first and the last step
         self.spread = Answers(1)
@@ -169,6 +171,18 @@ class Unfolded(nn.Module, ABC):
         other.depth = depth
         return other
 
+    def with_tiles(self, tile: int) -> Self:
+        """Returns the same network, with the same weights, whose priors see overlapping tiles.
+
+        The physics stays on the whole image. What a prior needs of memory grows with its input.
+
+        Args:
+            tile: Height and width of a tile, in pixels.
+        """
+        other = copy.copy(self)
+        other.tile = tile
+        return other
+
     def given(self, measurement: Measurement) -> "PosteriorDenoiser":
         """Returns the denoiser of the posterior of a measurement with Gaussian noise."""
         return PosteriorDenoiser(self, settled(measurement))
@@ -221,6 +235,8 @@ class Unfolded(nn.Module, ABC):
     def denoised(self, k: int, v: Tensor, r: Tensor) -> Tensor:
         """Returns D_k(v, r): all that a learned part ever sees."""
         prior = self.priors[k % len(self.priors)]
+        if self.tile is not None:
+            prior = Tiled(prior, self.tile, min(32, self.tile // 2))
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(prior.denoise, v, r, use_reentrant=False, preserve_rng_state=False)
         return prior.denoise(v, r)
