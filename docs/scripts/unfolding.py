@@ -36,7 +36,7 @@ def main() -> None:
     psnr: dict[str, dict[str, float]] = {}
     figure, axes = plt.subplots(4, 6, figsize=(12, 8.6), layout="constrained")
     for row, (name, kind, picture, (top, left)) in zip(axes, ROWS, strict=True):
-        piece = picture()[top : top + 192, left : left + 192, :3]
+        piece = picture()[top + 32 : top + 160, left + 32 : left + 160, :3]
         x = torch.tensor(piece).permute(2, 0, 1)[None] / 127.5 - 1
         m = drawn([kind], x, (NOISE, NOISE), torch.Generator().manual_seed(0))
         solver = ms.solvers.HQS(steps=16)
