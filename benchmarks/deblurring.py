@@ -221,7 +221,7 @@ def join(names: list[str], output: str) -> None:
     """One results file of several, made at the same time for other kernels or methods."""
     parts = [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
     found = {
-        (row["kernel"], row["method"]): {**row, "images": part["images"]}
+        (row["kernel"], row["method"]): {"images": part["images"], **row}
         for part in reversed(parts)
         for row in part["rows"]
     }
