@@ -281,11 +281,11 @@ def test_an_unfolded_network_reconstructs_in_one_evaluation_or_by_draws(here, ca
     words = [*common, "--prior", "u.safetensors", "--method", "posterior-mean", "--out", "m"]
     assert run(*words) == 0
     record = json.loads((here / "m" / "run.json").read_text())
-    assert record["nfe"] == 1 and record["method"]["class"] == "PosteriorMean"
+    assert record["nfe"] == 2 and record["method"]["class"] == "PosteriorMean"
     words = [*common, "--prior", "u.safetensors", "--method", "diff-unfolding", "--draws", 2]
     assert run(*words, "--method.steps", 3, "--out", "d") == 0
     record = json.loads((here / "d" / "run.json").read_text())
-    assert record["nfe"] == 6 and "sd.npy" in " ".join(files("d"))
+    assert record["nfe"] == 12 and "sd.npy" in " ".join(files("d"))
     capsys.readouterr()
     assert run(*common, "--prior", "u.safetensors", "--method", "hqs", "--out", "h") == 2
     assert "use --method diff-unfolding or posterior-mean" in capsys.readouterr().err
