@@ -7,14 +7,24 @@ import torch
 from known_answers import Matrix
 
 from measurand.measurement import Measurement
-from measurand.nets import ConvUNet
+from measurand.nets import ConvUNet, Glow
 from measurand.noises import ComplexGaussian
 from measurand.noises import Gaussian as Noise
 from measurand.operators import Blur, CartesianMRI, Identity, Mask, ParallelCT, even_angles
 from measurand.priors import CallableDenoiser, FourierGaussian, Gaussian
 from measurand.priors.edm import EDMDenoiser
+from measurand.priors.flow import FlowPrior
 from measurand.tensors import generators, randn_like
-from measurand.unfolded import GradientStep, ProximalStep, UnfoldedDR, UnfoldedHQS, UnfoldedPGM
+from measurand.unfolded import (
+    FlowProximal,
+    Fold,
+    GradientStep,
+    ProximalStep,
+    ShrinkStep,
+    UnfoldedDR,
+    UnfoldedHQS,
+    UnfoldedPGM,
+)
 from measurand.unfolded.physics import Problem, facts, settled
 from measurand.unfolded.posterior_score import posterior_loss
 
@@ -413,6 +423,14 @@ def test_autocast_is_for_the_prior_alone():
             found += [step(x, measurement) for step in steps]
         for a, b in zip(found, wanted, strict=True):
             assert a.dtype == torch.float32 and torch.equal(a, b)
+    operator = ParallelCT((1, 12, 12), even_angles(8))  # whose norm nobody has asked for yet
+    measurement = Measurement(operator, Noise(0.1), torch.zeros(2, *operator.out_shape))
+    x, flow = torch.randn(2, 1, 12, 12), FlowPrior(Glow.tiny(channels=1), shape=(1, 12, 12))
+    network = FlowProximal(flow, [Fold(GradientStep(), ShrinkStep())])
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert facts(torch.full((2,), 0.5), measurement).dtype == torch.float32
+        assert white(2)(x, torch.full((2,), 0.5), measurement).shape == x.shape
+        assert network(measurement).shape == x.shape
 
 
 def test_tiles_are_for_the_prior_alone():

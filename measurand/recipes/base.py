@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import opened, save_weights
+from ..checkpoints import described, opened, save_weights
 from ..domains import Domain
 from ..domains.material import Material
 from ..ema import EMA
@@ -265,6 +265,24 @@ def train_recipe(
                 save_weights(path, model)
                 files[path.stem] = path
     return files
+
+
+def take_over(network: nn.Module, other: nn.Module, init: str, name: str) -> None:
+    """Gives a network the weights of another one of its kind.
+
+    Args:
+        network: What a recipe makes.
+        other: What was found at `init`.
+        init: Name or path, for messages.
+        name: Name of the recipe, for messages.
+    Raises:
+        ValueError: It is of another kind; the message says in what.
+    """
+    wanted, given = described(network), described(other)
+    if wanted != given:
+        differs = ", ".join(k for k in wanted if wanted[k] != given.get(k))
+        raise ValueError(f"{init}: holds another network than recipe {name}, in: {differs}")
+    network.load_state_dict(other.state_dict())
 
 
 def check(recipe: Recipe) -> None:

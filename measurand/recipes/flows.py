@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..checkpoints import described, load_weights
+from ..checkpoints import load_weights
 from ..domains import Photographs
 from ..domains.material import Material, generator_of
 from ..measurement import Measurement
@@ -23,7 +23,7 @@ from ..problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
 from ..quality import restoration_psnr
 from ..tensors import to_channels
 from ..unfolded.flow_proximal import FlowProximal, Fold, proximal_folds, unfolding_loss
-from .base import Recipe
+from .base import Recipe, take_over
 from .priors import natural_color
 
 __all__ = [
@@ -140,14 +140,7 @@ class UnfoldedFlowRecipe(Recipe):
         network = FlowProximal(prior, self.folds(prior, self.depth)).train()
         if init is not None:
             other = load_weights(init, FlowProximal)
-            wanted, given = described(network), described(other)
-            if wanted != given:
-                differs = [k for k in wanted if wanted[k] != given.get(k)]
-                raise ValueError(
-                    f"{init}: holds another network than recipe {self.name}, in: "
-                    f"{', '.join(differs)}"
-                )
-            network.load_state_dict(other.state_dict())
+            take_over(network, other, f"{init}", self.name)
         network.requires_grad_(True)
         network.priors.requires_grad_(not self.frozen)
         return network

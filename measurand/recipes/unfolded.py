@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import described, load_unfolded
+from ..checkpoints import load_unfolded
 from ..domains import Brain, Photographs
 from ..domains.material import Material, generator_of
 from ..measurement import Measurement
@@ -25,7 +25,7 @@ from ..tensors import randn_like
 from ..unfolded import UnfoldedDR
 from ..unfolded.physics import settled
 from ..unfolded.posterior_score import Unfolded, posterior_loss
-from .base import Recipe
+from .base import Recipe, take_over
 from .priors import PriorRecipe, mri_brain, natural_color
 
 __all__ = ["UnfoldedRecipe", "unfold_brain", "unfold_color", "unfold_color_full"]
@@ -93,14 +93,7 @@ class UnfoldedRecipe(Recipe):
             other = load_unfolded(init, dtype=torch.float32)
             if other.depth != self.depth:
                 other = other.with_depth(self.depth)
-            wanted, given = described(network), described(other)
-            if wanted != given:
-                differs = [k for k in wanted if wanted[k] != given.get(k)]
-                raise ValueError(
-                    f"{init}: holds another network than recipe {self.name}, in: "
-                    f"{', '.join(differs)}"
-                )
-            network.load_state_dict(other.state_dict())
+            take_over(network, other, f"{init}", self.name)
         return network
 
     def origin(self, init: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:

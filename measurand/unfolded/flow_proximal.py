@@ -254,7 +254,9 @@ class FlowProximal(nn.Module):
 
     def iterates(self, measurement: Measurement) -> list[Tensor]:
         """Returns the image after each fold."""
-        x, found = first_guess(measurement), []
+        with exactly(measurement.y):
+            x = first_guess(measurement)
+        found = []
         for k, fold in enumerate(self.folds):
             prior = self.priors[k % len(self.priors)]
             if self.recompute and torch.is_grad_enabled():

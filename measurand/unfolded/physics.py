@@ -82,8 +82,9 @@ def facts(sigma: Tensor, measurement: Measurement) -> Tensor:
     A proximal map does not change when A, y and s_y are divided by one number, and step sizes
     should not either.
     """
-    traces = torch.tensor(measurement.operator.traces, device=sigma.device, dtype=sigma.dtype)
-    size = norms(measurement).to(sigma)
+    with exactly(sigma):  # an operator may apply itself to know them
+        size = norms(measurement).to(sigma)
+        traces = torch.tensor(measurement.operator.traces).to(sigma)
     numbers = (sigma, measurement.sigma.to(sigma) / size, (traces / size**2).clamp_min(1e-9))
     return torch.stack([x.flatten().expand(len(sigma)).log() for x in numbers], 1)
 
