@@ -6,10 +6,10 @@ of the value range). PSNR over all pixels and channels without clipping, and SSI
 images; CPU seconds and network calls per image, one thread. The weights of HQS, ADMM and TV were
 chosen on four images of `val`, for each kind (`--search`): these three know what unfold-color does
 not, which problem will come. DiffPIR and PnP-DM have their defaults, and what is scored of them is
-the mean of four draws, an estimate as the others are. Evaluations (`nfe`) are images that a
-denoiser saw; one of unfold-color is as many calls of its network as it has steps. The rivals that
-are trained come from `unfolding_rivals.py`: `--runs` names their folder; those that are not there
-are left out.
+the mean of four draws, an estimate as the others are. `nfe` counts the images that a network of
+the prior saw for one restored image: an evaluation of unfold-color has as many as it has steps.
+The rivals that are trained come from `unfolding_rivals.py`: `--runs` names their folder; rows of
+those that are not there stay as they were.
 
     python benchmarks/unfolding.py --runs runs         writes results/unfolding.json
     python benchmarks/unfolding.py --search --images 4 writes results/unfolding_search.json
@@ -163,12 +163,12 @@ def evaluate(prior: Any, network: Any, images: Tensor, args: argparse.Namespace)
     }
     rows: list[dict[str, Any]] = []
     file = RESULTS / f"{args.output}.json"
-    if args.methods and file.is_file():
+    if file.is_file():
         old = json.loads(file.read_text())
-        if any(old.get(k) != v for k, v in setting.items()):
+        same = all(old.get(k) == v for k, v in setting.items())
+        if args.methods and not same:
             raise SystemExit(f"{file}: holds rows of another setting; name another --output")
-        again = {(label, name) for label in args.kinds for name in args.methods}
-        rows = [row for row in old["rows"] if (row["problem"], row["method"]) not in again]
+        rows = old["rows"] if same else []
     for label in args.kinds:
         for name, (restore, count) in methods(label, prior, network, args).items():
             if args.methods and name not in args.methods:
@@ -178,8 +178,9 @@ def evaluate(prior: Any, network: Any, images: Tensor, args: argparse.Namespace)
             row |= quality(restore, KINDS[label], images, args.noise)
             row["nfe"] = round((count.items - before) / len(images))
             if isinstance(count, CountedPosterior):
+                row["nfe"] *= count.prior.depth
                 row["patches"] = count.prior.card.get("patches")  # of the training
-            rows.append(row)
+            rows = [r for r in rows if (r["problem"], r["method"]) != (label, name)] + [row]
             print({k: v for k, v in row.items() if k != "each"}, flush=True)
             write(args.output, setting | {"rows": rows})
     means: dict[str, float] = {}
@@ -201,7 +202,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--side", type=int, default=128, help="of the centre crops, in pixels")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--methods", nargs="+", help="only these; other rows stay")
+    parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--noise", type=float, default=0.04, help="relative to the norm of A")
     parser.add_argument("--depths", type=int, nargs="*", default=[24], help="more step numbers")
     parser.add_argument("--search", action="store_true", help="weights of the rivals on val")

@@ -121,6 +121,8 @@ def main() -> None:
                 row = {"problem": label, "seen": label in SEEN, "method": name}
                 row |= quality(restore, kind, slices)
                 row["nfe"] = round((count.calls - before) / len(slices))
+                if isinstance(count, CountedPosterior):
+                    row["nfe"] *= count.prior.depth
                 rows.append(row)
                 print({k: v for k, v in row.items() if k != "each"}, flush=True)
     content = {"network": args.network, "prior": args.prior, "noise": NOISE}

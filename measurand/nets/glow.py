@@ -93,23 +93,22 @@ class Mix(nn.Module):
         self.upper = nn.Parameter(upper.triu(1))
         self.log_diagonal = nn.Parameter(diagonal.abs().log())
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Returns the triangular factors L and U of W = P L U."""
-        eye = torch.eye(len(self.sign), dtype=self.lower.dtype, device=self.lower.device)
-        diagonal = torch.diag(self.sign * self.log_diagonal.exp())
-        return self.lower.tril(-1) + eye, self.upper.triu(1) + diagonal
+    def weight(self) -> Tensor:
+        """Returns W = P L U, (c, c), in the precision of the weights."""
+        lower, upper = self.lower.double(), self.upper.double()
+        eye = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+        diagonal = torch.diag(self.sign.double() * self.log_diagonal.double().exp())
+        w = self.permutation.double() @ (lower.tril(-1) + eye) @ (upper.triu(1) + diagonal)
+        return w.to(self.lower)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns y and the log-determinant, which all items share."""
-        lower, upper = self.factors()
-        y = times(self.permutation @ lower @ upper, x)
-        return y, x.shape[2] * x.shape[3] * self.log_diagonal.sum()
+        return times(self.weight(), x), x.shape[2] * x.shape[3] * self.log_diagonal.sum()
 
     def inverse(self, y: Tensor) -> Tensor:
         """Returns x."""
-        lower, upper = self.factors()
-        solved = torch.linalg.solve_triangular(lower, self.permutation.mT, upper=False)
-        return times(torch.linalg.solve_triangular(upper, solved, upper=True), y)
+        # of the rounded W, in float64: a rounding that is not in both grows with their condition
+        return times(torch.linalg.inv(self.weight().double()).to(y), y)
 
 
 class ZeroConv(nn.Conv2d):
