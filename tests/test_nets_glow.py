@@ -6,7 +6,9 @@ import torch
 from flows import shaken
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.data import astronaut
 
+from measurand.checkpoints import load_weights
 from measurand.nets import Glow
 from measurand.nets.glow import ActNorm, Coupling, Mix, bounded
 from measurand.tensorfile import load_tensors, save_tensors
@@ -38,6 +40,19 @@ def test_the_inverse_is_exact(kind, dtype, most):
     latents, _ = flow(x)
     assert latents[0].dtype == dtype
     assert (flow.inverse(latents) - x).abs().max() <= most
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+@pytest.mark.parametrize("name", ["flow-color", "flow-denoise", "flow-inpaint", "flow-deblur"])
+def test_the_inverse_of_every_flow_that_ships_is_exact(name, dtype, most):
+    picture = torch.from_numpy(astronaut()).movedim(-1, 0) / 127.5 - 1
+    clean = torch.stack([picture[:, i : i + 64, j : j + 64] for i in (0, 100) for j in (0, 100)])
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    x = torch.cat((clean, clean + 0.4 * noise, torch.zeros_like(clean))).to(dtype)
+    model = load_weights(name, dtype=dtype)
+    for prior in getattr(model, "priors", [model]):
+        with torch.no_grad():
+            assert (prior.flow.inverse(prior.flow(x)[0]) - x).abs().max() <= most
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-3), (torch.float64, 1e-9)])

@@ -12,7 +12,8 @@ The network below computes E[x | x_t, y]. With R = -log p(x) the law behind it i
 and of these only R is learnt: G is physics, and has a proximal map in closed form or by conjugate
 gradients. An optimisation method of K steps in which the proximal map of R is a denoiser D(v, r)
 is then a network whose weights know images and nothing of A. Trained on some operators it serves
-others: swap the measurement. For a Gaussian prior two of the methods have E as their fixed point:
+others: swap the measurement. For a Gaussian prior two of the methods have E as their fixed point
+(the first at beta = 1; below, the data count beta-fold: G'(x) beta + R'(x) = 0):
 
     UnfoldedDR     Douglas-Rachford      x = prox_G(u, r),  v = x + beta (x - u),
                                          z = D(v, r),       u <- u + alpha (z - x)
