@@ -1,14 +1,5 @@
 // Reconstructs an image from a measurement by an exported unfolded network, without Python.
 //
-//   measurand-run PACKAGE.pt2 --y y.npy --sigma 0.05 --noise n.npy --out x.npy
-//                 (--kernel k.npy | --mask m.npy | --factor 4)
-//                 [--draw n2.npy] [--steps 20] [--threads 1] [--repeat 0]
-//
-// y.npy (B, C, H, W) is what was measured, sigma its noise, n.npy (B, C, H, W) standard normal
-// numbers for the image. Without --draw it writes E[x given y], one evaluation; with more normal
-// numbers (B, C, H, W) a draw of the posterior by the probability flow, as `DiffUnfolding` does.
-// With --repeat it does the same again as often and prints the seconds of one.
-//
 // The package holds the learned part D(v, r) alone (see measurand/export.py). Everything below is
 // the rest of `UnfoldedDR`: measurand/unfolded/posterior_score.py explains the formulas.
 
@@ -36,6 +27,32 @@
 
 using Options = std::map<std::string, std::string>;
 
+const char* const kUsage =
+    R"(usage: measurand-run PACKAGE.pt2 --y Y.npy --sigma SIGMA --noise N.npy --out X.npy
+                     (--kernel K.npy | --mask M.npy | --factor S) [OPTIONS]
+
+Reconstructs images from what was measured, by a network that `measurand export` has compiled.
+Arrays are .npy files of float32 or float64 in C order; B images of C channels.
+
+  --y Y.npy        what was measured, (B, C, H, W)
+  --sigma SIGMA    its noise, a standard deviation
+  --noise N.npy    standard normal numbers, in the shape of the images
+  --out X.npy      where the images go
+
+what was measured, one of
+  --kernel K.npy   a periodic blur by a kernel (h, w)
+  --mask M.npy     pixels that were seen, (H, W) or (C, H, W)
+  --factor S       averages over blocks of S x S pixels
+
+options
+  --draw N2.npy    more normal numbers: a draw of the posterior by the probability flow, as
+                   `DiffUnfolding` does; the posterior mean where absent
+  --steps 20       noise levels of a draw
+  --threads 1      threads, at most 1024
+  --repeat 0       do the same again as often, and print the seconds of one
+  --help           this text
+)";
+
 at::Tensor per_item(const at::Tensor& value) { return value.reshape({-1, 1, 1, 1}); }
 
 // What an exported file says of itself, and its learned blocks.
@@ -52,7 +69,8 @@ struct Network {
     try {
       blocks.push_back(std::make_unique<Loader>(path, "block0"));
     } catch (const std::exception&) {  // its own words are a listing, or do not name the file
-      throw std::runtime_error(path + ": no compiled package of `measurand export`");
+      throw std::runtime_error(path + ": no compiled package that this program can load; `measurand "
+                               "export` makes one for this machine, also of a portable file");
     }
     about = blocks[0]->get_metadata();
     depth = std::stoll(text("depth"));
@@ -138,7 +156,7 @@ at::Tensor draw(const Denoise& denoise, at::Tensor x, const std::vector<double>&
   return denoise(x, s.back());
 }
 
-double number(const Options& given, const std::string& key, double least) {
+double number(const Options& given, const std::string& key, double least, double most = 1e9) {
   const auto& word = given.at(key);
   size_t used = 0;
   double value = 0;
@@ -147,14 +165,16 @@ double number(const Options& given, const std::string& key, double least) {
   } catch (const std::exception&) {
     used = 0;
   }
-  if (used != word.size() || !(value >= least && value <= 1e9))
-    throw std::runtime_error("--" + key + " " + word + ": wanted a number from " +
-                             std::to_string(least) + " to 1e9");
+  if (used != word.size() || !(value >= least && value <= most)) {
+    std::stringstream words;
+    words << "--" << key << " " << word << ": wanted a number from " << least << " to " << most;
+    throw std::runtime_error(words.str());
+  }
   return value;
 }
 
-int64_t whole(const Options& given, const std::string& key, double least = 1) {
-  const double value = number(given, key, least);
+int64_t whole(const Options& given, const std::string& key, double least = 1, double most = 1e9) {
+  const double value = number(given, key, least, most);
   if (value != std::floor(value)) throw std::runtime_error("--" + key + ": wanted a whole number");
   return static_cast<int64_t>(value);
 }
@@ -195,9 +215,8 @@ at::Tensor normal(const std::string& path, const std::vector<int64_t>& shape) {
 }
 
 void run(int argc, char** argv) {
-  if (argc < 2) throw std::runtime_error("wants a package; the head of cpp/main.cpp has the usage");
   const auto given = options(argc, argv);
-  at::set_num_threads(static_cast<int>(whole(given, "threads")));
+  at::set_num_threads(static_cast<int>(whole(given, "threads", 1, 1024)));
   const c10::InferenceMode guard;
   const Network network(argv[1]);
   const auto y = npy::load(given.at("y"));
@@ -239,6 +258,13 @@ void run(int argc, char** argv) {
 }
 
 int main(int argc, char** argv) {
+  const bool asked = std::any_of(argv, argv + argc, [](const std::string& word) {
+    return word == "--help" || word == "-h";
+  });
+  if (asked || argc < 2) {
+    (asked ? std::cout : std::cerr) << kUsage;
+    return asked ? 0 : 2;
+  }
   try {
     run(argc, argv);
   } catch (const c10::Error& error) {

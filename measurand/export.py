@@ -8,18 +8,20 @@ complex images go in and out as real channels.
     NAME.pt2            compiled for this torch and this kind of processor: a model "block" + k
                         for each learned step k = 0, 1, ..., in: v (B, C, H, W), r (B,), out: z
     NAME-portable.pt2   the exported program of a block, not compiled (-k where there are several):
-                        `torch.export.load` reads it, `torch._inductor.aoti_compile_and_package`
-                        compiles it for another machine
+                        `torch.export.load` reads it, and `compile_portable` makes NAME.pt2 of it
+                        on another machine, where the weights need not be
 
-The compiled file carries what `cpp/main.cpp` needs to know of the network as text: numbers of the
-steps, size and kind of the images.
+Both carry what `cpp/main.cpp` needs to know of the network as text: numbers of the steps, size and
+kind of the images. A portable file also says which block it holds.
 """
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ from .priors.edm import EDMDenoiser
 from .unfolded import UnfoldedDR
 from .unfolded.posterior_score import Unfolded
 
-__all__ = ["export"]
+__all__ = ["compile_portable", "export"]
 
 
 class Block(nn.Module):
@@ -62,8 +64,8 @@ def export(
     Returns:
         The files.
     Raises:
-        ValueError: The network has steps that the program in `cpp/` does not know, or the batch
-            is not positive.
+        ValueError: The network has steps that the program in `cpp/` does not know, the batch is
+            not positive, or there is no compiler.
     """
     if not isinstance(model, EDMDenoiser | Unfolded):
         raise ValueError(f"export: got a {type(model).__name__}, wants UnfoldedDR or a prior")
@@ -73,8 +75,7 @@ def export(
         )
     if isinstance(model, Unfolded) and type(model) is not UnfoldedDR:
         raise ValueError(f"export: got {type(model).__name__}, wants UnfoldedDR or a prior")
-    out = Path(out)
-    out = out if out.suffix == ".pt2" else out.with_name(f"{out.name}.pt2")
+    out = compiled_file(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     priors: list[Any] = list(model.priors) if isinstance(model, Unfolded) else [model]
     programs = [program(prior, size, batch) for prior in priors]
@@ -84,17 +85,63 @@ def export(
         label = f"-{k}" if len(programs) > 1 else ""
         files.append(out.with_name(f"{out.stem}-portable{label}.pt2"))
         with atomic(files[-1]) as temporary:
-            torch.export.save(one, temporary, extra_files=about)
-    if compiled:
-        try:
-            files.append(package(programs, about, out))
-        except (torch._inductor.exc.InductorError, subprocess.CalledProcessError) as error:
-            reason = str(error).split("\n")[0]
-            raise ValueError(
-                f"export: {files[0]} is there, but could not be compiled ({reason}); it takes a "
-                "C++ compiler"
-            ) from error
-    return files
+            torch.export.save(one, temporary, extra_files=about | {"block": str(k)})
+    return [*files, package(programs, about, out)] if compiled else files
+
+
+def compile_portable(files: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
+    """Compiles the portable form of a network for this machine.
+
+    What comes out is what `export` would write here. Like every `torch.export` file, a portable
+    one can run code when it is opened: take it from people whom you trust.
+
+    Args:
+        files: The portable files of one network, all of them, in any order.
+        out: The compiled file, `NAME.pt2`.
+    Returns:
+        The compiled file.
+    Raises:
+        ValueError: A file is no portable one of `export`, they are not all the blocks of one
+            network, the compiled file would replace one of them, or there is no compiler.
+    """
+    out = compiled_file(out)
+    if any(out.resolve() == Path(path).resolve() for path in files):
+        raise ValueError(
+            f"export: {out} is the portable file, say by --out where to compile it to"
+        )
+    found = sorted((portable(path) for path in files), key=lambda one: one[1])
+    about = found[0][2] if found else {}
+    blocks = int(about.get("blocks", "1"))  # a prior is one
+    if [k for _, k, _ in found] != list(range(blocks)) or any(a != about for _, _, a in found):
+        raise ValueError(
+            f"export: got blocks {[k for _, k, _ in found]} of {blocks}, wants the portable files "
+            "of all blocks of one network, each once"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return package([one for one, _, _ in found], about, out)
+
+
+def portable(
+    path: str | os.PathLike[str],
+) -> tuple[torch.export.ExportedProgram, int, dict[str, str]]:
+    """Returns the program in a portable file, which block it is, and what the file says."""
+    about = {"block": ""}  # torch would not fill one without keys
+    try:
+        if not is_zipfile(path):
+            raise ValueError("not an archive")  # of which torch would print a listing
+        one = torch.export.load(path, extra_files=about)
+        return one, int(about.pop("block")), about
+    except (RuntimeError, ValueError, KeyError) as error:
+        there = (
+            "is no portable file of `measurand export`" if Path(path).exists() else "is missing"
+        )
+        raise ValueError(f"export: {path} {there}") from error
+
+
+def compiled_file(out: str | os.PathLike[str]) -> Path:
+    """Returns the path of a compiled file."""
+    out = Path(out)
+    return out if out.suffix == ".pt2" else out.with_name(f"{out.name}.pt2")
 
 
 def program(prior: EDMDenoiser, size: tuple[int, int], batch: int) -> torch.export.ExportedProgram:
@@ -114,7 +161,7 @@ def program(prior: EDMDenoiser, size: tuple[int, int], batch: int) -> torch.expo
 def package(
     programs: list[torch.export.ExportedProgram], about: dict[str, str], out: Path
 ) -> Path:
-    """Returns the compiled file of some programs."""
+    """Writes and returns the compiled file of the blocks of a network."""
     from torch._inductor import aot_compile
     from torch._inductor.package import package_aoti
 
@@ -127,9 +174,16 @@ def package(
                 # blocks of one shape are one graph: each in a folder of its own
                 "aot_inductor.output_path": str(Path(folder) / f"block{k}"),
             }
-            compiled[f"block{k}"] = aot_compile(
-                one.module(check_guards=False), *one.example_inputs, options=options
-            )
+            try:
+                compiled[f"block{k}"] = aot_compile(
+                    one.module(check_guards=False), *one.example_inputs, options=options
+                )
+            except (torch._inductor.exc.InductorError, subprocess.CalledProcessError) as error:
+                reason = str(error).split("\n")[0]
+                raise ValueError(
+                    f"export: the portable form is there, but could not be compiled ({reason}); "
+                    "it takes a C++ compiler"
+                ) from error
         with atomic(out) as temporary:
             package_aoti(str(temporary), compiled)
     return out

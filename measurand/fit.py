@@ -8,14 +8,17 @@ noise in other units. Each has a trace that can be measured before any result is
     adjoint, norm      the laws of `check`, for this operator
     prox optimality    A^H (A p - y) + gamma (p - v) = 0 at the weights that a method will use
     channels           the prior accepts the images that the operator takes
-    value range        where the first guess A^H y / A^H A 1 lies, against the prior's range
+    value range        where the first guess A^H y / A^H A 1 lies, against the prior's range; of
+                       complex images, how large it is
     noise of the prior the denoiser is best when it is told the noise that is there
     noise level        the residual of a quick reconstruction x_hat, against the residual of a
                        simulated measurement of x_hat with the claimed noise, reconstructed in the
                        same way (a parametric bootstrap): too little claimed noise leaves residuals
                        above it, too much below; and, where y is a picture, the noise seen in it
 
-`check_fit` asks all of them and stops asking where an answer makes the next question void.
+`check_fit` asks all of them and stops asking where an answer makes the next question void. An
+unfolded network, which has the physics inside, is asked for its range as any prior is, and its own
+result is the quick reconstruction; it is not a denoiser that could be told a noise.
 """
 
 from collections.abc import Sequence
@@ -29,7 +32,7 @@ from .measurement import Measurement
 from .noises import Gaussian, Noise, estimate_sigma
 from .operators import LinearOperator, Mask
 from .priors.denoiser import Denoiser, Posterior, Restorer
-from .solvers import FISTA, HQS
+from .solvers import FISTA, HQS, FlowUnfolding, PosteriorMean
 from .solvers.start import first_guess
 from .tensors import generators, norm, randn_like
 
@@ -89,14 +92,16 @@ def check_fit(
     found.append(_channels(measurement[:1], guess[:1], prior))
     if not fits(found[-1:]):
         return found
-    if inside:
-        return found  # it has the physics inside: there is no quick reconstruction to judge by
-    if isinstance(prior, Denoiser):
-        found.append(_range(guess, prior))
+    if inside or isinstance(prior, Denoiser):
+        found.append(_range(guess, getattr(prior, "range", None)))
     if not isinstance(noise, Gaussian) or not fits(found[-1:]):
         return found
-    quick: Any = HQS(steps=8) if isinstance(prior, Denoiser) else FISTA(steps=50)
-    estimate = quick(measurement, prior)
+    quick = _quick(prior)
+    try:
+        estimate = quick(measurement, prior)
+    except FloatingPointError as error:
+        advice = "choose a prior that was trained for such a measurement (`measurand priors`)"
+        return [*found, Verdict("reconstruction", NOT, str(error), advice)]
     if isinstance(prior, Denoiser):
         found.append(_told(estimate, prior, seed))
     mean = operator(estimate)
@@ -199,10 +204,21 @@ def _channels(measurement: Measurement, guess: Tensor, prior: Any) -> Verdict:
     return Verdict("channels", FITS, f"the prior accepts {label}")
 
 
-def _range(guess: Tensor, prior: Denoiser) -> Verdict:
-    if prior.range is None or guess.is_complex():
+def _quick(prior: Any) -> Any:
+    """A method that gives an image soon, of the kind that the prior is for."""
+    if isinstance(prior, Denoiser):
+        return HQS(steps=8)
+    if isinstance(prior, Posterior):
+        return PosteriorMean()
+    return FlowUnfolding() if isinstance(prior, Restorer) else FISTA(steps=50)
+
+
+def _range(guess: Tensor, expected: tuple[float, float] | None) -> Verdict:
+    if expected is None:
         return Verdict("value range", FITS, "the prior declares none")
-    (low, high), u = prior.range, guess.flatten().double()
+    if guess.is_complex():
+        return _magnitude(guess, expected[1])
+    (low, high), u = expected, guess.flatten().double()
     cut = max(1, int(0.005 * u.numel()))
     least = float(u.kthvalue(cut).values)
     most = float(u.kthvalue(u.numel() - cut + 1).values)
@@ -219,6 +235,24 @@ def _range(guess: Tensor, prior: Denoiser) -> Verdict:
         return Verdict("value range", DOUBTFUL, words, advice)
     if most - least < 0.1 * width:
         return Verdict("value range", DOUBTFUL, words, "hardly any contrast: is the scale right?")
+    return Verdict("value range", FITS, words)
+
+
+def _magnitude(guess: Tensor, high: float) -> Verdict:
+    """Whether a complex image is as large as those of the prior: a scale, and no more, is known.
+
+    The limits are wide because a first guess of undersampled data is a fifth too small, and
+    because a network of brains loses 1 dB where the image is twice too large or a third of what
+    it should be, and 3 to 6 dB at a tenth.
+    """
+    u = guess.abs().flatten().double()
+    most = float(u.kthvalue(u.numel() - max(1, int(0.005 * u.numel())) + 1).values)
+    words = f"99.5 % of the first guess below {most:.3g} in magnitude, prior {high:g}"
+    if not 0.1 * high <= most <= 2.0 * high:
+        advice = f"scale y (and sigma) so that the largest magnitudes are near {high:g}"
+        return Verdict("value range", NOT, words, advice)
+    if not 0.3 * high <= most <= 1.3 * high:
+        return Verdict("value range", DOUBTFUL, words, "is the scale right?")
     return Verdict("value range", FITS, words)
 
 

@@ -237,6 +237,11 @@ class FlowProximal(nn.Module):
         self.card: dict[str, Any] = {}  # what is known of the weights
 
     @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest value of the images: a flow is a density of images in [-1, 1]."""
+        return -1.0, 1.0
+
+    @property
     def dtype(self) -> torch.dtype:
         """Kind of the images."""
         return self.priors[0].dtype  # type: ignore[return-value]
