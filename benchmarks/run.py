@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NOT_BENCHMARKS = {"run.py", "machine.py", "unfolding_rivals.py", "flows_rivals.py"}
+TOOLS = {"run.py", "machine.py", "unfolding_rivals.py", "unfolding_average.py", "flows_rivals.py"}
 PRIORS = "natural-color natural-gray mri-brain ct-body faces-64 faces-128 kernels-32 kernels-64"
 RIVALS = "--methods unfold-color HQS ADMM TV"
 COMMANDS = {  # arguments of each call, where there are several or some are needed
@@ -28,7 +28,7 @@ COMMANDS = {  # arguments of each call, where there are several or some are need
 def main() -> None:
     failed = []
     for script in sorted(HERE.glob("*.py")):
-        if script.name in NOT_BENCHMARKS:
+        if script.name in TOOLS:
             continue
         for words in COMMANDS.get(script.stem, [""]):
             print(f"== {script.stem} {words}", flush=True)
