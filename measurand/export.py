@@ -106,9 +106,7 @@ def compile_portable(files: Sequence[str | os.PathLike[str]], out: str | os.Path
     """
     out = compiled_file(out)
     if any(out.resolve() == Path(path).resolve() for path in files):
-        raise ValueError(
-            f"export: {out} is the portable file, say by --out where to compile it to"
-        )
+        raise ValueError(f"export: {out} is a portable file, wants another name for the compiled")
     found = sorted((portable(path) for path in files), key=lambda one: one[1])
     about = found[0][2] if found else {}
     blocks = int(about.get("blocks", "1"))  # a prior is one
@@ -132,10 +130,8 @@ def portable(
         one = torch.export.load(path, extra_files=about)
         return one, int(about.pop("block")), about
     except (RuntimeError, ValueError, KeyError) as error:
-        there = (
-            "is no portable file of `measurand export`" if Path(path).exists() else "is missing"
-        )
-        raise ValueError(f"export: {path} {there}") from error
+        what = "no portable file of `measurand export`" if Path(path).exists() else "not there"
+        raise ValueError(f"export: {path} is {what}") from error
 
 
 def compiled_file(out: str | os.PathLike[str]) -> Path:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from measurand.export import export
+from measurand.cli import main
+from measurand.export import compile_portable, export
 from measurand.measurement import Measurement
 from measurand.nets import ConvUNet
 from measurand.noises import Gaussian
@@ -58,6 +60,22 @@ def runtime(tmp_path_factory):
     return build / "measurand-run"
 
 
+@pytest.fixture(scope="module")
+def installed(runtime, tmp_path_factory):
+    """The folder that is carried to a machine without Python; its large libraries are links."""
+    folder = tmp_path_factory.mktemp("carried") / "measurand"
+    for component, how in (("program", "COPY"), ("libraries", "ABS_SYMLINK")):
+        words = ["cmake", "--install", runtime.parent, "--prefix", folder]
+        found = subprocess.run(
+            [*words, "--component", component],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"CMAKE_INSTALL_MODE": how},
+        )
+        assert found.returncode == 0, found.stdout + found.stderr
+    return folder
+
+
 def test_portable_programs_compute_what_the_priors_do(package):
     made, files = package
     portable = [path for path in files if "portable" in path.name]
@@ -65,6 +83,7 @@ def test_portable_programs_compute_what_the_priors_do(package):
     for path, prior in zip(portable, made.priors, strict=True):
         about = {"depth": "", "size": ""}
         program = torch.export.load(path, extra_files=about)
+        assert path.stem.endswith(f"-{about['block']}")
         assert (about["depth"], about["size"], about["channels"]) == ("3", "21 30", "3")
         for n in (1, 3, 4):
             v, r = torch.randn(n, 3, *SIZE), torch.rand(n) + 0.05
@@ -99,6 +118,44 @@ def test_other_steps_and_senseless_sizes_are_refused(tmp_path):
     with pytest.raises(ValueError, match="batch of 0"):
         export(network(), tmp_path / "b.pt2", size=SIZE, batch=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_portable_files_that_are_not_one_whole_network_are_refused(package, tmp_path, capsys):
+    def said(*files, out="new/x.pt2"):
+        with pytest.raises(ValueError) as error:
+            compile_portable(files, tmp_path / out)
+        assert not (tmp_path / "new").exists()
+        return str(error.value)
+
+    first, second, third, compiled = package[1]
+    (other,) = export(network(), tmp_path / "other", size=SIZE, compiled=False)
+    (prior,) = export(network().priors[0], tmp_path / "prior", size=SIZE, compiled=False)
+    (tmp_path / "junk.pt2").write_bytes(b"no archive")
+    (tmp_path / "cut.pt2").write_bytes(first.read_bytes()[:-100])
+    assert "got blocks [0, 2] of 3" in said(third, first)
+    assert "got blocks [0, 1, 1] of 3" in said(first, second, second)
+    assert "got blocks [0, 0] of 1" in said(prior, prior)
+    assert "got blocks [] of 1" in said()
+    assert "of one network" in said(other, second, third)
+    for name in (compiled, tmp_path / "junk.pt2", tmp_path / "cut.pt2"):
+        assert f"{name} is no portable file of `measurand export`" in said(name)
+    assert "gone.pt2 is not there" in said(tmp_path / "gone.pt2")
+    before = other.read_bytes()
+    assert "wants another name" in said(other, out=other.name)
+    assert other.read_bytes() == before
+
+    capsys.readouterr()
+    for words, wanted in (
+        ([other, "--out", other], "wants another name"),
+        ([other, "--size", 8, 8], "only --out and --quiet"),
+        ([other, "--portable-only"], "only --out and --quiet"),
+        ([other, "natural-color", "--size", 8, 8], "wants one name or file of weights"),
+        (["natural-color"], "wants --size"),
+        ([], "got nothing"),
+    ):
+        assert main(["export", *map(str, words)]) == 2
+        error = capsys.readouterr().err
+        assert wanted in error and error.count("\n") == 1
 
 
 def blur():
@@ -149,6 +206,73 @@ def test_the_program_without_python_finds_the_same_images(
         assert found.returncode == 0, found.stderr
         away = torch.from_numpy(np.load(tmp_path / "x.npy")) - image
         assert float(away.abs().max()) < 1e-4
+
+
+@needs_compiler
+@needs_cmake
+def test_a_machine_with_the_portable_files_alone_makes_the_same_package(
+    package, runtime, tmp_path, capsys
+):
+    files = package[1]
+    for path in files[:-1]:
+        shutil.copy(path, tmp_path)
+    # 2, 0, 1: they say themselves in which order they belong
+    words = [str(tmp_path / files[k].name) for k in (2, 0, 1)]
+    assert main(["export", *words]) == 0
+    made = tmp_path / files[-1].name  # net.pt2 beside net-portable-2.pt2
+    assert capsys.readouterr().out.split() == [str(made)]
+    generator = torch.Generator().manual_seed(3)
+    for name in ("y", "n", "n2"):
+        x = torch.randn(2, 3, *SIZE, generator=generator)
+        np.save(tmp_path / f"{name}.npy", x.numpy())
+    np.save(tmp_path / "k.npy", np.full((3, 3), 1 / 9))
+    options = ["--y", "y.npy", "--sigma", "0.1", "--noise", "n.npy", "--kernel", "k.npy"]
+    options += ["--draw", "n2.npy", "--steps", "3", "--out", "x.npy"]
+    images = []
+    for path in (files[-1], made):
+        subprocess.run([runtime, path, *options], cwd=tmp_path, check=True)
+        images.append(np.load(tmp_path / "x.npy"))
+    assert np.abs(images[0] - images[1]).max() < 1e-6
+
+
+@needs_compiler
+@needs_cmake
+def test_the_installed_folder_needs_nothing_of_the_wheel(package, installed, tmp_path):
+    program = installed / "measurand-run"
+    found = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+    places = dict(line.split()[:3:2] for line in found.stdout.splitlines() if " => " in line)
+    ours = {name for name, path in places.items() if str(installed) in path}
+    assert {"libc10.so", "libtorch.so", "libtorch_cpu.so"} <= ours
+    assert any(name.startswith("libgomp") for name in ours)
+    assert ours == {path.name for path in (installed / "lib").iterdir()}
+    wheel = str(Path(torch.__file__).parent)
+    assert not any(path.startswith(wheel) for path in places.values())
+    found = subprocess.run(["readelf", "-d", program], capture_output=True, text=True, check=True)
+    (path,) = [line for line in found.stdout.splitlines() if "PATH" in line]
+    assert path.endswith("[$ORIGIN/lib]")
+    np.save(tmp_path / "y.npy", np.zeros((1, 3, *SIZE), np.float32))
+    words = ["--y", "y.npy", "--sigma", "0.1", "--noise", "y.npy", "--out", "x.npy"]
+    words += ["--mask", "m.npy"]
+    np.save(tmp_path / "m.npy", np.ones(SIZE, np.float32))
+    subprocess.run([program, package[1][-1], *words], cwd=tmp_path, env={}, check=True)
+    assert np.load(tmp_path / "x.npy").shape == (1, 3, *SIZE)
+
+
+@needs_compiler
+@needs_cmake
+def test_the_program_explains_itself(runtime):
+    def ran(*words):
+        return subprocess.run([runtime, *words], capture_output=True, text=True)
+
+    for words in (["--help"], ["-h"], ["net.pt2", "--y", "y.npy", "--help"]):
+        found = ran(*words)
+        assert found.returncode == 0 and not found.stderr
+        assert found.stdout.startswith("usage: measurand-run PACKAGE.pt2 --y")
+    source = (CPP / "main.cpp").read_text()
+    known = source.split('known = " ')[1].split('"')[0].split()
+    assert len(known) == 11 and all(f"\n  --{name} " in found.stdout for name in known)
+    bare = ran()
+    assert (bare.returncode, bare.stdout, bare.stderr) == (2, "", found.stdout)
 
 
 @needs_compiler
@@ -219,6 +343,8 @@ def test_the_program_names_what_is_wrong(package, runtime, tmp_path):
         assert f"--sigma {sigma}: wanted a number" in said(sigma=sigma)
     assert "--steps 0: wanted" in said(draw="y.npy", steps="0")
     assert "--repeat -1: wanted" in said(repeat="-1")
+    assert "--threads 100000000: wanted a number from 1 to 1024" in said(threads="100000000")
+    assert "--threads 0: wanted" in said(threads="0")
     assert "--repeat: wanted a whole number" in said(repeat="1.5")
     for name in (tmp_path / "junk.pt2", package[1][0]):  # the second is the portable program
         assert f"{name}: no compiled package" in said(package=name)

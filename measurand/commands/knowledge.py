@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import torch
 import tyro
@@ -30,6 +30,15 @@ from ..tensorfile import load_tensors
 __all__ = ["Evaluate", "Export", "Priors", "Train", "seconds"]
 
 RECIPES = [value for value in vars(recipes).values() if isinstance(value, recipes.Recipe)]
+
+Weights = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(metavar="WEIGHTS | NAME-portable.pt2 ...", help_behavior_hint="(required)"),
+]
+Size = Annotated[
+    tuple[int, int],
+    tyro.conf.arg(metavar="HEIGHT WIDTH", help_behavior_hint="(required for weights)"),
+]
 
 if TYPE_CHECKING:
     Recipe: TypeAlias = Any
@@ -277,8 +286,8 @@ class Export:
         quiet: Print nothing but errors.
     """
 
-    weights: Positional[tuple[str, ...]]
-    size: tuple[int, int] | None = None
+    weights: Positional[Weights]
+    size: Size = (0, 0)
     out: Path | None = None
     batch: int = 8
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
@@ -311,7 +320,7 @@ class Export:
                 f"export: got {' '.join(self.weights) or 'nothing'}, wants one name or file of "
                 "weights, or the portable files (.pt2) of one network"
             )
-        if self.size is None:
+        if self.size == (0, 0):
             raise ValueError("export: wants --size HEIGHT WIDTH, that of the images in pixels")
         (weights,) = self.weights
         dtype = None if self.precision == "auto" else getattr(torch, self.precision)
