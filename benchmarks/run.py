@@ -17,9 +17,10 @@ COMMANDS = {  # arguments of each call, where there are several or some are need
     "priors": PRIORS.split(),
     "unfolding": [
         "--search --images 4",
-        "",
-        f"--noise 0.0025 {RIVALS} --output unfolding_quiet",
-        f"--noise 0.2 {RIVALS} --output unfolding_loud",
+        RIVALS,
+        "--images 8 --methods DiffPIR PnPDM --output unfolding_samplers",
+        f"--noise 0.0025 --images 8 {RIVALS} --output unfolding_quiet",
+        f"--noise 0.2 --images 8 {RIVALS} --output unfolding_loud",
     ],
     "unfolding_speed": ["inference", "training"],
 }

@@ -20,7 +20,7 @@ HELP = """usage: measurand COMMAND [OPTIONS]
 Images from measurements y = A(x) + noise, with their uncertainty.
 
 commands:
-  demo         restore four photographs with four methods; a page, a picture and a table
+  demo         restore four photographs with several methods; a page, a picture and a table
   reconstruct  recover the image behind a measured file, or behind each of a folder of them
   simulate     measure a picture: apply an operator, add noise
   check        do this operator, this prior and this measurement fit together?

@@ -8,8 +8,8 @@ noise in other units. Each has a trace that can be measured before any result is
     adjoint, norm      the laws of `check`, for this operator
     prox optimality    A^H (A p - y) + gamma (p - v) = 0 at the weights that a method will use
     channels           the prior accepts the images that the operator takes
-    value range        where the first guess A^H y / A^H A 1 lies, against the prior's range; of
-                       complex images, how large it is
+    value range        where the first guess A^H y / A^H A 1 lies, against the prior's range and
+                       the noise; of complex images, how large it is
     noise of the prior the denoiser is best when it is told the noise that is there
     noise level        the residual of a quick reconstruction x_hat, against the residual of a
                        simulated measurement of x_hat with the claimed noise, reconstructed in the
@@ -32,7 +32,7 @@ from .measurement import Measurement
 from .noises import Gaussian, Noise, estimate_sigma
 from .operators import LinearOperator, Mask
 from .priors.denoiser import Denoiser, Posterior, Restorer
-from .solvers import FISTA, HQS, FlowUnfolding, PosteriorMean
+from .solvers import FISTA, HQS, FlowUnfolding, PosteriorMean, noise_in_image
 from .solvers.start import first_guess
 from .tensors import generators, norm, randn_like
 
@@ -72,7 +72,7 @@ def check_fit(
         operator: The operator A.
         noise: The noise that is claimed.
         y: The data, with shape (B, *operator.out_shape).
-        prior: A denoiser, or something with a proximal map.
+        prior: A denoiser, something with a proximal map, or an unfolded network.
         seed: Seed of all random vectors.
     Returns:
         The verdicts, in the order of the questions.
@@ -81,10 +81,11 @@ def check_fit(
     if not fits(found):
         return found
     measurement = Measurement(operator, noise, y)
-    if isinstance(noise, Gaussian):
+    gaussian = isinstance(noise, Gaussian)
+    if gaussian:
         found.append(_prox(measurement, seed))
     inside = isinstance(prior, Posterior | Restorer) and not isinstance(prior, Denoiser)
-    if inside and not isinstance(noise, Gaussian):
+    if inside and not gaussian:
         words = f"{type(noise).__name__}, and the prior is an unfolded network"
         advice = "it has a proximal map of Gaussian noise inside; use another prior and method"
         return [*found, Verdict("noise", NOT, words, advice)]
@@ -93,22 +94,26 @@ def check_fit(
     if not fits(found[-1:]):
         return found
     if inside or isinstance(prior, Denoiser):
-        found.append(_range(guess, getattr(prior, "range", None)))
-    if not isinstance(noise, Gaussian) or not fits(found[-1:]):
+        noisy = float(torch.as_tensor(noise_in_image(measurement)).max()) if gaussian else 0.0
+        found.append(_range(guess, getattr(prior, "range", None), noisy))
+    if not gaussian or not fits(found[-1:]):
         return found
     quick = _quick(prior)
     try:
         estimate = quick(measurement, prior)
+        again = _simulated(measurement, estimate, seed)
+        expected = again.residual(quick(again, prior))
     except FloatingPointError as error:
         advice = "choose a prior that was trained for such a measurement (`measurand priors`)"
         return [*found, Verdict("reconstruction", NOT, str(error), advice)]
     if isinstance(prior, Denoiser):
         found.append(_told(estimate, prior, seed))
-    mean = operator(estimate)
-    drawn = noise(mean, generators(seed, len(mean), mean.device))
-    again = Measurement(operator, noise, operator(drawn) if isinstance(operator, Mask) else drawn)
-    expected = again.residual(quick(again, prior))
-    return [*found, _noise_level(measurement, measurement.residual(estimate), expected)]
+    level = _noise_level(measurement, measurement.residual(estimate), expected)
+    if inside and level.advice:
+        level = level._replace(
+            advice=f"{level.advice}; or the network was trained for other measurements"
+        )
+    return [*found, level]
 
 
 def _finite(y: Tensor) -> Verdict:
@@ -166,7 +171,8 @@ def _norm(operator: LinearOperator, seed: int) -> Verdict:
 
 def _prox(measurement: Measurement, seed: int) -> Verdict:
     operator, y = measurement.operator, measurement.y
-    v = randn_like(operator.blank_input(len(y)), generators(seed, len(y), y.device))
+    # in the precision of the data: an operator may hold tables in double precision
+    v = randn_like(measurement.adjoint_y, generators(seed, len(y), y.device))
     worst = 0.0
     sigma = float(measurement.sigma.max()) or 1e-2
     for r in (1.0, sigma / max(operator.norm, 1e-12)):
@@ -213,18 +219,27 @@ def _quick(prior: Any) -> Any:
     return FlowUnfolding() if isinstance(prior, Restorer) else FISTA(steps=50)
 
 
-def _range(guess: Tensor, expected: tuple[float, float] | None) -> Verdict:
+def _simulated(measurement: Measurement, x: Tensor, seed: int) -> Measurement:
+    """What would be measured of an image, with the claimed noise."""
+    operator, noise = measurement.operator, measurement.noise
+    mean = operator(x)
+    y = noise(mean, generators(seed, len(mean), mean.device))
+    return Measurement(operator, noise, operator(y) if isinstance(operator, Mask) else y)
+
+
+def _range(guess: Tensor, expected: tuple[float, float] | None, noise: float) -> Verdict:
     if expected is None:
         return Verdict("value range", FITS, "the prior declares none")
     if guess.is_complex():
-        return _magnitude(guess, expected[1])
+        return _magnitude(guess, expected[1], noise)
     (low, high), u = expected, guess.flatten().double()
     cut = max(1, int(0.005 * u.numel()))
     least = float(u.kthvalue(cut).values)
     most = float(u.kthvalue(u.numel() - cut + 1).values)
     width = high - low
+    beyond = max(0.15 * width, 2.6 * noise)  # 99 % of the noise is below 2.6 sigma
     words = f"99 % of the first guess in [{least:.3g}, {most:.3g}], prior [{low:g}, {high:g}]"
-    if least < low - 0.15 * width or most > high + 0.15 * width:
+    if least < low - beyond or most > high + beyond:
         for top in (255.0, 4095.0, 65535.0):
             if least > -0.1 * top and 0.2 * top < most < 1.1 * top:
                 advice = f"looks like [0, {top:.0f}]: y -> 2 y / {top:.0f} - 1"
@@ -238,20 +253,21 @@ def _range(guess: Tensor, expected: tuple[float, float] | None) -> Verdict:
     return Verdict("value range", FITS, words)
 
 
-def _magnitude(guess: Tensor, high: float) -> Verdict:
+def _magnitude(guess: Tensor, high: float, noise: float) -> Verdict:
     """Whether a complex image is as large as those of the prior: a scale, and no more, is known.
 
     The limits are wide because a first guess of undersampled data is a fifth too small, and
     because a network of brains loses 1 dB where the image is twice too large or a third of what
-    it should be, and 3 to 6 dB at a tenth.
+    it should be, and 3 to 4 dB at a tenth.
     """
     u = guess.abs().flatten().double()
     most = float(u.kthvalue(u.numel() - max(1, int(0.005 * u.numel())) + 1).values)
     words = f"99.5 % of the first guess below {most:.3g} in magnitude, prior {high:g}"
-    if not 0.1 * high <= most <= 2.0 * high:
+    noisy = high + 3.3 * noise  # 99.5 % of the magnitudes of the noise are below 3.3 sigma
+    if not 0.1 * high <= most <= max(2.0 * high, noisy):
         advice = f"scale y (and sigma) so that the largest magnitudes are near {high:g}"
         return Verdict("value range", NOT, words, advice)
-    if not 0.3 * high <= most <= 1.3 * high:
+    if not 0.3 * high <= most <= max(1.3 * high, noisy):
         return Verdict("value range", DOUBTFUL, words, "is the scale right?")
     return Verdict("value range", FITS, words)
 

@@ -5,12 +5,23 @@ The prior is a Gaussian with a photograph's spectrum, the image a draw of it: ev
 
 import pytest
 import torch
+from flows import pca_prior
 
 from measurand.fit import DOUBTFUL, FITS, NOT, check_fit, fits
 from measurand.noises import ComplexGaussian, Gaussian, Poisson
-from measurand.operators import CartesianMRI, GaussianBlur, Identity, Mask, random_mask
+from measurand.operators import (
+    SENSE,
+    CartesianMRI,
+    GaussianBlur,
+    Identity,
+    Mask,
+    birdcage_maps,
+    random_lines,
+    random_mask,
+)
 from measurand.priors import CallableDenoiser, FourierGaussian, TotalVariation
 from measurand.tensors import generators
+from measurand.unfolded import FlowProximal, UnfoldedDR, proximal_folds
 
 SHAPE = (1, 48, 48)
 
@@ -117,6 +128,36 @@ def test_an_image_between_zero_and_one_is_doubtful():
     assert v.verdict == DOUBTFUL and "2 y - 1" in v.advice
 
 
+def test_noise_beyond_the_range_is_no_wrong_range():
+    y = Gaussian(0.5)(X, generators(0, 1))
+    assert float(y.abs().max()) > 1.8
+    v = verdict(check_fit(Identity(SHAPE), Gaussian(0.5), y, ranged(PRIOR)), "value range")
+    assert v.verdict == FITS
+
+
+def test_complex_images_are_asked_for_their_magnitude():
+    mri = CartesianMRI((1, 48, 48), torch.ones(48))
+    x = torch.polar(X.abs().clamp(max=1), 3 * X)
+    y = ComplexGaussian(0.02)(mri(x), generators(0, 1))
+    prior = CallableDenoiser(lambda v, s: v / (1 + s**2), dtype=torch.complex64)
+    for network in (prior, UnfoldedDR([prior], 2)):
+        for scale, wanted in ((1, FITS), (0.25, DOUBTFUL), (1.6, DOUBTFUL), (1e-3, NOT), (9, NOT)):
+            found = check_fit(mri, ComplexGaussian(0.02 * scale), y * scale, network)
+            assert verdict(found, "value range").verdict == wanted
+    noisy = ComplexGaussian(0.7)(mri(x), generators(0, 1))
+    found = check_fit(mri, ComplexGaussian(0.7), noisy, prior)
+    assert verdict(found, "value range").verdict == FITS
+
+
+def test_an_operator_with_decomposed_solves_is_asked_like_any_other():
+    maps, mask = birdcage_maps((16, 16), 4), random_lines((1, 16, 16), 2.0, 0.2)
+    sense = SENSE((1, 16, 16), maps, mask).decomposed()
+    y = ComplexGaussian(0.1)(sense(torch.ones(1, 1, 16, 16, dtype=torch.complex64)))
+    prior = CallableDenoiser(lambda v, s: v / (1 + s**2), dtype=torch.complex64)
+    found = check_fit(sense, ComplexGaussian(0.1), y, prior)
+    assert verdict(found, "prox optimality").verdict == FITS
+
+
 def test_a_prior_that_counts_its_noise_in_other_units_is_found():
     operator, y = blurred()
     other = CallableDenoiser(lambda v, s: PRIOR.denoise(v, s / 127.5), range=(-1.0, 1.0))
@@ -168,16 +209,58 @@ def test_other_priors_and_noises_are_judged_as_far_as_they_go():
     assert verdict(found, "channels").verdict == NOT
 
 
-def test_a_network_with_the_physics_inside_wants_gaussian_noise():
-    class Restorer:
-        dtype = torch.float32
-
-        def restore(self, measurement):
-            return torch.zeros_like(measurement.adjoint_y)
-
+def unfolded_and_measured():
     operator, y = blurred()
-    found = check_fit(operator, Poisson(100.0), y.clamp_min(0), Restorer())
+    return UnfoldedDR([ranged(PRIOR)], 6), operator, y
+
+
+def flow_and_measured():
+    gaussian, prior = pca_prior((1, 12, 12))
+    operator = GaussianBlur((1, 12, 12), 0.7).double()
+    x = gaussian.sample(1, generators(1, 1))
+    y = Gaussian(0.05)(operator(x), generators(0, 1))
+    return FlowProximal(prior, proximal_folds(prior, 6)).double(), operator, y
+
+
+@pytest.mark.parametrize("case", [unfolded_and_measured, flow_and_measured])
+def test_networks_with_the_physics_inside_are_judged_by_their_own_results(case):
+    network, operator, y = case()
+    found = check_fit(operator, Gaussian(0.05), y, network)
+    assert fits(found) and found[-1].name == "noise level"
+    assert verdict(found, "value range").verdict == FITS
+    for scale, wanted in ((1e-2, DOUBTFUL), (100.0, NOT)):
+        found = check_fit(operator, Gaussian(0.05 * scale), y * scale, network)
+        assert verdict(found, "value range").verdict == wanted
+    for factor in (0.1, 8.0):
+        v = check_fit(operator, Gaussian(0.05 * factor), y, network)[-1]
+        assert (v.name, v.verdict) == ("noise level", NOT)
+        assert "or the network was trained for other measurements" in v.advice
+
+
+class Restorer:
+    """Makes the same of everything."""
+
+    dtype = torch.float32
+
+    def __init__(self, value):
+        self.value = value
+
+    def restore(self, measurement):
+        return torch.full_like(measurement.adjoint_y, self.value)
+
+
+def test_a_network_with_the_physics_inside_wants_gaussian_noise():
+    operator, y = blurred()
+    found = check_fit(operator, Poisson(100.0), y.clamp_min(0), Restorer(0.0))
     v = found[-1]
     assert (v.name, v.verdict) == ("noise", NOT) and "unfolded network" in v.found
-    found = check_fit(operator, Gaussian(0.05), y, Restorer())
-    assert fits(found) and found[-1].name == "channels"
+
+
+def test_a_network_that_explains_nothing_does_not_fit():
+    operator, y = blurred()
+    found = check_fit(operator, Gaussian(0.05), y, Restorer(0.0))
+    assert found[-1].name == "noise level" and not fits(found)
+    assert "declares none" in verdict(found, "value range").found
+    found = check_fit(operator, Gaussian(0.05), y, Restorer(1e4))
+    assert (found[-1].name, found[-1].verdict) == ("reconstruction", NOT)
+    assert "images are in [-1, 1]" in found[-1].found

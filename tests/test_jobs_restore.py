@@ -3,18 +3,35 @@
 import pytest
 import torch
 
-from measurand.jobs.restore import Loaded, prior_for, restore, suited, variation_weight
+from measurand.jobs.restore import (
+    Loaded,
+    in_grey,
+    prior_for,
+    restore,
+    suited,
+    variation_weight,
+)
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.nets import Glow
 from measurand.noises import Gaussian
-from measurand.operators import BlockAverage, GaussianBlur, Mask, ParallelCT, even_angles
-from measurand.priors import TotalVariation
+from measurand.operators import (
+    BlockAverage,
+    GaussianBlur,
+    Identity,
+    Mask,
+    MotionBlur,
+    ParallelCT,
+    even_angles,
+)
+from measurand.priors import CallableDenoiser, FourierGaussian, TotalVariation
 from measurand.priors.flow import FlowPrior
 from measurand.samplers import DiffPIR
 from measurand.solvers import FISTA, HQS, PGM, PosteriorMean
 from measurand.tensors import generators
 from measurand.unfolded import FlowProximal, Fold, GradientStep, ShrinkStep, UnfoldedDR
+
+STEP = Fold(GradientStep(), ShrinkStep())
 
 
 def discs(n):
@@ -91,3 +108,57 @@ def test_unfolded_networks_are_tiled_and_their_calls_counted():
         tile=32,
     )
     assert isinstance(flow, FlowProximal) and "only denoisers are tiled" in notes[0]
+
+
+def test_an_unfolded_network_of_colour_images_restores_grey_ones():
+    """Of a prior that knows grey images only, exactly what the grey network makes of them."""
+    k = torch.fft.fftfreq(24) * 24
+    power = 1 / (4 + k[:, None] ** 2 + k**2) ** 1.4
+    prior = FourierGaussian(torch.zeros(1, 1, 24, 24), 0.16 * power / power.mean())
+
+    def in_colour(v, sigma):  # the mean of three channels has the noise over the root of three
+        return prior.denoise(v.mean(1, keepdim=True), sigma / 3**0.5).expand_as(v)
+
+    blocks = [CallableDenoiser(prior.denoise), CallableDenoiser(in_colour)]
+    for block, channels in zip(blocks, (1, 3), strict=True):
+        block.channels = channels
+    grey, colour = (UnfoldedDR([block], 4) for block in blocks)
+    for operator in (GaussianBlur((1, 24, 24), 1.2), BlockAverage((1, 24, 24), 2)):
+        m = Measurement(operator, Gaussian(0.05), Gaussian(0.05)(operator(prior.sample(1))))
+        same, _, notes = prior_for(Loaded(colour, {"name": "c"}), m, tile=512)
+        assert "shown to c as 3 equal channels" in notes[0]
+        wanted = PosteriorMean()(m, grey)
+        assert torch.allclose(PosteriorMean()(m, same), wanted, atol=1e-4)
+        assert float(psnr(wanted, prior.sample(1), data_range=2.0)) > 15
+    tiled, _, notes = prior_for(Loaded(colour, {"name": "c"}), m, tile=16)
+    assert tiled.tile == 16 and len(notes) == 2 and "overlapping tiles" in notes[1]
+    assert colour.priors[0] is blocks[1] and colour.tile is None  # the network is as it was
+    assert in_grey(colour).depth == 4
+    flow = FlowProximal(FlowPrior(Glow.tiny(3), shape=(3, 24, 24)), [STEP])
+    with pytest.raises(ValueError, match="asks for 1; for a grey image use --prior natural-color"):
+        prior_for(Loaded(flow, {"name": "f"}), m)
+
+
+def test_a_network_of_flows_says_what_it_was_trained_on_where_that_is_another_kind():
+    shape = (3, 16, 16)
+    network = FlowProximal(FlowPrior(Glow.tiny(3), shape=shape), [STEP])
+
+    def notes(kind, operator):
+        network.card = {} if kind is None else {"recipe": {"kind": kind}}
+        m = Measurement(operator, Gaussian(0.04), torch.zeros(1, *shape))
+        return prior_for(Loaded(network, {"name": "f"}), m)[2]
+
+    mask = Mask(shape, torch.ones(1, 16, 16))
+    said = notes("GaussianBlurs(low=1.0, high=2.0, elongated=False)", mask)
+    assert said[0].startswith("f was trained on GaussianBlurs(low=1.0") and len(said) == 1
+    for kind, operator in (
+        ("GaussianBlurs()", GaussianBlur(shape, 1.6)),
+        ("GaussianBlurs()", MotionBlur(shape, 5.0)),
+        ("MissingPixels(low=0.3, high=0.7)", mask),
+        ("Denoising()", Identity(shape)),
+        ("Scratches()", mask),
+        ("drawn", mask),
+        ("", mask),
+        (None, mask),
+    ):
+        assert notes(kind, operator) == []

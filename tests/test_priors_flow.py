@@ -23,7 +23,7 @@ from measurand.priors import (
     dequantization,
     latent_moments,
 )
-from measurand.priors.flow import flow_loss
+from measurand.priors.flow import bits_of, flow_loss
 from measurand.solvers import FISTA
 from measurand.tensors import generators
 
@@ -271,6 +271,14 @@ def test_a_uniform_density_costs_the_bits_of_a_pixel(bits):
     width = 2 + 2 / (2**bits - 1)  # from half a value below -1 to half a value above 1
     log_prob = torch.tensor([-12 * math.log(width)])
     assert float(bits_per_dim(log_prob, 12, bits=bits)) == pytest.approx(bits, abs=1e-6)
+
+
+def test_bits_of_any_size_but_of_nothing():
+    prior, x = glow_prior(), image(2, size=10)
+    assert torch.equal(bits_of(prior, x), bits_of(prior, x[..., :8, :8]))
+    for narrow in (x[..., :3, :], x[..., :3]):
+        with pytest.raises(ValueError, match="bits_of: got images of .* wants at least 4 x 4"):
+            bits_of(prior, narrow)
 
 
 def test_dequantization_is_uniform_over_a_value_and_gaussian():

@@ -18,7 +18,7 @@ __all__ = ["COMMANDS", "run"]
 
 @dataclass(frozen=True)
 class Demo:
-    """Restore four photographs with four methods; write a page, a picture and a table.
+    """Restore four photographs with several methods; write a page, a picture and a table.
 
     Args:
         out: Folder for the results.

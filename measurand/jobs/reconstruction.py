@@ -256,8 +256,9 @@ class Restorer:
             panels.append(("truth", problem.truth))
         if isinstance(problem.prior, FlowProximal):  # how usual this image is: far off is a sign
             last: Any = problem.prior.priors[-1]
-            with torch.no_grad():
-                metrics["bits"] = float(bits_of(last, result.estimate))
+            if min(x.shape[2:]) >= last.flow.multiple:  # a narrower image has no density
+                with torch.no_grad():
+                    metrics["bits"] = float(bits_of(last, result.estimate))
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(how.method).__name__}"
             comparison(folder / "comparison.png", panels, title=title)

@@ -7,6 +7,7 @@ The noise of draw i comes from (seed, i), so draws may be made a few at a time.
 
 from __future__ import annotations
 
+import copy
 import platform
 import sys
 import time
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .. import problems
 from ..checkpoints import known_weights, load_weights
 from ..files import sha256_file
 from ..measurement import Measurement
+from ..operators import LinearOperator
 from ..priors.denoiser import (
     Counted,
     CountedPosterior,
@@ -39,6 +42,7 @@ from ..priors.variation import TotalVariation
 from ..schedules import Step
 from ..solvers.levels import noise_in_image
 from ..tensors import generators
+from ..unfolded import FlowProximal
 from ..unfolded.posterior_score import Unfolded
 from .arguments import is_sampler
 
@@ -46,6 +50,7 @@ __all__ = [
     "Restored",
     "bar",
     "facts",
+    "in_grey",
     "prior_for",
     "prior_loaded",
     "restore",
@@ -200,6 +205,8 @@ def prior_loaded(name: str, device: str | torch.device = "cpu") -> Loaded:
         "channels": network.channels,
         "precision": str(next(nets.parameters()).dtype).removeprefix("torch."),
     }
+    if isinstance(network, FlowProximal):
+        record["trained_on"] = trained_on(network)
     return Loaded(network, record)
 
 
@@ -239,22 +246,32 @@ def prior_for(
             f"{kinds[operator.in_dtype.is_complex]} ones; use --prior {TV} or a prior of these"
         )
     channels = operator.in_shape[0]
-    denoiser = isinstance(network, Denoiser)
+    denoiser, unfolded = isinstance(network, Denoiser), isinstance(network, Unfolded)
     if network.channels != channels:
-        if channels != 1 or network.dtype.is_complex or not denoiser:
+        grey = channels == 1 and not network.dtype.is_complex
+        if not grey or not (denoiser or unfolded):
+            advice = "; for a grey image use --prior natural-color --method hqs" if grey else ""
             raise ValueError(
                 f"--prior {called} knows images with {network.channels} channels, {operator} "
-                f"asks for {channels}"
+                f"asks for {channels}{advice}"
             )
-        prior = Grey(prior, network.channels)
+        prior = in_grey(network) if unfolded else Grey(prior, network.channels)
         notes.append(f"grey image: shown to {called} as {network.channels} equal channels")
     if isinstance(network, FlowPrior):
         notes.append(f"proximal map of {called} by one Gauss-Newton step in its latents")
         return LatentGain(network), record, notes
     large = max(operator.in_shape[1:]) > tile
     in_tiles = f"denoised in overlapping tiles of {tile} pixels, physics on the whole image"
-    if isinstance(network, Unfolded):  # it holds the physics: range and channels are as they are
-        return (network.with_tiles(tile), record, [in_tiles]) if large else (prior, record, notes)
+    if unfolded:  # it holds the physics: the range is as it is, and only its blocks see tiles
+        if large:
+            prior = prior.with_tiles(tile)
+            notes.append(in_tiles)
+        return prior, record, notes
+    if isinstance(network, FlowProximal) and not of_its_kind(network, operator):
+        notes.append(
+            f"{called} was trained on {trained_on(network)}, and {operator} is of another kind: "
+            "another prior and method may give a better result"
+        )
     if not denoiser:
         if large:
             notes.append(f"{called} runs on the whole image: only denoisers are tiled")
@@ -266,6 +283,38 @@ def prior_for(
         prior = Tiled(prior, tile, overlap=min(32, tile // 2))
         notes.append(in_tiles)
     return prior, record, notes
+
+
+def in_grey(network: Unfolded) -> Unfolded:
+    """An unfolded network of colour images as one of grey images; weights are copied.
+
+    The physics sees the grey image, and each learned block is shown it as equal channels. Radii
+    follow from the noise as it stands in the grey image: `Grey` tells a block its own.
+
+    Args:
+        network: The network, of real images.
+    """
+    other = copy.deepcopy(network)
+    other.priors = nn.ModuleList(Grey(block, network.channels) for block in other.priors)
+    return other
+
+
+def trained_on(network: FlowProximal) -> str:
+    """The kind of problems that a network of flows was trained on, empty where nothing says it."""
+    recipe = network.card.get("recipe")
+    return str(recipe.get("kind", "")) if isinstance(recipe, dict) else ""
+
+
+def of_its_kind(network: FlowProximal, operator: LinearOperator) -> bool:
+    """Whether an operator is of the class that a network was trained with, or nobody knows.
+
+    The class alone: a wider blur than those of the training, or more noise, is not seen.
+    """
+    name = trained_on(network).partition("(")[0]
+    if name not in problems.__all__ or not is_dataclass(getattr(problems, name)):
+        return True
+    kind, shape = getattr(problems, name), (network.channels, 32, 32)
+    return isinstance(operator, type(kind().operator(shape, 1, torch.Generator())))
 
 
 def variation_weight(measurement: Measurement) -> float:

@@ -251,8 +251,15 @@ def bits_of(prior: FlowPrior, x: Tensor) -> Tensor:
     Args:
         prior: The density; its flow halves images several times.
         x: Images, with shape (B, C, H, W); edges that the flow cannot halve are left out.
+    Raises:
+        ValueError: A side is so short that nothing would be left.
     """
     multiple = prior.flow.multiple
+    if min(x.shape[-2:]) < multiple:
+        raise ValueError(
+            f"bits_of: got images of {x.shape[-2]} x {x.shape[-1]} pixels, wants at least "
+            f"{multiple} x {multiple}, which the flow halves"
+        )
     height, width = (n // multiple * multiple for n in x.shape[-2:])
     x = x[..., :height, :width]
     return bits_per_dim(prior.log_prob(x), to_channels(x)[0].numel())

@@ -59,7 +59,7 @@ class UnfoldedRecipe(Recipe):
         GaussianBlurs(elongated=True),
         MissingPixels(grain=16),
     )
-    sigma_y: tuple[float, float] = (0.005, 0.1)
+    sigma_y: tuple[float, float] = (0.005, 0.4)
     depth: int = 4
     depths: tuple[int, int] | None = None
     shared: bool = True
