@@ -20,7 +20,7 @@ from ..nets import ConvUNet
 from ..nets.transfer import transfer
 from ..priors.edm import EDMDenoiser, edm_loss, fitted_gains, lognormal_sigma
 from ..quality import LEVELS, calibration, denoising_psnr
-from ..tensors import randn_like
+from ..tensors import per_item, randn_like
 from .base import Recipe
 
 __all__ = [
@@ -54,6 +54,9 @@ class PriorRecipe(Recipe):
         fitted: Most crops of the larger size that the gains are measured on, at the end; fewer
             after a short training. Not the smaller size: what a network does at the highest
             levels depends on how far it can see.
+        overstated: Probability that an image has less noise than the network is told, any part of
+            it. Methods ask so: what they hand over is smooth where data were blurred, and a
+            network that has seen nothing like it may answer with values far out of range.
     """
 
     widths: tuple[int, ...] = (64, 128, 160)
@@ -67,6 +70,7 @@ class PriorRecipe(Recipe):
     mean: float = 0.0
     sigma_data: float = 0.5
     fitted: int = 128
+    overstated: float = 0.1
 
     def new(self, init: str | os.PathLike[str] | None = None) -> EDMDenoiser:
         """Returns the prior; from other weights where `init` says so, see `nets.transfer`."""
@@ -102,7 +106,10 @@ class PriorRecipe(Recipe):
             high=self.sigma_range[1],
             uniform=self.sigma_uniform,
         )
-        return {"x": x, "sigma": sigma, "noise": randn_like(x, generator)}
+        noise = randn_like(x, generator)
+        less = torch.rand(n, generator=generator, device=x.device) < self.overstated
+        part = torch.rand(n, generator=generator, device=x.device)
+        return {"x": x, "sigma": sigma, "noise": noise * per_item(part.where(less, 1.0), x)}
 
     def loss(self, model: EDMDenoiser, batch: Mapping[str, Any]) -> Tensor:
         return edm_loss(model, batch)
