@@ -5,7 +5,6 @@ import torch
 
 from measurand.jobs.restore import (
     Loaded,
-    in_grey,
     prior_for,
     restore,
     suited,
@@ -133,7 +132,7 @@ def test_an_unfolded_network_of_colour_images_restores_grey_ones():
     tiled, _, notes = prior_for(Loaded(colour, {"name": "c"}), m, tile=16)
     assert tiled.tile == 16 and len(notes) == 2 and "overlapping tiles" in notes[1]
     assert colour.priors[0] is blocks[1] and colour.tile is None  # the network is as it was
-    assert in_grey(colour).depth == 4
+    assert colour.in_grey().depth == 4
     flow = FlowProximal(FlowPrior(Glow.tiny(3), shape=(3, 24, 24)), [STEP])
     with pytest.raises(ValueError, match="asks for 1; for a grey image use --prior natural-color"):
         prior_for(Loaded(flow, {"name": "f"}), m)

@@ -7,7 +7,6 @@ The noise of draw i comes from (seed, i), so draws may be made a few at a time.
 
 from __future__ import annotations
 
-import copy
 import platform
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import problems
 from ..checkpoints import known_weights, load_weights
@@ -50,7 +49,6 @@ __all__ = [
     "Restored",
     "bar",
     "facts",
-    "in_grey",
     "prior_for",
     "prior_loaded",
     "restore",
@@ -255,7 +253,7 @@ def prior_for(
                 f"--prior {called} knows images with {network.channels} channels, {operator} "
                 f"asks for {channels}{advice}"
             )
-        prior = in_grey(network) if unfolded else Grey(prior, network.channels)
+        prior = network.in_grey() if unfolded else Grey(prior, network.channels)
         notes.append(f"grey image: shown to {called} as {network.channels} equal channels")
     if isinstance(network, FlowPrior):
         notes.append(f"proximal map of {called} by one Gauss-Newton step in its latents")
@@ -283,20 +281,6 @@ def prior_for(
         prior = Tiled(prior, tile, overlap=min(32, tile // 2))
         notes.append(in_tiles)
     return prior, record, notes
-
-
-def in_grey(network: Unfolded) -> Unfolded:
-    """An unfolded network of colour images as one of grey images; weights are copied.
-
-    The physics sees the grey image, and each learned block is shown it as equal channels. Radii
-    follow from the noise as it stands in the grey image: `Grey` tells a block its own.
-
-    Args:
-        network: The network, of real images.
-    """
-    other = copy.deepcopy(network)
-    other.priors = nn.ModuleList(Grey(block, network.channels) for block in other.priors)
-    return other
 
 
 def trained_on(network: FlowProximal) -> str:

@@ -70,6 +70,7 @@ from ..nets import ConvUNet
 from ..nets.unet import exact
 from ..priors.denoiser import Tiled
 from ..priors.edm import EDMDenoiser
+from ..priors.grey import Grey
 from ..tensors import inner, per_item, to_channels
 from .physics import Problem, facts, settled
 
@@ -182,6 +183,15 @@ class Unfolded(nn.Module, ABC):
         """
         other = copy.copy(self)
         other.tile = tile
+        return other
+
+    def in_grey(self) -> Self:
+        """Returns a network of grey images whose priors are shown them as equal channels.
+
+        Radii follow from the noise as it stands in the grey image; weights are copied.
+        """
+        other = copy.deepcopy(self)
+        other.priors = nn.ModuleList(Grey(prior, self.channels) for prior in other.priors)
         return other
 
     def given(self, measurement: Measurement) -> "PosteriorDenoiser":
