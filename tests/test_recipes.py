@@ -14,7 +14,7 @@ from measurand.domains.material import Material, generator_of
 from measurand.priors.flow import FlowPrior
 from measurand.recipes import natural_color, train_recipe
 from measurand.tensorfile import load_tensors
-from measurand.unfolded import FlowProximal, proximal_folds
+from measurand.unfolded import FlowProximal, UnfoldedHQS, proximal_folds
 
 TINY = replace(
     natural_color, name="tiny", widths=(8, 8), blocks=1, batch=4, crops=(16, 32), warmup=2
@@ -200,7 +200,13 @@ def test_every_recipe_has_a_small_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "recipe", [recipes.unfold_color, recipes.unfold_color_full, recipes.unfold_brain]
+    "recipe",
+    [
+        recipes.unfold_color,
+        recipes.unfold_color_full,
+        recipes.unfold_brain,
+        replace(recipes.unfold_color, method=UnfoldedHQS),
+    ],
 )
 def test_an_unfolded_network_is_trained_from_a_prior(recipe, data, tmp_path):
     """Both mixes, tiny blocks: the run starts as its prior inside the steps, and is one file."""
@@ -220,6 +226,9 @@ def test_an_unfolded_network_is_trained_from_a_prior(recipe, data, tmp_path):
         small, paths, out, held_out=paths, steps=6, workers=2, quiet=True
     ).values()
     network = load_unfolded(first)
+    assert type(network) is recipe.method and network.card["recipe"]["method"] in str(
+        type(network)
+    )
     assert network.depth == 2 and network.channels == recipe.domain.channels
     assert set(network.card["held_out_psnr"]) == {repr(kind) for kind in recipe.mix}
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])

@@ -40,6 +40,7 @@ class UnfoldedRecipe(Recipe):
         start: Prior that the blocks start from, by name or path; untrained where empty.
         mix: Kinds of problems, one of them in each step.
         sigma_y: Smallest and largest noise of a measurement, relative to the operator's norm.
+        method: `UnfoldedDR`, or for comparison `UnfoldedHQS` or `UnfoldedPGM`.
         depth: Steps of the method.
         depths: Fewest and most steps that a training step makes, drawn anew in each; `depth` where
             None. Fewer than `depth` make a step of training cheaper, and a network that is right
@@ -60,6 +61,7 @@ class UnfoldedRecipe(Recipe):
         MissingPixels(grain=16),
     )
     sigma_y: tuple[float, float] = (0.005, 0.4)
+    method: type[Unfolded] = UnfoldedDR
     depth: int = 4
     depths: tuple[int, int] | None = None
     shared: bool = True
@@ -83,7 +85,7 @@ class UnfoldedRecipe(Recipe):
             self.prior.new(start or None) for _ in range(1 if self.shared else self.depth)
         ]
         torch.manual_seed(self.seed)
-        network = UnfoldedDR(
+        network = self.method(
             blocks,
             self.depth,
             sigma_data=self.prior.sigma_data,
@@ -121,7 +123,11 @@ class UnfoldedRecipe(Recipe):
 
     @property
     def described(self) -> dict[str, Any]:
-        named = {"prior": self.prior.described, "mix": [repr(kind) for kind in self.mix]}
+        named = {
+            "prior": self.prior.described,
+            "mix": [repr(kind) for kind in self.mix],
+            "method": self.method.__name__,
+        }
         return {**super().described, **named}
 
     def loss(self, model: Unfolded, batch: Mapping[str, Any]) -> Tensor:
