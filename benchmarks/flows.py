@@ -129,10 +129,14 @@ def evaluate(args: argparse.Namespace) -> None:
         rows = old["rows"] if all(old[k] == v for k, v in setting.items()) else []
     for task, recipe in TASKS.items():
         asked = {k: posed(recipe.kind, recipe.sigma_y, x) for k, x in sets.items()}
-        on_val = partial(quality, problems=asked["val"], images=sets["val"])
-        weight = max(TV_WEIGHTS, key=lambda w: on_val(partial(total_variation, w))[0])
-        methods = compared(task, args.runs) | {"TV": partial(total_variation, weight)}
+        methods, weight = compared(task, args.runs), 0.0
+        if not args.methods or "TV" in args.methods:
+            on_val = partial(quality, problems=asked["val"], images=sets["val"])
+            weight = max(TV_WEIGHTS, key=lambda w: on_val(partial(total_variation, w))[0])
+            methods["TV"] = partial(total_variation, weight)
         for name, restore in methods.items():
+            if args.methods and name not in args.methods:
+                continue
             row: dict[str, Any] = {"task": task, "method": name}
             if name == "TV":
                 row["weight"] = weight
@@ -160,6 +164,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=Path, help="folder of the trained rivals")
+    parser.add_argument("--methods", nargs="+", help="only these; other rows stay")
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     args = parser.parse_args()
