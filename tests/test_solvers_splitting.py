@@ -1,6 +1,7 @@
 """HQS and ADMM against the exact posterior of a Gaussian prior, and their levels and starts."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from measurand.noises import Gaussian as GaussianNoise
 from measurand.operators import BlockAverage, Blur, GaussianBlur, Mask
 from measurand.operators.base import Identity, Scaled
 from measurand.priors import CallableDenoiser, Counted, FourierGaussian, Gaussian, Rescaled
-from measurand.solvers import ADMM, HQS, Annealed, Constant, first_guess, noise_in_image
+from measurand.solvers import ADMM, HQS, RED, Annealed, Constant, first_guess, noise_in_image
 from measurand.tensors import generators, randn_like
 
 F64 = torch.float64
@@ -66,7 +67,7 @@ def test_admm_keeps_its_dual_when_the_level_changes():
     """Annealing does not disturb convergence: carried over unscaled, z would lag behind (1e-4)."""
     m, prior = problem()
     levels = Annealed(high=0.3 / 2, low=1.0, floor=0.0)
-    found = ADMM(steps=200, weight=1.0, levels=levels)(m, prior)
+    found = ADMM(steps=200, weight=1.0, levels=levels, noise_above=None)(m, prior)
     assert distance(found, prior.given(m).mean) < 1e-9
 
 
@@ -78,7 +79,7 @@ def test_hqs_at_a_fixed_level_is_biased_and_annealing_removes_the_bias():
     assert fixed > 0.01 and abs(fixed - again) < 1e-6  # converged, elsewhere
     levels = Annealed(high=0.51 / 2, low=0.0125 / 0.02, floor=0.0)
     error = {
-        k: distance(HQS(steps=k, weight=1.0, levels=levels)(m, prior), exact)
+        k: distance(HQS(steps=k, weight=1.0, levels=levels, noise_above=None)(m, prior), exact)
         for k in (8, 101, 1000)
     }
     assert error[1000] < error[101] / 5 < error[8]
@@ -119,7 +120,8 @@ def test_calls_callback_and_batch_independence(method):
     assert torch.equal(seen[-1].x0, found) and [s.step for s in seen] == list(range(method.steps))
     assert all(a.level >= b.level for a, b in zip(seen, seen[1:], strict=False))
     for i in range(3):
-        assert torch.allclose(method(m[i], prior), found[i : i + 1], atol=1e-12)
+        alone = method(m[i], prior, generator=generators(0, 3)[i])
+        assert torch.allclose(alone, found[i : i + 1], atol=1e-12)
     assert torch.equal(method(m, prior), found)
     assert not torch.equal(method(m, prior, x0=torch.zeros_like(found) + 3), found)
 
@@ -243,3 +245,37 @@ def test_wrong_input_is_refused_with_a_name(method):
 def test_all_are_named_in_the_package():
     assert {"ADMM", "HQS", "Annealed", "Constant"} <= set(solvers.__all__)
     assert "steps=8" in repr(HQS()) and "high=0.19" in repr(HQS())
+
+
+@pytest.mark.parametrize("method", [HQS, ADMM, partial(RED, levels=Annealed())])
+def test_fresh_noise_of_the_level_while_it_is_high_and_falls(method):
+    """The denoiser sees its input with noise of sigma n, never at the last level."""
+    m, prior = problem(sigma=0.01)
+    asked = []
+
+    def denoise(v, sigma):
+        asked.append((v.clone(), float(sigma)))
+        return v  # so that x of the next step shows what was added
+
+    seen = []
+    model = CallableDenoiser(denoise, range=(-1.0, 1.0))
+    method(steps=8)(m, model, callback=seen.append, generator=generators(3, 2))
+    fresh, first = generators(3, 2), method is not HQS and method is not ADMM
+    before = [first_guess(m), *[step.x for step in seen]] if first else [s.x for s in seen]
+    for k, (v, sigma) in enumerate(asked):
+        wanted = sigma * randn_like(v, fresh) if sigma > 0.08 and k < 7 else torch.zeros_like(v)
+        if method is ADMM and k:
+            break  # from the second step on its dual is added, too
+        torch.testing.assert_close(v - before[k], wanted, rtol=1e-6, atol=1e-6)
+    assert any(sigma > 0.08 for _, sigma in asked) and asked[-1][1] < 0.08
+
+
+@pytest.mark.parametrize("method", [HQS, ADMM, RED])
+def test_levels_that_do_not_fall_add_no_noise(method):
+    m, prior = problem()
+    loud = method(steps=5, levels=Constant(0.5))
+    still = method(steps=5, levels=Constant(0.5), noise_above=None)
+    assert torch.equal(loud(m, prior), still(m, prior))
+    loud = method(steps=5, levels=Annealed())
+    still = method(steps=5, levels=Annealed(), noise_above=None)
+    assert not torch.equal(loud(m, prior), still(m, prior))

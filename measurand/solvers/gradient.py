@@ -39,8 +39,8 @@ from ..measurement import Measurement
 from ..noises import Gaussian
 from ..priors.denoiser import Denoiser, Proximable, require
 from ..schedules import Callback, Step
-from ..tensors import Generators, per_item
-from .levels import Constant, Levels, item_values
+from ..tensors import Generators, as_generators, per_item
+from .levels import Constant, Levels, item_values, noise_floor, with_noise
 from .start import finite, first_guess
 
 __all__ = ["FISTA", "PGM", "RED", "GradientRED"]
@@ -164,16 +164,19 @@ class RED:
         weight: Weight of the prior; 1 is the posterior of the image with noise of the level.
         step: Share of the denoiser's correction that a step takes, in (0, 1].
         levels: Noise level of each step; the noise of the measurement in the image.
+        noise_above: Levels above this share of the prior's value range add fresh noise of the
+            level to the input of the denoiser, while levels fall; None adds none.
     """
 
     steps: int = 100
     weight: float = 0.28
     step: float = field(default=1.0, metadata={"search": (0.0, 1.0)})
     levels: Levels = field(default_factory=Constant)
+    noise_above: float | None = field(default=0.04, metadata={"search": None})
 
     def __post_init__(self) -> None:
         count(self, "steps")
-        not_negative(self, "weight")
+        not_negative(self, "weight", "noise_above")
         share(self, "step", zero=False)
 
     @torch.no_grad()
@@ -192,17 +195,20 @@ class RED:
             measurement: What was seen, with Gaussian noise.
             prior: A denoiser.
             x0: Where to start, with shape (B, ...); `first_guess` where None.
-            generator: Not used: nothing is random.
+            generator: Draws the fresh noise; one per item, or None for seed 0.
             callback: Called with a `Step` (x: after the data step, x0: denoised) in every step.
         Returns:
             The estimate, with shape (B, ...).
         """
         require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
         x = first_guess(measurement) if x0 is None else x0
-        for k, (sigma, r) in enumerate(
-            self.levels(measurement, prior, self.steps, self.weight / self.step)
-        ):
-            x_hat = prior.denoise(x, sigma)
+        levels = self.levels(measurement, prior, self.steps, self.weight / self.step)
+        least, generator = (
+            noise_floor(self.noise_above, levels, prior),
+            as_generators(generator, x),
+        )
+        for k, (sigma, r) in enumerate(levels):
+            x_hat = prior.denoise(with_noise(x, sigma, least, generator), sigma)
             x = measurement.prox(torch.lerp(x, x_hat, self.step), r)
             if callback is not None:
                 callback(Step(k, sigma, x, x_hat))

@@ -15,15 +15,19 @@ and at any fixed level converges to the minimiser itself (for a Gaussian prior a
 exact posterior mean). Learned denoisers are not proximal maps; with them both are fixed-point
 iterations that work well when the level anneals.
 
-Deviations. The weight of the data follows from `Measurement.sigma`; the paper's
-`tau = sigma^2 / (lambda s^2)` on `1/2||Ax - y||^2` is the same as r above, with lambda = weight. z
-is scaled by the square of the ratio of radii when the level changes (paper's code: carried over).
+Deviations. Fresh noise of the level is added to the input of the denoiser while levels fall and
+are high (`noise_above`; in the paper the input is the image after the data step alone): a network
+that is given less noise than its level says may leave its range on smooth images. The weight of
+the data follows from `Measurement.sigma`; the paper's `tau = sigma^2 / (lambda s^2)` on
+`1/2||Ax - y||^2` is the same as r above, with lambda = weight. z is scaled by the square of the
+ratio of radii when the level changes (paper's code: carried over).
 
 References:
     | Plug-and-Play Image Restoration with Deep Denoiser Prior (Zhang et al., 2021)
     | arXiv:2008.13751
     | Plug-and-Play Priors as a Score-Based Method (Park et al., 2025), arXiv:2412.11108
     | Plug-and-Play Priors for Model Based Reconstruction (Venkatakrishnan et al., 2013)
+    | Stochastic Generative Plug-and-Play Priors (2026), arXiv:2604.03603
 """
 
 from dataclasses import dataclass, field
@@ -35,8 +39,8 @@ from ..fields import count, not_negative
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser, require
 from ..schedules import Callback, Step
-from ..tensors import Generators, per_item
-from .levels import Annealed, Levels
+from ..tensors import Generators, as_generators, per_item
+from .levels import Annealed, Levels, noise_floor, with_noise
 from .start import finite, first_guess
 
 __all__ = ["ADMM", "HQS"]
@@ -44,7 +48,7 @@ __all__ = ["ADMM", "HQS"]
 
 @dataclass(frozen=True)
 class HQS:
-    """Half-quadratic splitting with annealed levels (DPIR): good as it is.
+    """Half-quadratic splitting with annealed levels (DPIR).
 
     Differentiates through the prior: no.
 
@@ -53,15 +57,18 @@ class HQS:
             away; about 16 where pixels are missing and have to be filled from their neighbours.
         weight: Weight of the prior.
         levels: Noise level of each step; they follow from the noise and the prior's range.
+        noise_above: Levels above this share of the prior's value range add fresh noise of the
+            level to the input of the denoiser, while levels fall; None adds none.
     """
 
     steps: int = 8
     weight: float = 0.23
     levels: Levels = field(default_factory=Annealed)
+    noise_above: float | None = field(default=0.04, metadata={"search": None})
 
     def __post_init__(self) -> None:
         count(self, "steps")
-        not_negative(self, "weight")
+        not_negative(self, "weight", "noise_above")
 
     @torch.no_grad()
     def __call__(
@@ -79,7 +86,7 @@ class HQS:
             measurement: What was seen, with Gaussian noise.
             prior: A denoiser.
             x0: Where to start, with shape (B, ...); `first_guess` where None.
-            generator: Not used: nothing is random.
+            generator: Draws the fresh noise; one per item, or None for seed 0.
             callback: Called with a `Step` (x: after the data step, x0: denoised) in every step.
         Returns:
             The estimate, with shape (B, ...).
@@ -87,9 +94,13 @@ class HQS:
         require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
         levels = self.levels(measurement, prior, self.steps, self.weight)
         x = first_guess(measurement) if x0 is None else x0
+        least, generator = (
+            noise_floor(self.noise_above, levels, prior),
+            as_generators(generator, x),
+        )
         for k, (sigma, r) in enumerate(levels):
             u = measurement.prox(x, r)
-            x = prior.denoise(u, sigma)
+            x = prior.denoise(with_noise(u, sigma, least, generator), sigma)
             if callback is not None:
                 callback(Step(k, sigma, u, x))
         return finite(x, by=self)
@@ -105,15 +116,18 @@ class ADMM:
         steps: Number of denoiser calls.
         weight: Weight of the prior.
         levels: Noise level of each step; `Constant` for the classical method.
+        noise_above: Levels above this share of the prior's value range add fresh noise of the
+            level to the input of the denoiser, while levels fall; None adds none.
     """
 
     steps: int = 24
     weight: float = 0.43
     levels: Levels = field(default_factory=Annealed)
+    noise_above: float | None = field(default=0.04, metadata={"search": None})
 
     def __post_init__(self) -> None:
         count(self, "steps")
-        not_negative(self, "weight")
+        not_negative(self, "weight", "noise_above")
 
     @torch.no_grad()
     def __call__(
@@ -131,7 +145,7 @@ class ADMM:
             measurement: What was seen, with Gaussian noise.
             prior: A denoiser.
             x0: Where to start, with shape (B, ...); `first_guess` where None.
-            generator: Not used: nothing is random.
+            generator: Draws the fresh noise; one per item, or None for seed 0.
             callback: Called with a `Step` (x: after the data step, x0: denoised) in every step.
         Returns:
             The estimate, with shape (B, ...).
@@ -140,12 +154,16 @@ class ADMM:
         levels = self.levels(measurement, prior, self.steps, self.weight)
         x = first_guess(measurement) if x0 is None else x0
         z, last = torch.zeros_like(x), levels[0].r
+        least, generator = (
+            noise_floor(self.noise_above, levels, prior),
+            as_generators(generator, x),
+        )
         for k, (sigma, r) in enumerate(levels):
             if torch.as_tensor(r != last).any():  # z is the dual times r^2, and the dual stays
                 z, last = z * per_item(r / last, z) ** 2, r
             u = measurement.prox(x - z, r)
             z = z + u
-            x = prior.denoise(z, sigma)
+            x = prior.denoise(with_noise(z, sigma, least, generator), sigma)
             z = z - x
             if callback is not None:
                 callback(Step(k, sigma, u, x))
