@@ -20,8 +20,9 @@ from ..nets import ConvUNet
 from ..nets.transfer import transfer
 from ..priors.edm import EDMDenoiser, edm_loss, fitted_gains, lognormal_sigma
 from ..quality import LEVELS, calibration, denoising_psnr
-from ..tensors import per_item, randn_like
+from ..tensors import randn_like
 from .base import Recipe
+from .residuals import remaining, smooth
 
 __all__ = [
     "PriorRecipe",
@@ -54,11 +55,9 @@ class PriorRecipe(Recipe):
         fitted: Most crops of the larger size that the gains are measured on, at the end; fewer
             after a short training. Not the smaller size: what a network does at the highest
             levels depends on how far it can see.
-        overstated: Probability that an image has less noise than the network is told, any part of
-            it. Methods ask so, and a network that has seen nothing like it may answer smooth
-            images with values far out of range; one that has seen much of it waits for noise to
-            show, and takes too little away. `natural-gray@3` is the mean of weights trained with
-            0 and with 0.2.
+        overstated: Probability that an image has less noise than the stated sigma, white or as a
+            data step leaves it; see `recipes.residuals`.
+        smooth: Probability that such an image is also replaced by a smooth one of its values.
     """
 
     widths: tuple[int, ...] = (64, 128, 160)
@@ -72,7 +71,8 @@ class PriorRecipe(Recipe):
     mean: float = 0.0
     sigma_data: float = 0.5
     fitted: int = 128
-    overstated: float = 0.0
+    overstated: float = 0.25
+    smooth: float = 0.15
 
     def new(self, init: str | os.PathLike[str] | None = None) -> EDMDenoiser:
         """Returns the prior; from other weights where `init` says so, see `nets.transfer`."""
@@ -109,9 +109,15 @@ class PriorRecipe(Recipe):
             uniform=self.sigma_uniform,
         )
         noise = randn_like(x, generator)
-        less = torch.rand(n, generator=generator, device=x.device) < self.overstated
-        part = torch.rand(n, generator=generator, device=x.device)
-        return {"x": x, "sigma": sigma, "noise": noise * per_item(part.where(less, 1.0), x)}
+        chance = torch.rand(2, n, generator=generator, device=x.device)
+        less = chance[0] < self.overstated
+        if less.any():
+            noise[less] = remaining(noise[less], generator)
+        flat = less & (chance[1] < self.smooth)
+        if flat.any():
+            x = x.clone()
+            x[flat] = smooth(x[flat], generator)
+        return {"x": x, "sigma": sigma, "noise": noise}
 
     def loss(self, model: EDMDenoiser, batch: Mapping[str, Any]) -> Tensor:
         return edm_loss(model, batch)
@@ -208,6 +214,7 @@ kernels_32 = PriorRecipe(
     mean=-1.0,
     sigma_data=0.07,
     fitted=512,
+    smooth=0.0,  # a smooth kernel is none
 )
 kernels_64 = replace(
     kernels_32,
