@@ -287,3 +287,36 @@ def test_items_without_noise_do_not_depend_on_operators_of_their_neighbours(meth
     for i in range(2):
         alone = method(m[i], prior, generator=generators(7, 2)[i : i + 1])
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-7, atol=1e-7)
+
+
+class Broken:
+    """A prior, also its own posterior, that returns NaN for the last item below a level."""
+
+    range = None
+    dtype = torch.float64
+
+    def __init__(self, below: float = math.inf) -> None:
+        self.below = below
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        keep = torch.ones(len(v), 1, dtype=v.dtype)
+        keep[-1] = torch.nan if float(torch.as_tensor(sigma).max()) < self.below else 1
+        return 0.9 * v * keep
+
+    def given(self, measurement: Measurement) -> "Broken":
+        return self
+
+
+@pytest.mark.parametrize("method", **named(ALL))
+@pytest.mark.parametrize("below", [math.inf, 0.3], ids=["always", "at the end"])
+def test_a_denoiser_that_returns_nan_is_an_error_of_the_method(method, below):
+    _, m = three_items()
+    name = rf"^{type(method).__name__}\(.*not finite for 1 of 3 items"
+    with pytest.raises(FloatingPointError, match=name):
+        method(m, Broken(below))
+    if method in REVERSE:
+        x0 = torch.zeros(3, 6, dtype=torch.float64)
+        with pytest.raises(FloatingPointError, match=name):
+            method(None, Broken(below), x0=x0)
+        with pytest.raises(FloatingPointError, match=name):
+            method.descend(Broken(below).denoise, x0, method.levels())

@@ -27,6 +27,7 @@ from ..fields import count, not_negative, positive
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser
 from ..schedules import Callback, Step, edm_grid
+from ..solvers.start import finite
 from ..tensors import Generators, as_generators, randn_like
 from .reverse import EulerFlow, starting_image
 
@@ -106,10 +107,10 @@ class DAPS:
         flow = EulerFlow()
         for i, (t, t_next) in enumerate(pairwise((*self.levels, 0.0))):
             grid = edm_grid(t, min(t, self.flow_min), self.flow_steps).tolist()
-            x_hat = flow.descend(prior.denoise, x, grid, generator)
+            x_hat = flow.descend(prior.denoise, x, grid, generator, by=self)
             x = measurement.conditional_sample(x_hat, self.width * t, generator)
             if t_next > 0:
                 x.add_(randn_like(x, generator), alpha=t_next)
             if callback is not None:
                 callback(Step(i, t, x, x_hat))
-        return x
+        return finite(x, by=self)

@@ -25,6 +25,7 @@ from ..fields import count, positive, share
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser
 from ..schedules import Callback, Step, edm_grid
+from ..solvers.start import finite
 from ..tensors import Generators, as_generators, randn_like
 from .reverse import starting_image
 
@@ -103,4 +104,4 @@ class DiffPIR:
                 x = x_hat
             if callback is not None:
                 callback(Step(i, t, x, x_hat))
-        return x
+        return finite(x, by=self)

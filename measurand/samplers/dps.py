@@ -26,6 +26,7 @@ from ..fields import count, not_negative
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser
 from ..schedules import Callback, Step
+from ..solvers.start import finite
 from ..tensors import Generators, as_generators, norm, randn_like
 from .reverse import starting_image
 
@@ -104,4 +105,4 @@ class DPS:
             x.sub_(pull, alpha=self.zeta * math.sqrt((1 + t**2) * (1 + t_next**2)))
             if callback is not None:
                 callback(Step(i, t, x, x_hat))
-        return x
+        return finite(x, by=self)

@@ -27,6 +27,7 @@ from ..fields import count, positive
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser
 from ..schedules import Callback, Step, log_grid
+from ..solvers.start import finite
 from ..tensors import Generators, as_generators, randn_like
 from .reverse import starting_image, transition
 
@@ -105,4 +106,4 @@ class PiGDM:
             x = transition(x, x_hat, t, t_next, generator) if t_next > 0 else x_hat
             if callback is not None:
                 callback(Step(i, t, x, x_hat))
-        return x
+        return finite(x, by=self)

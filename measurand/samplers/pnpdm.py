@@ -125,7 +125,8 @@ class PnPDM:
         generator = as_generators(generator, x)
         for sweep, rho in enumerate(self.levels):
             z = measurement.conditional_sample(x, rho, generator)
-            x = self.reverse.descend(prior.denoise, z, self.reverse.levels(rho), generator)
+            grid = self.reverse.levels(rho)
+            x = self.reverse.descend(prior.denoise, z, grid, generator, by=self)
             if callback is not None:
                 callback(Step(sweep, rho, z, x))
         return x

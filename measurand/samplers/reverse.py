@@ -44,7 +44,7 @@ from ..fields import count, positive
 from ..measurement import Measurement
 from ..priors.denoiser import Denoiser, require
 from ..schedules import Callback, Step, edm_grid
-from ..solvers.start import given_or_zeros
+from ..solvers.start import finite, given_or_zeros
 from ..tensors import Generators, as_generators, inner, per_item, randn_like
 
 __all__ = [
@@ -220,6 +220,7 @@ class Reverse(ABC):
         levels: list[float],
         generator: Generators = None,
         callback: Callback = None,
+        by: object = None,
     ) -> Tensor:
         """The clean image at the end of a grid of levels.
 
@@ -229,8 +230,9 @@ class Reverse(ABC):
             levels: Decreasing noise levels.
             generator: One generator, one per item, or None for seed 0.
             callback: Called with a `Step` after every step.
+            by: The method of which this is a part, for the message of an error; None for this one.
         Returns:
-            The clean image, with the shape of `x`.
+            The clean image, with the shape of `x`; a `FloatingPointError` where it is not finite.
         """
         generator = as_generators(generator, x)
         for i, (t, t_next) in enumerate(pairwise(levels)):
@@ -240,7 +242,7 @@ class Reverse(ABC):
         x = denoise(x, levels[-1])  # the step to level zero: no noise, no division by zero
         if callback is not None:
             callback(Step(len(levels) - 1, levels[-1], x, x))
-        return x
+        return finite(x, by=self if by is None else by)
 
 
 class ReverseSDE(Reverse):

@@ -26,7 +26,7 @@ from ..fields import count, positive
 from ..measurement import Measurement
 from ..priors.denoiser import Posterior, require
 from ..schedules import Callback
-from ..solvers import PosteriorMean
+from ..solvers.start import finite, given_or_zeros
 from ..tensors import Generators, as_generators, randn_like
 from .reverse import HeunFlow
 
@@ -97,8 +97,10 @@ class DiffUnfolding:
             )
         require(prior, Posterior, by=self, images=measurement.operator.in_dtype)
         generator = as_generators(generator, measurement.adjoint_y)
-        mean = PosteriorMean(self.sigma_max)(measurement, prior, x0=x0, generator=generator)
-        flow = self.flow
-        x = mean + self.sigma_start * randn_like(mean, generator)
         posterior = prior.given(measurement)
-        return flow.descend(posterior.denoise, x, flow.levels(), generator, callback)
+        x = given_or_zeros(x0, measurement, by=self)
+        x = x + self.sigma_max * randn_like(x, generator)
+        mean = finite(posterior.denoise(x, self.sigma_max), by=self)
+        x = mean + self.sigma_start * randn_like(mean, generator)
+        flow = self.flow
+        return flow.descend(posterior.denoise, x, flow.levels(), generator, callback, by=self)
