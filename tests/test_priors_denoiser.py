@@ -1,7 +1,12 @@
 """Capabilities, and denoisers around denoisers."""
 
+import itertools
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from measurand.priors import (
     CallableDenoiser,
@@ -150,6 +155,85 @@ def test_tiles_of_volumes_signals_and_complex_images():
     assert torch.allclose(Tiled(prior, tile=12, overlap=3).denoise(v, 0.5), v / 1.25, atol=1e-12)
     with pytest.raises(ValueError, match="overlap"):
         Tiled(prior, tile=8, overlap=5)
+    with pytest.raises(ValueError, match="multiple"):
+        Tiled(prior, multiple=0)
+
+
+def pixels_denoised(tiled, *shape):
+    """Pixels given to the denoiser, over those of the image, and the shapes of the tiles."""
+    shapes = []
+    network = CallableDenoiser(lambda v, sigma: shapes.append(tuple(v.shape[2:])) or v)
+    tiled = Tiled(network, tiled.tile, tiled.overlap, tiled.multiple)
+    v = torch.randn(1, 1, *shape)
+    torch.testing.assert_close(tiled.denoise(v, 0.1), v)
+    return sum(map(math.prod, shapes)) / math.prod(shape), set(shapes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "most"),
+    [
+        ((520, 520), 512, 1.25),
+        ((520, 520), 1024, 1.0),
+        ((1024, 1024), 512, 1.3),
+        ((1024, 1024), 1024, 1.0),
+        ((1025, 1025), 1024, 1.15),
+        ((1500, 1500), 1024, 1.05),
+        ((2000, 2000), 1024, 1.05),
+        ((1531, 77), 1024, 1.08),
+        ((601, 1999), 512, 1.25),
+    ],
+)
+def test_tiles_fit_the_image(shape, tile, most):
+    """What tiles cost in pixels; 512 of fixed length took 3.9 times an image of 520 x 520."""
+    cost, shapes = pixels_denoised(Tiled(CallableDenoiser(shrink), tile), *shape)
+    assert 1 <= cost <= most
+    assert len(shapes) == 1 and all(
+        n == whole if whole <= tile else n % 32 == 0 and n <= tile
+        for n, whole in zip(*shapes, shape, strict=True)
+    )
+
+
+@given(
+    length=st.integers(1, 5000),
+    tile=st.integers(2, 600),
+    share=st.floats(0.001, 0.5),
+    multiple=st.sampled_from((1, 8, 32, 64)),
+)
+@settings(max_examples=300, deadline=None)
+def test_tiles_cover_an_axis_with_at_least_the_overlap(length, tile, share, multiple):
+    overlap = max(1, int(tile * share))
+    spans = Tiled(CallableDenoiser(shrink), tile, overlap, multiple)._spans(length)
+    assert spans[0].start == 0 and spans[-1].stop == length
+    sizes = {span.stop - span.start for span in spans}
+    assert len(sizes) == 1 and max(sizes) <= max(tile, min(length, tile))
+    for left, right in itertools.pairwise(spans):
+        assert left.stop - right.start >= overlap
+    # no cover of fewer tiles, and none of shorter ones
+    n = len(spans)
+    assert n == 1 or (n - 1) * tile - (n - 2) * overlap < length
+    assert n == 1 or n * (max(sizes) - multiple) - (n - 1) * overlap < length
+
+
+@pytest.mark.parametrize("shape", [(41, 57), (33, 100), (40, 24), (97, 32)])
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+def test_tiles_of_a_narrow_receptive_field_equal_the_whole(shape, dtype):
+    """The tiles of a 5 x 5 mean differ from it by what two cut pixels weigh in the ramps."""
+
+    def smooth(v, sigma, condition):
+        parts = torch.view_as_real(v).movedim(-1, 0) if v.is_complex() else v[None]
+        blurred = torch.stack([blur(part, sigma) for part in parts])
+        found = torch.complex(*blurred) if v.is_complex() else blurred[0]
+        return found + condition
+
+    prior = CallableDenoiser(smooth, dtype=dtype)
+    v = torch.randn(2, 1, *shape, dtype=dtype)
+    condition = torch.randn(2, 1, *shape, dtype=dtype)
+    whole = prior.denoise(v, 0.1, condition)
+    tiled = Tiled(prior, tile=32, overlap=16, multiple=4).denoise(v, 0.1, condition)
+    assert tiled.dtype == dtype and tiled.shape == v.shape
+    assert (tiled - whole).norm() < 0.01 * whole.norm()
+    assert (tiled - whole).abs().max() < 0.1  # of images of unit variance
+    assert torch.allclose(tiled[..., :5, :5], whole[..., :5, :5], atol=1e-12)
 
 
 def test_counted():

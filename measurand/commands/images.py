@@ -91,7 +91,7 @@ class Reconstruct:
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
     truth_range: tuple[float, float] | None = None
-    tile: int = 512
+    tile: int = 1024
     device: str = "auto"
     executor: Executor = field(default_factory=Loop)
     shard: str | None = None

@@ -103,7 +103,7 @@ class Tune:
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
     truth_range: tuple[float, float] | None = None
-    tile: int = 512
+    tile: int = 1024
     device: str = "auto"
     quiet: bool = False
     json: bool = False

@@ -90,7 +90,7 @@ class Reconstruction:
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
     truth_range: tuple[float, float] | None = None
-    tile: int = 512
+    tile: int = 1024
     device: str = "cpu"
     figure: bool = False
 

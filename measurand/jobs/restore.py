@@ -213,7 +213,7 @@ def prior_for(
     measurement: Measurement,
     *,
     device: str | torch.device = "cpu",
-    tile: int = 512,
+    tile: int = 1024,
 ) -> tuple[Any, dict[str, Any], list[str]]:
     """A prior fitted to the images behind a measurement.
 

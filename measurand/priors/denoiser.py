@@ -13,6 +13,7 @@ References:
     | Plug-and-Play Priors as a Score-Based Method (Park et al., 2025), arXiv:2412.11108
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -221,20 +222,31 @@ class Tiled(nn.Module):
     Only the denoiser is tiled, never the physics. Each tile is weighted by a product of raised
     cosine ramps; the weights of all tiles add up to one.
 
+    An axis of L pixels is cut into the smallest number n of tiles that cover it, and their common
+    length fits the axis: `(L + (n - 1) overlap) / n`, rounded up to a multiple. The denoiser is
+    given about `(1 + (n - 1) overlap / L)` times the pixels of the axis. Along an axis of at most
+    `tile` pixels nothing is cut.
+
     Args:
         prior: A denoiser.
-        tile: Length of a tile along every spatial axis, in pixels.
+        tile: Largest length of a tile along every spatial axis, in pixels.
         overlap: Least overlap of neighbours, in pixels.
+        multiple: Tile lengths are rounded up to multiples of this, in pixels, as far as `tile`
+            allows: networks that halve their input k times take multiples of 2^k.
     """
 
-    def __init__(self, prior: Denoiser, tile: int = 256, overlap: int = 32) -> None:
+    def __init__(
+        self, prior: Denoiser, tile: int = 1024, overlap: int = 32, multiple: int = 32
+    ) -> None:
         super().__init__()
         if not 0 < overlap <= tile // 2:
             raise ValueError(
                 f"Tiled: got tiles of {tile} with an overlap of {overlap}, wanted "
                 "0 < overlap <= tile / 2"
             )
-        self.prior, self.tile, self.overlap = prior, tile, overlap
+        if multiple < 1:
+            raise ValueError(f"Tiled: got multiple = {multiple}, wanted at least 1")
+        self.prior, self.tile, self.overlap, self.multiple = prior, tile, overlap, multiple
 
     @property
     def range(self) -> Range | None:
@@ -250,13 +262,9 @@ class Tiled(nn.Module):
         """The blended estimate; a condition of the image's size is cut with it."""
         if max(v.shape[2:]) <= self.tile:
             return self.prior.denoise(v, sigma, condition)
-        total, out = torch.zeros((), dtype=v.real.dtype, device=v.device), torch.zeros_like(v)
-        total = total.expand(v.shape[2:]).clone()
-        for corner in torch.cartesian_prod(*map(self._starts, v.shape[2:]), torch.zeros(1).long()):
-            at = tuple(
-                slice(start, start + min(self.tile, length))
-                for start, length in zip(corner.tolist(), v.shape[2:], strict=False)
-            )
+        out = torch.zeros_like(v)
+        total = torch.zeros(v.shape[2:], dtype=v.real.dtype, device=v.device)
+        for at in itertools.product(*map(self._spans, v.shape[2:])):
             whole = (slice(None), slice(None), *at)
             cut = condition
             if condition is not None and condition.shape[2:] == v.shape[2:]:
@@ -266,12 +274,15 @@ class Tiled(nn.Module):
             total[at] += weight
         return out / total
 
-    def _starts(self, length: int) -> Tensor:
-        """Where tiles begin along an axis: evenly spread, at least `overlap` in common."""
+    def _spans(self, length: int) -> list[slice]:
+        """The tiles along an axis: of one length, evenly spread, at least `overlap` in common."""
         if length <= self.tile:
-            return torch.zeros(1).long()
+            return [slice(0, length)]
         n = math.ceil((length - self.overlap) / (self.tile - self.overlap))
-        return torch.linspace(0, length - self.tile, n).round().long()
+        least = math.ceil((length + (n - 1) * self.overlap) / n)
+        size = min(math.ceil(least / self.multiple) * self.multiple, self.tile)
+        starts = [k * (length - size) // (n - 1) for k in range(n)]
+        return [slice(start, start + size) for start in starts]
 
     def _weight(self, piece: Tensor) -> Tensor:
         """The weight of a tile, with its spatial shape."""
