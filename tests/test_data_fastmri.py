@@ -6,8 +6,9 @@ import pytest
 import torch
 from scans import HEADER, brain, fastmri
 
-from measurand.data.fastmri import combined, header, kspace, low_resolution_maps, rss
-from measurand.data.sources import UnreadableFile
+from measurand.data.collection import images
+from measurand.data.fastmri import combined, header, is_fastmri, kspace, low_resolution_maps, rss
+from measurand.data.sources import UnreadableFile, file_at
 from measurand.operators.kspace import fft2c
 
 IMAGES, COILS = brain()
@@ -148,3 +149,39 @@ def test_what_cannot_be_read_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(UnreadableFile, match="a.h5"):
         list(kspace(path))
+
+
+@pytest.mark.parametrize("kind", ["external", "through a group", "soft", "dangling", "virtual"])
+@pytest.mark.parametrize(
+    "name", ["kspace", "mask", "reconstruction_rss", "reconstruction_esc", "ismrmrd_header"]
+)
+def test_links_are_refused_and_other_files_are_never_read(tmp_path, name, kind):
+    secret, path = tmp_path / "secret.h5", fastmri(tmp_path / "a.h5", COILS)
+    fastmri(secret, COILS)
+    with h5py.File(secret, "a") as h5:
+        h5["mask"] = np.ones(20)
+        h5["reconstruction_esc"] = h5["reconstruction_rss"][()]
+        shape, dtype = h5[name].shape, h5[name].dtype
+    with h5py.File(path, "a") as h5:
+        if name in h5:
+            del h5[name]
+        if kind == "virtual":
+            layout = h5py.VirtualLayout(shape, dtype)
+            layout[...] = h5py.VirtualSource(str(secret), name, shape)
+            h5.create_virtual_dataset(name, layout)
+        else:
+            h5["group"] = h5py.ExternalLink(str(secret), "/")
+            h5["inside"] = np.ones(20)
+            h5[name] = {
+                "external": h5py.ExternalLink(str(secret), name),
+                "through a group": h5py.SoftLink(f"/group/{name}"),
+                "soft": h5py.SoftLink("/inside"),
+                "dangling": h5py.ExternalLink(str(tmp_path / "none.h5"), name),
+            }[kind]
+    words = "other files|header" if kind == "virtual" else rf"a\.h5:{name} is a link"
+    for read in (header, combined, rss, images, lambda path: list(kspace(path))):
+        with pytest.raises(UnreadableFile, match=words):
+            read(path)
+    if name == "kspace" and kind != "virtual":
+        with pytest.raises(UnreadableFile, match=words):
+            is_fastmri(file_at(path))

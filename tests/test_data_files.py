@@ -267,6 +267,15 @@ def test_nothing_is_unpickled_and_no_link_is_followed(tmp_path):
         h5["x"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "x")
     with pytest.raises(UnreadableFile, match="no array 'x'|which array"):
         read_array(f"{tmp_path}/link.h5:x")
+    with h5py.File(tmp_path / "path.h5", "w") as h5:
+        h5["own/x"] = np.zeros((4, 4))
+        h5["group"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "/")
+        h5["own/link"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "x")
+        h5["own/soft"] = h5py.SoftLink("/group/x")
+    for key in ("group/x", "own/link", "own/soft", "own/../group/x", "/group/x", "./own/link"):
+        with pytest.raises(UnreadableFile, match=rf"no array '{key}'.*one of: own/x\)"):
+            read_array(f"{tmp_path}/path.h5:{key}")
+    assert read_array(f"{tmp_path}/path.h5:own/x").shape[-2:] == (4, 4)
     layout = h5py.VirtualLayout((4, 4), float)
     layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "x", (4, 4))
     with h5py.File(tmp_path / "virtual.h5", "w") as h5:

@@ -27,6 +27,7 @@ __all__ = [
     "all_finite",
     "checked",
     "compact",
+    "dataset",
     "load",
     "one_channel",
     "opened_hdf5",
@@ -96,6 +97,24 @@ def opened_hdf5(source: File) -> Any:
     import h5py
 
     return h5py.File(source.path or source.open(), "r")
+
+
+def dataset(group: Any, name: str, source: File) -> Any | None:
+    """Returns the dataset of a name in a group of an HDF5 file; None where there is none.
+
+    Raises:
+        UnreadableFile: It is a link to another place; not even its end is looked for. Or it is a
+            dataset that keeps its data elsewhere, or says that it has more than there are.
+    """
+    import h5py
+
+    links = group.id.links
+    if not links.exists(name.encode()):
+        return None
+    if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        raise UnreadableFile(f"{source.name}:{name} is a link, and links are not followed")
+    item = group[name]
+    return checked(item, source) if isinstance(item, h5py.Dataset) else None
 
 
 def checked(dataset: Any, source: File) -> Any:

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 
 from ..operators.kspace import ifft2c
-from .arrays import all_finite, checked, opened_hdf5
+from .arrays import all_finite, dataset, opened_hdf5
 from .sources import File, UnreadableFile, file_at, reading
 
 __all__ = ["Header", "combined", "header", "is_fastmri", "kspace", "low_resolution_maps", "rss"]
@@ -146,7 +146,8 @@ def low_resolution_maps(y: np.ndarray, width: int = _CENTRE) -> np.ndarray:
 def is_fastmri(file: File) -> bool:
     """Whether an HDF5 file has k-space as fastMRI files do."""
     with reading(file), opened_hdf5(file) as h5:
-        return "kspace" in h5 and len(getattr(h5["kspace"], "shape", None) or ()) in (3, 4)
+        found = dataset(h5, "kspace", file)
+        return found is not None and len(found.shape or ()) in (3, 4)
 
 
 def _hann(n: int, width: int) -> np.ndarray:
@@ -180,32 +181,37 @@ def _centre(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _slice(h5: Any, file: File, k: int) -> np.ndarray:
-    y = checked(h5["kspace"], file)[k]
+    found = dataset(h5, "kspace", file)
+    if found is None:
+        raise ValueError("it has no dataset kspace")
+    y = found[k]
     y = np.ascontiguousarray(y if y.ndim == 3 else y[None], dtype=np.complex64)
     all_finite(f"{file.name}: slice {k} of kspace", y)
     return y
 
 
 def _header(h5: Any, file: File) -> Header:
-    if "kspace" not in h5 or len(h5["kspace"].shape) not in (3, 4):
+    y = dataset(h5, "kspace", file)
+    if y is None or len(y.shape or ()) not in (3, 4):
         raise ValueError("it has no dataset kspace of shape (slices, coils, H, W)")
-    dataset = checked(h5["kspace"], file)
-    if dataset.dtype.kind != "c":
-        raise ValueError(f"its kspace is {dataset.dtype}, wanted complex numbers")
-    shape = dataset.shape if dataset.ndim == 4 else (len(dataset), 1, *dataset.shape[1:])
+    if y.dtype.kind != "c":
+        raise ValueError(f"its kspace is {y.dtype}, wanted complex numbers")
+    shape = y.shape if y.ndim == 4 else (len(y), 1, *y.shape[1:])
     if min(shape) < 1:
         raise ValueError(f"its kspace is empty, of shape {shape}")
     image, columns = shape[2:], (0, shape[3])
-    if "ismrmrd_header" in h5:
-        image, columns = _limits(_text(h5["ismrmrd_header"], file), columns)
+    text = dataset(h5, "ismrmrd_header", file)
+    if text is not None:
+        image, columns = _limits(_text(text, file), columns)
     for name in ("reconstruction_rss", "reconstruction_esc"):
-        if name in h5:
-            image = h5[name].shape[-2:]
-    mask = None
-    if "mask" in h5:
-        if checked(h5["mask"], file).dtype.kind not in "buif":
-            raise ValueError(f"its mask is {h5['mask'].dtype}, wanted numbers")
-        sampled = np.asarray(h5["mask"][()]).reshape(-1) > 0
+        target = dataset(h5, name, file)
+        if target is not None:
+            image = target.shape[-2:]
+    mask, stored = None, dataset(h5, "mask", file)
+    if stored is not None:
+        if stored.dtype.kind not in "buif":
+            raise ValueError(f"its mask is {stored.dtype}, wanted numbers")
+        sampled = np.asarray(stored[()]).reshape(-1) > 0
         if len(sampled) != shape[3]:
             raise ValueError(f"its mask has {len(sampled)} columns, its kspace {shape[3]}")
         mask = None if sampled[slice(*columns)].all() else sampled
@@ -220,23 +226,22 @@ def _header(h5: Any, file: File) -> Header:
     )
 
 
-def _text(dataset: Any, file: File) -> str:
+def _text(text: Any, file: File) -> str:
     """The text of a scalar HDF5 string.
 
     One of variable length is a length, the address of a heap and a number in it. The heap is
     walked here and not by the library, which never returns from a damaged one.
     """
-    checked(dataset, file)
-    if dataset.shape != ():
-        raise ValueError(f"its header has shape {dataset.shape}, wanted one text")
-    if dataset.dtype.kind == "S":
-        return bytes(dataset[()]).decode()
-    if dataset.dtype.kind != "O" or dataset.id.get_storage_size() != 16:
-        raise ValueError(f"its header is {dataset.dtype}, wanted text")
+    if text.shape != ():
+        raise ValueError(f"its header has shape {text.shape}, wanted one text")
+    if text.dtype.kind == "S":
+        return bytes(text[()]).decode()
+    if text.dtype.kind != "O" or text.id.get_storage_size() != 16:
+        raise ValueError(f"its header is {text.dtype}, wanted text")
     with file.open() as opened:
-        opened.seek(dataset.id.get_offset())
+        opened.seek(text.id.get_offset())
         length, address, wanted = struct.unpack("<IQI", opened.read(16))
-        opened.seek(dataset.file.userblock_size + address)
+        opened.seek(text.file.userblock_size + address)
         signature, size = struct.unpack("<4s4xQ", opened.read(16))
         heap = opened.read(min(size, _HEAP))
     at, number = 0, -1
