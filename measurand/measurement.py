@@ -35,7 +35,8 @@ class Measurement:
     Args:
         operator: The operator A.
         noise: The noise model.
-        y: The data, with shape (B, *operator.out_shape); finite.
+        y: The data, with shape (B, *operator.out_shape); finite where something was measured.
+            Behind a mask it may hold anything, and holds zeros from then on.
     """
 
     def __init__(self, operator: LinearOperator, noise: Noise, y: Tensor) -> None:
@@ -56,6 +57,7 @@ class Measurement:
                 f"Measurement: got y of {y.dtype}, wanted a {kind} one in single or double "
                 f"precision ({operator})"
             )
+        y = operator.observed(y)
         if not bool(torch.isfinite(y).all()):
             bad = int((~torch.isfinite(y)).sum())
             raise ValueError(f"Measurement: {bad} of {y.numel()} values of y are not finite")

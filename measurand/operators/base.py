@@ -110,6 +110,28 @@ class LinearOperator(nn.Module, ABC):
         """The normal operator `A^H A x`, with the shape of `x`."""
         return self.adjoint(self.forward(x))
 
+    def observed(self, y: Tensor) -> Tensor:
+        """Return the data with zeros where nothing was measured; whatever stood there is dropped.
+
+        Weights of data are not applied: they belong to A and are in the data already.
+
+        Args:
+            y: Measurement, with shape (B, *out_shape).
+        Returns:
+            The data, with the shape of `y`; `y` itself where everything is measured.
+        """
+        return y
+
+    def framed(self, x: Tensor) -> Tensor:
+        """Return the part of images that lies inside the frame of the measurement.
+
+        Args:
+            x: Images, with shape (B, *in_shape).
+        Returns:
+            Their part inside the frame; `x` itself where nothing beyond it is seen.
+        """
+        return x
+
     def prepare(self, y: Tensor) -> Tensor:
         """What a closed form of `prox` and `sample` needs of a measurement, computed once.
 
@@ -428,6 +450,9 @@ class Composed(_Wrapping):
             y = part.adjoint(y)
         return y
 
+    def observed(self, y: Tensor) -> Tensor:
+        return self.inner[0].observed(y)
+
     @classmethod
     def example(cls) -> Self:
         return cls(Scaled(Identity((1, 3, 4)), -0.5), Scaled(Identity((1, 3, 4)), 3.0))
@@ -466,6 +491,11 @@ class Stacked(_Wrapping):
         backs = [part.adjoint(piece) for part, piece in zip(self.inner, pieces, strict=True)]
         return torch.stack(backs).sum(0)
 
+    def observed(self, y: Tensor) -> Tensor:
+        pieces = y.split([part.out_shape[0] for part in self.inner], dim=1)
+        parts = zip(self.inner, pieces, strict=True)
+        return torch.cat([part.observed(piece) for part, piece in parts], dim=1)
+
     @classmethod
     def example(cls) -> Self:
         return cls(Identity((2, 3, 4)), Scaled(Identity((2, 3, 4)), 2.0))
@@ -493,6 +523,12 @@ class Scaled(_Wrapping):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.factor * self.inner[0].adjoint(y)
+
+    def observed(self, y: Tensor) -> Tensor:
+        return self.inner[0].observed(y)
+
+    def framed(self, x: Tensor) -> Tensor:
+        return self.inner[0].framed(x)
 
     def prepare(self, y: Tensor) -> Tensor:
         return self.inner[0].prepare(y / self.factor)

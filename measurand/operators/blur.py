@@ -32,7 +32,9 @@ __all__ = ["Blur", "GaussianBlur", "MotionBlur"]
 
 
 class Blur(Convolution):
-    """Circular blur by any kernel: the image is periodic.
+    """Blur of a periodic image by any kernel: opposite edges touch.
+
+    A photograph or a micrograph is not periodic: its edges need `ValidBlur`.
 
     Args:
         shape: Shape (C, H, W) of one image.
@@ -123,7 +125,10 @@ class Blur(Convolution):
 
 
 class GaussianBlur(Blur):
-    """Circular blur by a Gaussian.
+    """Blur of a periodic image by a Gaussian: opposite edges touch.
+
+    A photograph is not periodic: its edges need `ValidBlur(shape, gaussian_kernel(sigma))`, on the
+    command line `--operator valid-blur --operator.kernel gaussian_kernel:SIGMA`.
 
     Args:
         shape: Shape (C, H, W) of one image.
@@ -142,7 +147,10 @@ class GaussianBlur(Blur):
 
 
 class MotionBlur(Blur):
-    """Circular blur by a straight motion.
+    """Blur of a periodic image by a straight motion: opposite edges touch.
+
+    A photograph is not periodic: its edges need `ValidBlur(shape, motion_kernel(length, angle))`,
+    on the command line `--operator valid-blur --operator.kernel motion_kernel:LENGTH:ANGLE`.
 
     Args:
         shape: Shape (C, H, W) of one image.

@@ -29,9 +29,9 @@ __all__ = ["ReflectiveBlur", "ValidBlur"]
 
 
 class ValidBlur(Convolution):
-    """Blur of which only the valid part is measured: the pixels that see no outside.
+    """Blur as a camera sees it: the scene goes on beyond the frame, and nobody knows how.
 
-    The measurement has H - h + 1 rows and W - w + 1 columns, the first of them centred on pixel
+    Only those pixels are measured that the unknown outside cannot reach. The measurement has H - h + 1 rows and W - w + 1 columns, the first of them centred on pixel
     h - 1 - h // 2 of the image.
 
     Args:
@@ -92,6 +92,9 @@ class ValidBlur(Convolution):
         )
         return filtered(z, per_pixel * root)
 
+    def framed(self, x: Tensor) -> Tensor:
+        return self._cut(x)
+
     def trace_gram(self) -> float:
         return energy(self.kernel) * math.prod(self.out_shape) / math.prod(self.in_shape)
 
@@ -113,6 +116,8 @@ class ValidBlur(Convolution):
 
 class ReflectiveBlur(Convolution):
     """Blur of an image that is mirrored at its edges: `b a | a b c | c b`.
+
+    For images that were blurred so by a program; what a camera sees is `ValidBlur`.
 
     Args:
         shape: Shape (C, H, W) of one image.

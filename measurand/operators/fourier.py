@@ -49,6 +49,9 @@ class FourierMask(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return ifft2c(self.mask * y).real
 
+    def observed(self, y: Tensor) -> Tensor:
+        return torch.where(self.mask != 0, y, torch.zeros_like(y))
+
     def gram(self, x: Tensor) -> Tensor:
         return self._shaped(x, self._half)
 

@@ -61,6 +61,9 @@ class CartesianMRI(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return ifft2c(self.mask * y)
 
+    def observed(self, y: Tensor) -> Tensor:
+        return torch.where(self.mask != 0, y, torch.zeros_like(y))
+
     def gram(self, x: Tensor) -> Tensor:
         return _filtered(x, self.mask)
 
@@ -172,6 +175,9 @@ class SENSE(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         coils = torch.fft.ifft2(self._sampling.conj() * y, norm="ortho")
         return self._before.conj() * (self._conj * coils).sum(1, keepdim=True)
+
+    def observed(self, y: Tensor) -> Tensor:
+        return torch.where(self.mask != 0, y, torch.zeros_like(y))
 
     def gram(self, x: Tensor) -> Tensor:
         mask = _natural(self.mask)

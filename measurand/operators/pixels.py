@@ -65,6 +65,10 @@ class Mask(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return y * self._weights(y)
 
+    def observed(self, y: Tensor) -> Tensor:
+        # selected, not multiplied: gains are in the data already, and NaN times zero is NaN
+        return torch.where(self._weights(y) != 0, y, torch.zeros_like(y))
+
     def gram(self, x: Tensor) -> Tensor:
         return x * self._weights(x).square()
 
