@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from measurand.linalg import cg
 from measurand.measurement import _moved
@@ -63,6 +64,31 @@ def test_small_gamma_costs_no_iterations_and_stays_exact():
     assert float((found - x).norm() / x.norm()) < 1e-5
     wanted = cg(lambda v: operator.gram(v) + 1e-4 * v, noise(2, 1, 24, 32), tol=1e-7, max_iter=999)
     assert float((found - wanted).norm() / wanted.norm()) < 1e-3
+
+
+class NewTensors(TorchDispatchMode):
+    """Numbers of elements of the tensors that operations make, views of a known one aside."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.known, self.sizes = known.untyped_storage().data_ptr(), []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if out.untyped_storage().data_ptr() != self.known:
+            self.sizes.append(out.numel())
+        return out
+
+
+@pytest.mark.parametrize("columns", [True, False])
+@pytest.mark.parametrize(("masks", "items"), [(1, 1), (1, 4), (3, 3)])
+def test_a_solve_does_not_copy_the_eigenvectors(columns, masks, items):
+    """A conjugate of the eigenvectors takes ten times as long as the product with them."""
+    operator, b = coils(columns, masks).decomposed(), noise(items, 1, *SHAPE)
+    with NewTensors(operator._vectors) as made:
+        operator.solve(b, 0.1)
+    # the conjugate of b is seen as real numbers, two for each
+    assert 0 < max(made.sizes) <= 2 * b.numel() < operator._vectors.numel()
 
 
 def test_an_item_does_not_depend_on_how_many_share_the_mask():
