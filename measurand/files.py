@@ -6,17 +6,19 @@ process that dies at any moment leaves the old file, or the new one, never a par
 
 `claimed(folder)` is a folder that one process has to itself. The lock on a file in it goes with
 the process, however that ends: what a dead one left can be told from what a living one is writing.
+`sweep(folder)` removes what a dead one left and claims nothing by that.
 """
 
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic", "claimed", "publish", "sha256", "sha256_file", "write_atomic"]
+__all__ = ["atomic", "claimed", "publish", "sha256", "sha256_file", "sweep", "write_atomic"]
 
 
 @contextmanager
@@ -94,8 +96,12 @@ def _locked(path: Path) -> int | None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            owned = not _shares(handle)
             os.close(handle)
-            return None
+            if owned:
+                return None
+            time.sleep(0.001)  # only swept, or let go of just now
+            continue
         except OSError:
             return handle
         try:
@@ -104,6 +110,58 @@ def _locked(path: Path) -> int | None:
         except FileNotFoundError:
             pass
         os.close(handle)  # the lock of a file that its last owner has removed
+
+
+def _shares(handle: int) -> bool:
+    """Whether a lock has no owner; then it can have none until the handle is closed."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # BlockingIOError: it has one; others: nobody can tell
+        return False
+    return True
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Removes a folder that a dead process had claimed, and does not claim it meanwhile.
+
+    A process that asks for the folder at this moment is not told that another one has it: it
+    waits. One that has the folder keeps it, also one that has made it and not claimed it yet. On a
+    file system without locks nothing is removed.
+
+    Args:
+        folder: The folder of `claimed`; there may be none.
+    """
+    folder = Path(folder)
+    beside = folder.with_name(f".{folder.name}.sweep")
+    if folder.exists() or beside.exists():
+        with claimed(beside) as ours:  # of two at once, one could remove what follows the other
+            if ours:
+                _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
+        return
+    lock = folder / "lock"
+    try:
+        handle = os.open(lock, os.O_RDWR)  # and never makes one
+    except OSError:
+        with suppress(OSError):  # whoever is between making it and its lock makes it again
+            folder.rmdir()
+        return
+    try:
+        if _shares(handle) and os.path.samestat(os.fstat(handle), os.stat(lock)):
+            _clear(folder)
+            lock.unlink()
+            folder.rmdir()
+    except OSError:  # it is claimed again, or cannot be removed
+        pass
+    finally:
+        os.close(handle)
 
 
 def _clear(folder: Path) -> None:

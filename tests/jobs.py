@@ -30,6 +30,7 @@ class Noting:
     ledger: str
     scale: float = 1.0
     seconds: float = 0.0
+    idle: float = 0.0  # seconds before the first file
 
     def settings(self):
         return {"scale": self.scale}
@@ -40,6 +41,7 @@ class Noting:
     def make(self, scan, folder, seed) -> dict[str, Any]:
         with open(self.ledger, "a") as file:
             file.write(f"{scan.name} {os.getpid()}\n")
+        time.sleep(self.idle)
         word, *number = Path(scan.file).read_text().split()
         if word == "broken":
             raise ValueError(f"{scan.file}: broken")

@@ -3,12 +3,14 @@ import hashlib
 import multiprocessing
 import os
 import stat
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
-from measurand.files import atomic, claimed, sha256, sha256_file, write_atomic
+from measurand.files import atomic, claimed, sha256, sha256_file, sweep, write_atomic
 
 
 def test_writes_bytes_and_text(tmp_path):
@@ -123,11 +125,60 @@ def test_a_folder_has_one_owner_at_a_time_however_fast_they_change(tmp_path):
     assert most == [1] and owned[0] > 20 and not (tmp_path / "a").exists()
 
 
-def test_without_locks_everybody_is_let_in(tmp_path, monkeypatch):
-    def none(*_):
-        raise OSError(errno.ENOLCK, "no locks available")
+def none(*_):
+    raise OSError(errno.ENOLCK, "no locks available")
 
+
+def test_without_locks_everybody_is_let_in(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", none)
     with claimed(tmp_path / "a") as ours:
         assert ours
     assert not (tmp_path / "a").exists()
+
+
+def test_what_a_dead_owner_left_is_swept_and_nothing_else(tmp_path, monkeypatch):
+    folder = tmp_path / "a"
+    sweep(folder)
+    folder.mkdir()
+    sweep(folder)
+    assert list(tmp_path.iterdir()) == []
+    (folder / "half").mkdir(parents=True)
+    (folder / "lock").touch()
+    with monkeypatch.context() as patch:  # without locks nobody can tell who is dead
+        patch.setattr("fcntl.flock", none)
+        sweep(folder)
+        assert (folder / "half").exists()
+    sweep(folder)
+    assert list(tmp_path.iterdir()) == []
+    with claimed(folder):
+        (folder / "half").mkdir()
+        sweep(folder)
+        assert (folder / "half").exists()
+    (tmp_path / ".a.sweep").mkdir()  # of one that died while it swept
+    (tmp_path / ".a.sweep" / "lock").touch()
+    sweep(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweeping_takes_a_folder_from_nobody_however_often(tmp_path):
+    folder, stop = tmp_path / "a", threading.Event()
+
+    def sweeps():
+        while not stop.is_set():
+            sweep(folder)
+
+    with ThreadPoolExecutor(3) as threads:
+        others = [threads.submit(sweeps) for _ in range(3)]
+        try:
+            for _ in range(150):
+                with suppress(FileExistsError):
+                    os.mkdir(folder)
+                with claimed(folder) as ours:
+                    assert ours
+                    (folder / "results").mkdir()
+                    time.sleep(0.0001)
+                    assert (folder / "results").exists()
+        finally:
+            stop.set()
+        for other in others:
+            other.result()

@@ -186,3 +186,37 @@ def test_a_killed_batch_is_finished_by_a_rerun(tmp_path):
 def test_fifty_killed_batches_of_fifty_scans(tmp_path, injected):
     injected("4: SIGKILL in a batch of 50 scans", 50)
     assert survives_kills(tmp_path, scans=50, kills=50) >= 35
+
+
+def together(job, idle, start, told):
+    """Runs a job in this process, at its own speed, and tells the outcomes."""
+    start.wait()
+    own = replace(job, work=replace(job.work, idle=idle))
+    told.put([(o.name, o.status, o.error) for o in run(own, Loop())])
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_processes_of_unequal_speed_lose_no_scan_of_one_folder(tmp_path, rounds):
+    folder, context = files_for(tmp_path / "in", 6), multiprocessing.get_context("fork")
+    # what one process leaves when it has nothing more to do, others are in the middle of
+    for k in range(rounds):
+        job = job_on(folder, f"out{k}")
+        job.open()
+        os.makedirs(job.out / ".partial" / "s05")  # of a dead one, before and after its claim
+        os.makedirs(job.out / ".partial" / "s04" / "results")
+        (job.out / ".partial" / "s04" / "lock").touch()
+        start, told = context.Barrier(4), context.Queue()
+        processes = [
+            context.Process(target=together, args=(job, idle, start, told))
+            for idle in (0.0, 0.02, 0.06, 0.15)
+        ]
+        for process in processes:
+            process.start()
+        outcomes = [outcome for _ in processes for outcome in told.get(timeout=60)]
+        for process in processes:
+            process.join()
+        assert [o for o in outcomes if o[1] == "failed"] == []
+        made = sorted(name for name, status, _ in outcomes if status == "new")
+        assert made == sorted(begun(job.work.ledger)) == [scan.name for scan in job.scans]
+        assert job.missing()[0] == () and not (job.out / ".partial").exists()
+        os.unlink(job.work.ledger)

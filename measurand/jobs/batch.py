@@ -15,17 +15,16 @@ they are to be replaced. Scans may be added at any time.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from ..files import claimed, sha256, write_atomic
+from ..files import sha256, sweep, write_atomic
 from .manifest import Scan
 from .task import Outcome, Task, Work
 
@@ -233,12 +232,10 @@ def _unwritable(folder: Path, error: OSError) -> OSError:
 def _tidy(job: Job) -> None:
     """Removes what dead processes have left, also of scans that are complete."""
     partial = job.out / ".partial"
+    above = {partial}
     for scan in job.scans if partial.exists() else ():
-        if (partial / scan.name).exists():
-            with claimed(partial / scan.name):
-                pass
-    for path, _, _ in os.walk(partial, topdown=False):
-        try:
-            os.rmdir(path)
-        except OSError:  # somebody is at work there
-            pass
+        sweep(partial / scan.name)
+        above.update(partial / folder for folder in PurePosixPath(scan.name).parents)
+    for folder in sorted(above, reverse=True):  # what is deeper first
+        with suppress(OSError):  # somebody is at work there
+            folder.rmdir()
