@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from measurand.data.arrays import UnreadableFile
-from measurand.data.files import read_array, read_image, write_image
+from measurand.data.collection import images
+from measurand.data.files import Form, read_array, read_image, read_samples, write_image
 from measurand.data.png import decode_png16, encode_png16
 
 RNG = np.random.default_rng(0)
@@ -145,6 +146,104 @@ def test_complex_arrays_keep_values_and_axes(tmp_path):
     assert picture.x.shape == (1, 4, 6, 5) and picture.x.dtype == torch.complex64
     write_image(tmp_path / "again.npy", picture.x, picture.form)
     np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), kspace)
+
+
+def test_complex_arrays_of_two_axes_are_one_channel(tmp_path):
+    image = (RNG.random((6, 5)) + 1j * RNG.random((6, 5))).astype(np.complex64)
+    np.save(tmp_path / "x.npy", image)
+    picture = read_image(tmp_path / "x.npy")
+    assert picture.x.shape == (1, 1, 6, 5)
+    write_image(tmp_path / "again.npy", picture.x, picture.form)
+    np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), image)
+    for shape in ((6,), (1, 1, 1, 6, 5)):
+        np.save(tmp_path / "x.npy", np.zeros(shape, np.complex64))
+        with pytest.raises(UnreadableFile, match=r"complex array of shape .*wanted \(H, W\)"):
+            read_image(tmp_path / "x.npy")
+
+
+def test_all_items_of_a_complex_batch_are_written(tmp_path):
+    kspace = (RNG.random((3, 4, 6, 5)) + 1j).astype(np.complex64)
+    with h5py.File(tmp_path / "volume.h5", "w") as h5:
+        h5["kspace"] = kspace
+    picture = read_image(tmp_path / "volume.h5")
+    np.testing.assert_array_equal(picture.x.numpy(), kspace)
+    estimate = picture.x[:, :1] * 2
+    write_image(tmp_path / "estimate.h5", estimate, picture.form)
+    with h5py.File(tmp_path / "estimate.h5") as h5:
+        assert list(h5) == ["image"]  # an image under the name kspace is read as k-space
+        np.testing.assert_array_equal(h5["image"], estimate)
+    again = images(tmp_path / "estimate.h5").images
+    np.testing.assert_array_equal(np.stack(again), estimate[:, 0])
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5"])
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("leading", [False, True])
+def test_the_last_channel_of_an_array_is_no_opacity(tmp_path, suffix, channels, leading):
+    array = RNG.random((9, 7, channels)).astype(np.float32)
+    array = array.transpose(2, 0, 1)[None] if leading else array
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npy":
+        np.save(path, array)
+    elif suffix == ".npz":
+        np.savez(path, a=array)
+    else:
+        with h5py.File(path, "w") as h5:
+            h5["a"] = array
+    picture = read_image(path)
+    assert picture.x.shape == (1, channels, 9, 7) and picture.form.alpha is None
+    write_image(tmp_path / f"b{suffix}", picture.x, picture.form)
+    key = "" if suffix == ".npy" else ":a"
+    again = read_array(f"{tmp_path}/b{suffix}{key}")
+    np.testing.assert_allclose(again, array, atol=1e-6)
+
+
+def test_channels_first_are_written_so_that_they_are_read_again(tmp_path):
+    x = torch.rand(1, 4, 9, 7) * 2 - 1
+    write_image(tmp_path / "a.npy", x, Form(".npy", "float32", "CHW", -1.0, 1.0))
+    torch.testing.assert_close(read_image(tmp_path / "a.npy", value_range=(-1, 1)).x, x)
+
+
+def test_shapes_that_can_be_meant_in_two_ways_are_told(tmp_path):
+    def told(shape):
+        np.save(tmp_path / "a.npy", RNG.integers(0, 256, shape).astype(np.uint8))
+        return read_image(tmp_path / "a.npy").notes
+
+    assert told((9, 7)) == told((9, 7, 3)) == told((1, 9, 7)) == told((1, 3, 9, 7)) == ()
+    for shape, words in {
+        (3, 3, 3): "rows, columns, channels",
+        (3, 9, 3): "rows, columns, channels",
+        (3, 9, 7): "one image of 3 channels",
+        (1, 3, 9, 2): "channels, rows, columns",
+    }.items():
+        (note,) = told(shape)
+        assert words in note and str(shape) in note
+    for shape, advice in {
+        (7, 9, 8): r"7 images, save each.*np\.save",
+        (4, 9, 8): r"4 images.*one image of 4 channels, save a\[None\]",
+        (5, 1, 9, 8): r"5 images",
+        (1, 9, 8, 4): r"wanted \(H, W\)",
+    }.items():
+        with pytest.raises(UnreadableFile, match=advice):
+            told(shape)
+
+
+def test_pictures_hold_grey_or_colours(tmp_path):
+    for suffix in (".png", ".jpg"):
+        with pytest.raises(ValueError, match="wanted real \\(1, 1 or 3, H, W\\)"):
+            write_image(tmp_path / f"a{suffix}", torch.zeros(1, 4, 8, 8), Form(suffix))
+
+
+def test_a_ppm_of_sixteen_bits_is_no_picture_of_eight(tmp_path):
+    deep = samples(5, 7, 3, dtype=np.uint16)
+    (tmp_path / "a.ppm").write_bytes(b"P6 # deep\n7 5\n65535\n" + deep.astype(">u2").tobytes())
+    with pytest.raises(ValueError, match="65535 levels"):
+        read_samples(tmp_path / "a.ppm")
+    grey = deep[..., 0]
+    (tmp_path / "b.ppm").write_bytes(b"P5\n7 5\n65535\n" + grey.astype(">u2").tobytes())
+    found = read_samples(tmp_path / "b.ppm").values
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, grey)
 
 
 def test_alpha_follows_an_image_that_has_grown(tmp_path):

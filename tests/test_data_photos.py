@@ -3,11 +3,13 @@ import zipfile
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
+from measurand.data import collection
 from measurand.data.files import UnreadableFile
-from measurand.data.photos import load, pictures
+from measurand.data.photos import FurtherChannels, load, pictures, pixels
 from measurand.data.sources import SkippedFiles
 
 RANDOM = np.random.default_rng(0)
@@ -92,6 +94,71 @@ def test_sixteen_bits_keep_their_depth(tmp_path):
     assert torch.allclose(x, wanted.expand(1, 3, 5, 7), atol=1e-7)
     (found,) = pictures(tmp_path)
     assert np.array_equal(found, (deep >> 8).astype(np.uint8)[..., None].repeat(3, 2))
+
+
+def tif(path, pixels, **options):
+    tifffile.imwrite(path, pixels, planarconfig="contig", **options)
+    return path
+
+
+def test_near_infrared_is_no_opacity(tmp_path):
+    bands = np.zeros((6, 5, 4), np.uint16)
+    bands[...] = (800, 900, 700, 3000)
+    for name in "ab":
+        tif(tmp_path / f"{name}.tif", bands, photometric="rgb", extrasamples=[0])
+    with pytest.warns(
+        FurtherChannels, match=r"a\.tif: has 4 channels.*three taken.*1 more"
+    ) as said:
+        found = collection.images(tmp_path)
+    assert len(said) == 1
+    np.testing.assert_allclose(found.images[0][0, 0] * 257, [800, 900, 700], rtol=1e-6)
+    with pytest.warns(FurtherChannels, match="three taken, for colours"):
+        (picture,) = pictures(tmp_path / "a.tif")
+    assert picture[0, 0].tolist() == [3, 3, 2]
+    sar = np.zeros((6, 5, 2), np.uint16)
+    sar[...] = (5000, 200)
+    path = tif(tmp_path / "sar.tif", sar, photometric="minisblack", extrasamples=[0])
+    with pytest.warns(FurtherChannels, match="the first taken, for grey"):
+        assert pixels(path)[0, 0] * 257 == 5000
+    path = tif(tmp_path / "rgb.tif", bands[..., :3], photometric="minisblack")
+    with pytest.warns(FurtherChannels, match="three taken, for colours"):
+        np.testing.assert_allclose(pixels(path)[0, 0] * 257, [800, 900, 700], rtol=1e-6)
+    path = tif(tmp_path / "many.tif", bands, photometric="minisblack")
+    with pytest.raises(UnreadableFile, match="many.tif.*called colours"):
+        pixels(path)
+    with pytest.raises(UnreadableFile, match="wanted a grey or colour picture"):
+        load(path)
+
+
+def test_opacity_that_the_colours_are_multiplied_by(tmp_path):
+    opacity = np.full((5, 7, 1), 51, np.uint8)
+    straight = np.concatenate([COLOR, opacity], 2)
+    over = COLOR * 0.2 + 255 * 0.8
+    dim = np.concatenate([(COLOR * 0.2).round().astype(np.uint8), opacity], 2)
+    for array, kind in ((straight, "unassalpha"), (dim, "assocalpha")):
+        path = tif(tmp_path / f"{kind}.tif", array, photometric="rgb", extrasamples=[kind])
+        assert np.abs(pixels(path) - over).max() <= 1
+        assert (load(path) - image(over)).abs().max() < 1.1 / 127.5
+
+
+def test_missing_pixels_are_refused(tmp_path):
+    height = np.full((6, 5), 120, np.float32)
+    height[:2] = -9999
+    tif(tmp_path / "dem.tif", height, extratags=[(42113, "s", 0, "-9999", True)])
+    Image.fromarray(COLOR).save(tmp_path / "good.png")
+    with pytest.raises(UnreadableFile, match="dem.tif: 10 of 30 pixels are missing"):
+        collection.images(tmp_path)
+    with pytest.warns(SkippedFiles, match="10 of 30 pixels are missing"):
+        assert len(collection.images(tmp_path, skip_bad=True)) == 1
+
+
+def test_all_images_behind_one_directory(tmp_path):
+    stack = RANDOM.integers(0, 65536, (20, 6, 5), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, truncate=True)
+    found = collection.images(tmp_path / "a.tif").images
+    np.testing.assert_allclose(np.stack(found) * 257, stack, rtol=1e-6)
+    (one,) = collection.images(f"{tmp_path}/a.tif:7").images
+    np.testing.assert_array_equal(one, found[7])
 
 
 def folder_and_zip(tmp_path):

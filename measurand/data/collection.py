@@ -7,6 +7,9 @@
     fastMRI (`fastmri`)     .h5 with kspace                     (H, W) complex, coils combined
     stacks (`stacks`)       .npy .npz .h5                       (H, W) or (H, W, C), as they are
 
+Channels of a TIFF that are neither grey, colour nor opacity are left out, with one warning; a file
+that calls some of its pixels missing (GDAL nodata) is a bad one, as one with NaN is.
+
 Images are numpy arrays, uint8, float16, float32 or complex64, in physical units; nothing is scaled
 to [-1, 1] here, because only the recipe knows what means black and white. Images come in the order
 of the names of their files, DICOM series after all others, slices in anatomical order.
@@ -95,7 +98,7 @@ def images(
     """
     found = Collection([], [], Skips(skip_bad))
     if holds_files(path):
-        with listing(path, under) as files:
+        with photos.told_once(), listing(path, under) as files:
             _collect([file for _, file in files], found, check)
     else:
         file = file_at(path)
@@ -106,7 +109,8 @@ def images(
                 f"{path}: got a file of unknown kind, wanted a folder, a zip, a picture, .npy, "
                 ".npz, .h5, .nii, .nii.gz or DICOM"
             )
-        _collect([file], found, check)
+        with photos.told_once():
+            _collect([file], found, check)
         if not found.images and not found.skipped and dicom.is_dicom(file):
             raise UnreadableFile(f"{path}: holds no image")
     if found.skipped:

@@ -6,10 +6,14 @@ and said, for floating-point arrays. Everything else the file knows is kept asid
 (format, sample type, axes, range, alpha, colour profile), so that `write_image` gives back a file
 of the same kind and bit depth.
 
-    pictures   PNG (8 and 16 bit, grey, colour, palette), JPEG, TIFF: EXIF orientation is applied,
-               alpha is set aside, palettes and CMYK become RGB
-    arrays     .npy, .npz[:key], .h5[:dataset]: (H, W), (H, W, C), (C, H, W) or (1, C, H, W);
-               complex arrays keep their values and their axes
+    pictures   PNG (8 and 16 bit, grey, colour, palette), JPEG, TIFF[:page] (`tiff`): EXIF
+               orientation is applied, opacity is set aside, palettes and CMYK become RGB
+    arrays     .npy, .npz[:key], .h5[:dataset]: (H, W), (H, W, C) with C at most 4, (3, H, W) or
+               (1, C, H, W); complex arrays keep their values: (H, W) is one image of one channel,
+               (C, H, W) one of several, (N, C, H, W) is N of them
+
+Only what its format calls opacity is opacity. All channels of an array are data, and so are those
+of a TIFF beyond grey and colours.
 
 A file that cannot be understood raises `UnreadableFile`, whatever is wrong with it; `arrays` says
 what is refused. Writing is atomic.
@@ -18,6 +22,7 @@ what is refused. Writing is atomic.
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +33,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..files import write_atomic
+from . import tiff
 from .arrays import ARRAYS, all_finite, load, split_key
 from .png import decode_png16, encode_png16, is_png16
-from .sources import File, UnreadableFile, file_at, reading, sized
+from .sources import File, UnreadableFile, file_at, reading
+from .tiff import Samples
 
 __all__ = [
     "Form",
@@ -43,15 +50,7 @@ __all__ = [
 ]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_UPRIGHT = {  # EXIF orientation -> (transpose, flip rows, flip columns)
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
+_CHANNELS = 4  # more along the last axis of an array are columns
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,14 @@ class Form:
     Args:
         suffix: The format, as the lower-case ending of the name.
         dtype: Sample type, as numpy names it.
-        axes: Order of the axes in an array file: HW, HWC, CHW or 1CHW; "" keeps them as they are.
+        axes: Order of the axes in an array file: HW, HWC, CHW or 1CHW; "" keeps values and axes,
+            as complex arrays do whatever it says.
         low: The sample that means -1.
         high: The sample that means 1.
         key: Name of the array inside an .npz or HDF5 file.
         alpha: Opacity, with shape (H, W) and the sample type of the file.
+        multiplied: Whether the colours of the file are multiplied by the opacity.
+        further: Channels at the end of a TIFF that are neither grey nor one of three colours.
         profile: ICC colour profile.
     """
 
@@ -76,6 +78,8 @@ class Form:
     high: float = 255.0
     key: str | None = None
     alpha: np.ndarray | None = None
+    multiplied: bool = False
+    further: int = 0
     profile: bytes | None = None
 
 
@@ -84,7 +88,8 @@ class Picture:
     """An image and the form of its file.
 
     Args:
-        x: The image in [-1, 1], with shape (1, C, H, W), or a complex array as it was stored.
+        x: The image in [-1, 1], with shape (1, C, H, W); or complex values as they were stored,
+            with shape (N, C, H, W).
         form: How its file stores it.
         notes: What was decided on the way, one sentence each.
     """
@@ -98,7 +103,7 @@ def read_image(path: str | Path, *, value_range: tuple[float, float] | None = No
     """The image of a file, in [-1, 1], with what is needed to write one like it.
 
     Args:
-        path: A PNG, JPEG, TIFF, .npy, .npz[:key] or .h5[:dataset] file.
+        path: A PNG, JPEG, TIFF[:page], .npy, .npz[:key] or .h5[:dataset] file; pages count from 0.
         value_range: The samples that mean black and white; for floating-point files where [0, 1]
             and [-1, 1] are both wrong, or for integers that do not use their full range.
     Returns:
@@ -113,76 +118,110 @@ def read_image(path: str | Path, *, value_range: tuple[float, float] | None = No
         raise UnreadableFile(
             f"{file}: got a file ending in '{file.suffix}', wanted one of {known}"
         )
+    notes: tuple[str, ...] = ()
     if suffix in ARRAYS:
-        samples, key, stored_range = load(file, key)
-        form = Form(suffix, samples.dtype.str, key=key)
+        values, key, stored_range = load(file, key)
+        form = Form(suffix, values.dtype.str, key=key)
         value_range = value_range or stored_range
-        notes: tuple[str, ...] = ()
     else:
         with reading(file):
-            samples, profile, notes = read_samples(file)
-        form = Form(suffix, samples.dtype.str, profile=profile)
-    if np.iscomplexobj(samples):
-        x = torch.from_numpy(samples.astype(np.complex64))
-        all_finite(file, samples)
-        return Picture(x if x.ndim == 4 else x[None], replace(form, axes=""), notes)
-    pixels, axes = _as_hwc(file, samples)
+            samples = read_samples(File(str(file), file, key=key))
+        values, notes = samples.values, samples.notes
+        complete(file, samples)
+        if samples.alpha is not None:
+            notes += ("alpha set aside",)
+        form = Form(
+            suffix,
+            values.dtype.str,
+            alpha=samples.alpha,
+            multiplied=samples.multiplied,
+            further=samples.further,
+            profile=samples.profile,
+        )
+    if np.iscomplexobj(values):
+        if suffix in PICTURES and values.ndim == 3:
+            raise UnreadableFile(f"{file}: got {values.shape[2]} complex channels, wanted one")
+        x, axes = _items(file, values)
+        return Picture(x, replace(form, axes=axes), notes)
+    if suffix in ARRAYS:
+        pixels, axes, note = _as_hwc(file, values)
+        notes += (note,) if note else ()
+    else:
+        pixels, axes = (values, "HWC") if values.ndim == 3 else (values[..., None], "HW")
     all_finite(file, pixels)
     low, high, note = _range(file, pixels, value_range)
-    alpha = None
-    if pixels.shape[2] in (2, 4):
-        pixels, alpha = pixels[..., :-1], np.ascontiguousarray(pixels[..., -1])
-        notes += ("alpha set aside",)
     x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float64))
     x = (2.0 * (x - low) / (high - low) - 1.0).float()[None]
-    form = replace(form, axes=axes, low=low, high=high, alpha=alpha)
+    form = replace(form, axes=axes, low=low, high=high)
     return Picture(x, form, notes + ((note,) if note else ()))
 
 
-def read_samples(path: Path | File) -> tuple[np.ndarray, bytes | None, tuple[str, ...]]:
-    """Samples (H, W[, C]) of a picture file, upright, with its colour profile and notes.
+def complete(path: Path | str, samples: Samples) -> None:
+    """Checks that a picture file calls none of its pixels missing.
 
-    C is 1 or 3, and one more for opacity; integers and floats as the file has them. Of a TIFF with
-    several pages this is the first, or the one that the key of the `File` counts.
+    Args:
+        path: The file, for the message.
+        samples: What it holds.
+    Raises:
+        UnreadableFile: Some are; the message says how many.
     """
+    if samples.missing is not None:
+        raise UnreadableFile(
+            f"{path}: {int(samples.missing.sum())} of {samples.missing.size} pixels are missing "
+            "(they equal the nodata value that the file states)"
+        )
+
+
+def _items(path: Path, values: np.ndarray) -> tuple[Tensor, str]:
+    """Complex values as (N, C, H, W), and the order their axes had."""
+    axes = {2: "HW", 3: "", 4: ""}.get(values.ndim)
+    if axes is None or 0 in values.shape:
+        raise UnreadableFile(
+            f"{path}: got a complex array of shape {values.shape}, wanted (H, W), (C, H, W) or "
+            "(N, C, H, W)"
+        )
+    all_finite(path, values)
+    x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.complex64))
+    return x.reshape((1,) * (4 - x.ndim) + x.shape), axes
+
+
+def read_samples(path: Path | File) -> Samples:
+    """Samples of a picture file, upright; integers and floats as the file has them.
+
+    Of a TIFF with several pages these are the first, or the one that the key of the `File` counts.
+    """
+    source = file_at(path)
+    if source.suffix in tiff.SUFFIXES and tiff.is_tiff(source):
+        return tiff.read(source)
+    return _pillow(source)
+
+
+def _pillow(source: File) -> Samples:
+    """Samples of a picture file that is no TIFF."""
     from PIL import Image, UnidentifiedImageError
 
-    source, notes = file_at(path), []
-    if source.suffix in (".tif", ".tiff"):
-        import tifffile
-
-        try:
-            with source.open() as opened, tifffile.TiffFile(opened) as tiff:
-                whole = [p for p in tiff.pages if not p.is_reduced]  # type: ignore[union-attr]
-                page = whole[int(source.key or 0)]
-                plain = page.photometric in (0, 1, 2) and page.planarconfig == 1  # type: ignore[union-attr]
-                if plain and page.dtype is not None:
-                    sized(source.name, page.nbytes, opened.seek(0, io.SEEK_END))
-                    samples = page.asarray()
-                    if page.photometric == 0 and samples.dtype.kind == "u":  # type: ignore[union-attr]
-                        samples = np.iinfo(samples.dtype).max - samples  # white is zero
-                    orientation = page.tags.get(274)  # type: ignore[union-attr]
-                    profile = page.tags.get(34675)  # type: ignore[union-attr]
-                    if len(whole) > 1 and source.key is None:
-                        notes.append(f"first of {len(whole)} pages")
-                    samples = _upright(samples, orientation.value if orientation else 1)
-                    return samples, profile.value if profile else None, tuple(notes)
-        except UnreadableFile:
-            raise
-        except (ValueError, ImportError):  # a compression that needs a codec: pillow has most
-            pass
-    content = source.read()
+    content, notes = source.read(), []
     try:
         picture = Image.open(io.BytesIO(content))
     except UnidentifiedImageError as error:  # its own words are the address of a buffer
         raise ValueError("it is in no picture format that is known, or damaged") from error
     with picture:
         image: Image.Image = picture
+        if image.format == "TIFF":
+            return tiff.read(source)
         orientation = image.getexif().get(274, 1)
         profile = image.info.get("icc_profile")
+        frames = int(getattr(image, "n_frames", 1))
+        if frames > 1:
+            notes.append(f"first of {frames} frames")
         deep = is_png16(content[:32])
         if deep and content[25] != 0:  # pillow keeps 16 bits of grey, of nothing else
-            return _upright(decode_png16(content), orientation), profile, ()
+            samples, gray = decode_png16(content), content[25] == 4
+            return _parted(samples, 1 if gray else 3, orientation, profile, notes)
+        if image.format == "PPM" and image.mode == "RGB" and _widest(content) > 255:
+            raise ValueError(
+                f"got {_widest(content)} levels, wanted 255 at most (or a PNG or TIFF)"
+            )
         if image.mode in ("P", "PA"):
             notes.append("palette read as colours")
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -193,17 +232,31 @@ def read_samples(path: Path | File) -> tuple[np.ndarray, bytes | None, tuple[str
         elif image.mode not in ("L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "F"):
             notes.append(f"{image.mode} read as RGB")
             image, profile = image.convert("RGB"), None
-        samples = np.array(image, dtype=np.uint16 if deep else None)
+        wide = deep or (image.format == "PPM" and image.mode == "I")
+        samples = np.array(image, dtype=np.uint16 if wide else None)
     if orientation != 1:
         notes.append("turned upright (EXIF orientation)")
-    return _upright(samples, orientation), profile, tuple(notes)
+    return _parted(samples, 3 if samples.shape[2:] > (2,) else 1, orientation, profile, notes)
 
 
-def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    transpose, rows, columns = _UPRIGHT.get(int(orientation), (False, False, False))
-    if transpose:
-        samples = samples.swapaxes(0, 1)
-    return samples[:: -1 if rows else 1, :: -1 if columns else 1]
+def _widest(content: bytes) -> int:
+    """The highest level of a PPM, the fourth word of its head."""
+    head = re.sub(rb"#[^\n]*\n", b" ", content[:4096])
+    words = head.split(maxsplit=4)
+    return int(words[3]) if len(words) > 3 and words[3].isdigit() else 0
+
+
+def _parted(
+    samples: np.ndarray, colors: int, orientation: int, profile: bytes | None, notes: list[str]
+) -> Samples:
+    """Samples (H, W[, C]) turned upright, and their opacity apart."""
+    turned = tiff.upright(samples, orientation)
+    values, alpha = turned, None
+    if turned.ndim == 3:
+        if turned.shape[2] > colors:
+            values, alpha = turned[..., :-1], np.ascontiguousarray(turned[..., -1])
+        values = values[..., 0] if values.shape[2] == 1 else values
+    return Samples(values, alpha=alpha, profile=profile, notes=tuple(notes))
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -215,23 +268,37 @@ def read_array(path: str | Path) -> np.ndarray:
     return (0.5 * (picture.x[0] + 1.0)).numpy()
 
 
-def _as_hwc(path: Path, samples: np.ndarray) -> tuple[np.ndarray, str]:
-    """Samples as (H, W, C) and the order their axes had."""
-    shape = samples.shape
+def _as_hwc(path: Path, samples: np.ndarray) -> tuple[np.ndarray, str, str]:
+    """Samples as (H, W, C), the order their axes had, and a sentence where it is a guess."""
+    shape, note = samples.shape, ""
     if 0 in shape:
         raise UnreadableFile(f"{path}: got an empty array of shape {shape}")
     if samples.ndim == 2:
-        return samples[..., None], "HW"
-    if samples.ndim == 3 and shape[2] <= 4:
-        return samples, "HWC"
+        return samples[..., None], "HW", ""
+    if samples.ndim == 3 and shape[2] <= _CHANNELS:
+        if shape[0] <= _CHANNELS:
+            note = f"shape {shape} taken as rows, columns, channels"
+        return samples, "HWC", note
     if samples.ndim == 3 and shape[0] in (1, 3):
-        return samples.transpose(1, 2, 0), "CHW"
-    if samples.ndim == 4 and shape[0] == 1 and shape[1] in (1, 3):
-        return samples[0].transpose(1, 2, 0), "1CHW"
-    raise UnreadableFile(
-        f"{path}: got an array of shape {shape}, wanted (H, W), (H, W, C), (C, H, W) or "
-        "(1, C, H, W) with 1 or 3 channels (and alpha)"
+        if shape[0] == 3:
+            note = f"shape {shape} taken as one image of 3 channels, rows, columns"
+        return samples.transpose(1, 2, 0), "CHW", note
+    if samples.ndim == 4 and shape[0] == 1 and shape[1] <= _CHANNELS:
+        if shape[3] <= _CHANNELS:
+            note = f"shape {shape} taken as one image of channels, rows, columns"
+        return samples[0].transpose(1, 2, 0), "1CHW", note
+    message = (
+        f"{path}: got an array of shape {shape}, wanted (H, W), (H, W, C) with at most "
+        f"{_CHANNELS} channels, (3, H, W) or (1, C, H, W)"
     )
+    if samples.ndim in (3, 4):
+        message += (
+            f"; if these are {shape[0]} images, save each to a file of its own, such as "
+            "np.save('image0.npy', a[0])"
+        )
+        if shape[0] <= _CHANNELS:
+            message += f"; if it is one image of {shape[0]} channels, save a[None]"
+    raise UnreadableFile(message)
 
 
 def _range(
@@ -262,10 +329,13 @@ def _range(
 def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
     """Write an image the way another file was stored; the write is atomic.
 
+    In an HDF5 file it is never called `kspace`, which has a meaning to those who read it.
+
     Args:
         path: Where to write; its ending must be that of the form.
-        x: Image in [-1, 1], with shape (1, C, H, W) and 1 or 3 channels; integers are rounded and
-            clipped to their range, floating-point samples are not.
+        x: Image in [-1, 1], with shape (1, C, H, W), 1 or 3 channels in PNG and JPEG; integers are
+            rounded and clipped to their range, floating-point samples are not. In the form of a
+            complex array, values as they are, with shape (N, C, H, W).
         form: How to store it (`read_image(...).form`).
     Returns:
         The path.
@@ -277,13 +347,17 @@ def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
         )
     if not torch.isfinite(torch.view_as_real(x) if x.is_complex() else x).all():
         raise ValueError(f"{path}: got an image with NaN or infinite values, nothing is written")
-    if form.axes == "":
-        samples = x[0].detach().cpu().numpy()
-        samples = samples.astype(form.dtype if x.is_complex() else np.float32)
+    if form.axes == "" or np.dtype(form.dtype).kind == "c":
+        values = x.detach().cpu().numpy()
+        values = values[0] if len(values) == 1 else values
+        values = values[0] if form.axes == "HW" and len(values) == 1 else values
+        samples = values.astype(form.dtype if x.is_complex() else np.float32)
     else:
-        if x.ndim != 4 or x.shape[0] != 1 or x.shape[1] not in (1, 3) or x.is_complex():
+        most = form.suffix in PICTURES and form.suffix not in tiff.SUFFIXES
+        if x.ndim != 4 or x.shape[0] != 1 or (most and x.shape[1] not in (1, 3)) or x.is_complex():
+            wanted = "1 or 3" if most else "C"
             raise ValueError(
-                f"{path}: got {x.dtype} of shape {tuple(x.shape)}, wanted real (1, 1 or 3, H, W)"
+                f"{path}: got {x.dtype} of shape {tuple(x.shape)}, wanted real (1, {wanted}, H, W)"
             )
         samples = _samples(x, form)
     write_atomic(path, _encode(samples, form))
@@ -304,12 +378,16 @@ def _samples(x: Tensor, form: Form) -> np.ndarray:
         alpha = torch.from_numpy(form.alpha.astype(np.float64))[None, None]
         if alpha.shape[2:] != x.shape[2:]:
             alpha = F.interpolate(alpha, x.shape[2:], mode="bilinear", antialias=True)
-        pixels = np.concatenate([pixels, alpha[0, 0].round().numpy().astype(kind)[..., None]], 2)
+        alpha = alpha.round() if kind.kind in "ui" else alpha
+        pixels = np.concatenate([pixels, alpha[0, 0].numpy().astype(kind)[..., None]], 2)
     if form.axes == "HW" and pixels.shape[2] == 1:
         return pixels[..., 0]
-    if form.axes.endswith("CHW"):
+    axes = form.axes
+    if axes == "CHW" and pixels.shape[2] not in (1, 3):  # which only (1, C, H, W) says
+        axes = "1CHW"
+    if axes.endswith("CHW"):
         pixels = pixels.transpose(2, 0, 1)
-    return np.ascontiguousarray(pixels[None] if form.axes == "1CHW" else pixels)
+    return np.ascontiguousarray(pixels[None] if axes == "1CHW" else pixels)
 
 
 def _encode(samples: np.ndarray, form: Form) -> bytes:
@@ -324,19 +402,23 @@ def _encode(samples: np.ndarray, form: Form) -> bytes:
         import h5py
 
         with h5py.File(out, "w") as h5:
-            dataset = h5.create_dataset(form.key or "x", data=samples)
+            group, _, name = (form.key or "x").rpartition("/")
+            name = "image" if name == "kspace" else name
+            dataset = h5.create_dataset(f"{group}/{name}", data=samples)
             dataset.attrs["range"] = (form.low, form.high)
     elif form.suffix in (".tif", ".tiff"):
         import tifffile
 
-        color = samples.ndim == 3 and samples.shape[2] >= 3
-        if samples.dtype.kind == "b":
-            samples = samples.astype(np.uint8) * 255
+        samples = samples if samples.dtype.kind != "b" else samples.astype(np.uint8) * 255
+        channels = 1 if samples.ndim == 2 else samples.shape[-1]
+        opacity = [1 if form.multiplied else 2] if form.alpha is not None else []
+        plain = channels - len(opacity)
+        color = plain == 3 or (plain > 3 and plain - form.further == 3)
         tifffile.imwrite(
             out,
             samples,
             photometric="rgb" if color else "minisblack",
-            extrasamples=["unassalpha"] if form.alpha is not None else None,
+            extrasamples=[0] * (plain - (3 if color else 1)) + opacity or None,
             planarconfig="contig" if samples.ndim == 3 else None,
             iccprofile=form.profile,
         )

@@ -6,11 +6,17 @@ looked up, grey as three equal channels, 16 bit at its full depth, transparency 
 `pixels(path)` is the same picture as an array at its full depth, grey or colour.
 
 `pictures(path)` reads a whole folder or zip, or one file, once, in colour at 8 bit.
+
+Of a TIFF with channels that are neither grey, colour nor opacity (near infrared, a second
+polarization), the grey or colour ones are taken, and a warning says so, one for a whole folder;
+where no three of them are called colours, the file is refused. Files with missing pixels (a GDAL
+nodata value) are refused too.
 """
 
 import os
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import tiff
 from .arrays import all_finite
-from .files import read_image, read_samples
+from .files import complete, read_image, read_samples
 from .sources import (
     File,
     SkippedFiles,
@@ -32,10 +39,34 @@ from .sources import (
     reading,
 )
 
-__all__ = ["color", "load", "pictures", "pixels"]
+__all__ = ["FurtherChannels", "color", "load", "pictures", "pixels", "told_once"]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 KINDS = " ".join(sorted(SUFFIXES))
+
+
+class FurtherChannels(UserWarning):
+    """Channels of a picture file that are neither grey, colour nor opacity were left out."""
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Turns all warnings of further channels in the block into one."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", FurtherChannels)
+        yield
+    first = ""
+    count = 0
+    for warning in said:
+        if issubclass(warning.category, FurtherChannels):
+            first, count = first or str(warning.message), count + 1
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    if count:
+        more = f" (and {count - 1} more pages or files)" if count > 1 else ""
+        warnings.warn(f"{first}{more}", FurtherChannels, stacklevel=4)
 
 
 def load(path: str | os.PathLike[str]) -> Tensor:
@@ -53,8 +84,12 @@ def load(path: str | os.PathLike[str]) -> Tensor:
             f"{path}: got {x.dtype} of shape {tuple(x.shape)}, wanted a grey or colour picture"
         )
     if alpha is not None:
-        opacity = torch.from_numpy(alpha.astype(np.float32)) / float(np.iinfo(alpha.dtype).max)
-        x = opacity * x + (1 - opacity)
+        white = float(np.iinfo(alpha.dtype).max) if alpha.dtype.kind in "iu" else 1.0
+        opacity = torch.from_numpy(alpha.astype(np.float32)) / white
+        if picture.form.multiplied:
+            x = x + 2 * (1 - opacity)
+        else:
+            x = opacity * x + (1 - opacity)
     return x.expand(1, 3, -1, -1).contiguous()
 
 
@@ -75,7 +110,10 @@ def pictures(
             was given; the message names it.
     """
     found, skips = [], Skips(skip_bad)
-    with listing(path, under) if holds_files(path) else nullcontext(_alone(path)) as files:
+    with (
+        told_once(),
+        listing(path, under) if holds_files(path) else nullcontext(_alone(path)) as files,
+    ):
         for _, file in files:
             if file.suffix in SUFFIXES:
                 with skips.over(file.name):
@@ -99,12 +137,10 @@ def _alone(path: str | os.PathLike[str]) -> list[tuple[str, File]]:
 
 def pages(file: File) -> list[File]:
     """Returns the pages of a TIFF as files of their own; any other picture as it is."""
-    if file.suffix not in (".tif", ".tiff"):
-        return [file]
-    import tifffile
-
-    with reading(file, "a picture"), file.open() as opened, tifffile.TiffFile(opened) as tiff:
-        count = sum(not page.is_reduced for page in tiff.pages)  # type: ignore[union-attr]
+    with reading(file, "a picture"):
+        if file.suffix not in tiff.SUFFIXES or file.key is not None or not tiff.is_tiff(file):
+            return [file]
+        count = tiff.count(file)
     return [file] if count < 2 else [replace(file, key=str(i)) for i in range(count)]
 
 
@@ -140,22 +176,46 @@ def pixels(path: str | os.PathLike[str] | File) -> NDArray[np.uint8] | NDArray[n
 def opaque(file: File) -> np.ndarray:
     """Returns the samples of a picture file over white, with shape (H, W) or (H, W, 3)."""
     with reading(file, "a picture"):
-        samples, _, _ = read_samples(file)
+        picture = read_samples(file)
+        complete(file.name, picture)
+        samples, alpha = picture.values, picture.alpha
         if samples.dtype == bool:
             samples = samples.astype(np.uint8) * np.uint8(255)
         samples = samples.astype(samples.dtype.newbyteorder("="))
-        if samples.ndim == 3 and samples.shape[2] in (2, 4):
-            if samples.dtype.kind != "u":
-                raise ValueError(f"opacity of {samples.dtype} is not understood")
-            white = int(np.iinfo(samples.dtype).max)
-            wide = samples.astype(np.uint64)
-            over = wide[..., :-1] * wide[..., -1:] + white * (white - wide[..., -1:])
-            samples = ((over + white // 2) // white).astype(samples.dtype)
-        if samples.ndim == 3 and samples.shape[2] == 1:
-            samples = samples[..., 0]
+        channels = samples.shape[2] if samples.ndim == 3 else 1
+        kept = {2: 1, 3: 3}.get(channels) if channels != picture.further + 3 else 3
+        if picture.further and kept is not None:
+            samples = samples[..., 0] if kept == 1 else samples[..., :kept]
         if samples.shape[2:] not in ((), (3,)) or 0 in samples.shape:
-            raise ValueError(f"shape {samples.shape} is no grey or colour picture")
+            raise ValueError(
+                f"shape {samples.shape} is no grey or colour picture"
+                + (", and no three of its channels are called colours" if channels > 3 else "")
+            )
         if samples.dtype.kind not in "uif":
             raise ValueError(f"{samples.dtype} is no type of a picture")
+        if alpha is not None:
+            samples = _over_white(samples, alpha, picture.multiplied)
         all_finite(file.name, samples)
-        return np.ascontiguousarray(samples)
+    if picture.further:
+        warnings.warn(
+            f"{file.name}: has {channels} channels and calls none of the last {picture.further} "
+            f"opacity: {'the first' if kept == 1 else 'the first three'} taken, for "
+            f"{'grey' if kept == 1 else 'colours'}",
+            FurtherChannels,
+            stacklevel=3,
+        )
+    return np.ascontiguousarray(samples)
+
+
+def _over_white(samples: np.ndarray, alpha: np.ndarray, multiplied: bool) -> np.ndarray:
+    """Grey or colours in front of white; `multiplied` where they already are by the opacity."""
+    if samples.dtype.kind != "u" or alpha.dtype.kind != "u":
+        raise ValueError(f"opacity of {samples.dtype} is not understood")
+    white = int(np.iinfo(samples.dtype).max)
+    wide, opacity = samples.astype(np.uint64), alpha.astype(np.uint64)
+    opacity = opacity[..., None] if samples.ndim == 3 else opacity
+    if multiplied:
+        over = np.minimum(wide + (white - opacity), white)
+    else:
+        over = (wide * opacity + white * (white - opacity) + white // 2) // white
+    return over.astype(samples.dtype)

@@ -96,9 +96,12 @@ def file_at(path: str | os.PathLike[str] | File) -> File:
 
 
 def split_key(path: str | Path) -> tuple[Path, str | None]:
-    """`file.npz:key` as the file and the key; a name without a key gives None."""
+    """`file.npz:key` as the file and the key; a name without a key gives None.
+
+    The key of a TIFF is the number of a page, from 0: `stack.tif:3`.
+    """
     text = str(path)
-    for suffix in (".npz:", ".h5:", ".hdf5:"):
+    for suffix in (".npz:", ".h5:", ".hdf5:", ".tif:", ".tiff:"):
         at = text.lower().rfind(suffix)
         if at >= 0:
             return Path(text[: at + len(suffix) - 1]), text[at + len(suffix) :]

@@ -1,0 +1,405 @@
+"""TIFF files: the samples of one page, exactly as stored, or an error that says why not.
+
+    compression    what `tifffile` decodes by itself (none, deflate, packbits, LZMA), others (LZW,
+                   JPEG, CCITT, ...) by pillow, and only where it keeps every bit of the page
+    layout         strips or tiles, channels side by side or one after the other; reduced images
+                   and masks are no pages; a stack may have one directory for all of its pages
+    colours        grey (white is zero or the maximum), RGB, palette, CMYK and YCbCr become grey
+                   or RGB; CIELAB and raw sensor data are refused
+    channels       those beyond grey and colours are opacity where ExtraSamples says so (1: the
+                   colours are multiplied by it, 2: they are not), else further channels
+    missing        pixels that equal the GDAL nodata value (tag 42113) in every channel
+
+Samples of 2 to 7 and 9 to 15 bits are spread over 8 and 16.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .sources import File, UnreadableFile, sized
+
+__all__ = ["SUFFIXES", "Samples", "count", "is_tiff", "read", "upright"]
+
+SUFFIXES = (".tif", ".tiff")
+
+_UPRIGHT = {  # EXIF orientation -> (transpose, flip rows, flip columns)
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+_COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # photometric interpretation -> channels
+_DECODED = (7, 34892)  # JPEG: decoders return RGB for YCbCr
+_USUAL = (0, 255, 128, 255, 128, 255)  # black and white of luma and both chroma
+_PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)  # lossless bytes: samples are still YCbCr
+# (photometric, samples, bits, sample format) -> the mode in which pillow keeps every bit
+_MODES = {
+    (0, 1, 1, 1): "1",
+    (1, 1, 1, 1): "1",
+    (0, 1, 8, 1): "L",
+    (1, 1, 2, 1): "L",
+    (1, 1, 4, 1): "L",
+    (1, 1, 8, 1): "L",
+    (1, 2, 8, 1): "LA",
+    (1, 1, 12, 1): "I;16",
+    (1, 1, 16, 1): "I;16",
+    (1, 1, 32, 3): "F",
+    (2, 3, 8, 1): "RGB",
+    (2, 4, 8, 1): "RGBA",
+    (3, 1, 8, 1): "P",
+    (5, 4, 8, 1): "CMYK",
+    (6, 3, 8, 1): "RGB",
+}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a picture file holds, upright.
+
+    Args:
+        values: The samples, with shape (H, W) or (H, W, C), without opacity.
+        further: Channels at the end that are neither grey nor one of three colours.
+        alpha: Opacity, with shape (H, W) and the type of the samples.
+        multiplied: Whether the colours are multiplied by the opacity.
+        missing: Pixels that the file calls missing, with shape (H, W).
+        profile: ICC colour profile.
+        pages: Number of images in the file.
+        notes: What was decided on the way, one sentence each.
+    """
+
+    values: np.ndarray
+    further: int = 0
+    alpha: np.ndarray | None = None
+    multiplied: bool = False
+    missing: np.ndarray | None = None
+    profile: bytes | None = None
+    pages: int = 1
+    notes: tuple[str, ...] = ()
+
+
+def is_tiff(source: File) -> bool:
+    """Returns whether a file is a TIFF by its first bytes."""
+    return source.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns samples (H, W[, C]) turned as an EXIF orientation says."""
+    transpose, rows, columns = _UPRIGHT.get(int(orientation), (False, False, False))
+    if transpose:
+        samples = samples.swapaxes(0, 1)
+    return samples[:: -1 if rows else 1, :: -1 if columns else 1]
+
+
+def count(source: File) -> int:
+    """Returns the number of images of a file; reduced images and masks are none."""
+    import tifffile
+
+    with source.open() as opened, tifffile.TiffFile(opened) as tiff:
+        return len(_images(source, tiff))
+
+
+def read(source: File) -> Samples:
+    """Returns the samples of the first page, or of the one that the key of the `File` counts.
+
+    Args:
+        source: The file; its key is the number of a page, from 0.
+    Raises:
+        UnreadableFile: There is no such page, or it cannot be read without loss; the message says
+            what it is and what would read it.
+    """
+    import tifffile
+
+    with source.open() as opened, tifffile.TiffFile(opened) as tiff:
+        images = _images(source, tiff)
+        number = source.key or "0"
+        if not (number.isdecimal() and int(number) < len(images)):
+            raise UnreadableFile(
+                f"{source.name}: no page '{number}' (write {source.base}:N, N from 0 to "
+                f"{len(images) - 1})"
+            )
+        page, plane = images[int(number)]
+        notes = []
+        if len(images) > 1 and source.key is None:
+            notes.append(f"first of {len(images)} pages")
+        if any(_is_mask(other) for other in tiff.pages):
+            notes.append("a mask page of the file is not used")
+        _known(source, page)
+        samples, decoded = _decoded(source, opened, page, plane)
+        found = _interpreted(source, page, samples, decoded)
+        tag = page.tags.get(274)
+        orientation = tag.value if tag and not decoded else 1  # pillow turns by itself
+        return Samples(
+            upright(found.values, orientation),
+            found.further,
+            None if found.alpha is None else upright(found.alpha, orientation),
+            found.multiplied,
+            None if found.missing is None else upright(found.missing, orientation),
+            found.profile,
+            len(images),
+            (*notes, *found.notes),
+        )
+
+
+def _images(source: File, tiff: Any) -> list[tuple[Any, int]]:
+    """The pages that are images, each with the number of its plane among those it stands for."""
+    pages = [p for p in tiff.pages if not p.is_reduced and not _is_mask(p)]
+    if not pages:
+        raise UnreadableFile(f"{source.name}: holds no image, only reduced ones or masks")
+    if len(tiff.pages) == 1 and (tiff.is_imagej or tiff.is_shaped or tiff.is_stk):
+        (page,), series = pages, tiff.series[0]
+        planes, rest = divmod(int(series.size), max(1, math.prod(page.shape)))
+        if planes > 1 and rest == 0:
+            if series.dataoffset is None:
+                raise UnreadableFile(
+                    f"{source.name}: {planes} images behind one directory, and not as one block; "
+                    "wanted a directory for each"
+                )
+            return [(page, k) for k in range(planes)]
+    return [(page, 0) for page in pages]
+
+
+def _is_mask(page: Any) -> bool:
+    return bool(page.subfiletype & 4) or page.photometric == 4
+
+
+def _facts(page: Any) -> tuple[int, int, Any, int]:
+    """Photometric interpretation, samples per pixel, bits and format of a sample."""
+    return (
+        int(page.photometric),
+        page.samplesperpixel,
+        page.bitspersample,
+        int(page.sampleformat or 1),
+    )
+
+
+def _known(source: File, page: Any) -> None:
+    """Checks that the colours and samples of a page are of a kind that is understood."""
+    photometric, samples, bits, _ = _facts(page)
+    wanted = "wanted grey, RGB, palette, CMYK or YCbCr"
+    if photometric not in _COLORS:
+        kind = getattr(page.photometric, "name", photometric)
+        raise UnreadableFile(f"{source.name}: got colours of kind {kind}, {wanted}")
+    least = _COLORS[photometric]
+    if samples < least:
+        kind = getattr(page.photometric, "name", photometric)
+        raise UnreadableFile(f"{source.name}: got {samples} channels of kind {kind}")
+    if photometric in (3, 6) and samples > least:
+        raise UnreadableFile(
+            f"{source.name}: got {samples} channels, wanted {least} for a palette or YCbCr"
+        )
+    inks = page.tags.get(332)
+    if photometric == 5 and inks is not None and inks.value != 1:
+        raise UnreadableFile(f"{source.name}: got inks other than CMYK, {wanted}")
+    if page.dtype is None or not isinstance(bits, int):
+        raise UnreadableFile(
+            f"{source.name}: got samples of {bits} bits, wanted one type for all channels"
+        )
+    if page.imagedepth > 1:
+        raise UnreadableFile(
+            f"{source.name}: got a volume of {page.imagedepth} slices in one page, wanted a page "
+            "for each"
+        )
+
+
+def _decoded(source: File, opened: BinaryIO, page: Any, plane: int) -> tuple[np.ndarray, str]:
+    """Samples (H, W, C) of a page, and the pillow mode they have if pillow decoded them."""
+    size = opened.seek(0, io.SEEK_END)
+    sized(source.name, page.nbytes, size)
+    if plane:
+        start = page.dataoffsets[0] + plane * page.nbytes
+        opened.seek(start)
+        content = opened.read(page.nbytes)
+        if len(content) < page.nbytes:
+            raise UnreadableFile(f"{source.name}: page {plane} is cut off at the end of the file")
+        kind = page.dtype.newbyteorder(page.parent.byteorder)
+        planes = np.frombuffer(content, kind).reshape(page.shaped)
+        return _channels_last(planes.astype(page.dtype)), ""
+    missing = _missing_codec(page)
+    if not missing:
+        try:
+            return _channels_last(page.asarray(squeeze=False)), ""
+        except (ImportError, NotImplementedError) as error:
+            missing = str(error)
+    if page.dtype.kind != "c" and _facts(page) in _MODES:
+        found = _by_pillow(opened, page)
+        if found is not None:
+            return found
+    photometric, samples, bits, _ = _facts(page)
+    kind = getattr(page.compression, "name", page.compression)
+    raise UnreadableFile(
+        f"{source.name}: {samples} x {bits} bits of {page.photometric.name}, compressed by "
+        f"{kind}, need another package: pip install imagecodecs (or save it uncompressed)"
+    )
+
+
+def _channels_last(planes: np.ndarray) -> np.ndarray:
+    """(H, W, C) of the (S, 1, H, W, C) that tifffile has: one of S and C is 1."""
+    return planes[:, 0, :, :, 0].transpose(1, 2, 0) if len(planes) > 1 else planes[0, 0]
+
+
+def _missing_codec(page: Any) -> str:
+    """What tifffile says if it cannot decode a page by itself; empty where it can."""
+    from tifffile import TIFF
+
+    try:
+        TIFF.DECOMPRESSORS[page.compression]
+        TIFF.UNPREDICTORS[page.predictor]
+    except KeyError as error:
+        return str(error)
+    return ""
+
+
+def _by_pillow(opened: BinaryIO, page: Any) -> tuple[np.ndarray, str] | None:
+    """The page as pillow decodes it, where that keeps what its tags say."""
+    from PIL import Image
+
+    mode, alpha = _MODES[_facts(page)], [int(e) for e in page.extrasamples]
+    if page.compression == 6 or (mode in ("LA", "RGBA") and alpha not in ([1], [2])):
+        return None
+    opened.seek(0)
+    with Image.open(io.BytesIO(opened.read())) as picture:
+        picture.seek(page.index)
+        picture.load()
+        tag = page.tags.get(274)
+        size = (page.imagewidth, page.imagelength)
+        if tag is not None and tag.value in (5, 6, 7, 8):
+            size = size[::-1]
+        if picture.size != size or picture.mode not in (mode, f"{mode}B"):
+            return None
+        samples = np.array(picture)
+        if mode == "P":
+            samples = samples.astype(page.dtype)
+        return samples.reshape(*samples.shape[:2], -1), mode
+
+
+def _interpreted(source: File, page: Any, samples: np.ndarray, decoded: str) -> Samples:
+    """Grey or colours, opacity, further channels and missing pixels of stored samples."""
+    photometric, _, bits, _ = _facts(page)
+    name, notes = source.name, []
+    inverted = photometric == 0 and decoded == "L"
+    missing = _missing(page, 255 - samples if inverted else samples)
+    extras = [int(e) for e in page.extrasamples][: samples.shape[2] - _COLORS[photometric]]
+    extras += [0] * (samples.shape[2] - _COLORS[photometric] - len(extras))
+    profile = page.tags.get(34675)
+    opaque = [k for k, extra in enumerate(extras) if extra in (1, 2)]
+    if len(opaque) > 1:
+        raise UnreadableFile(f"{name}: got {len(opaque)} channels of opacity, wanted one at most")
+    alpha, multiplied = None, False
+    if opaque:
+        at = opaque[0] + _COLORS[photometric]
+        alpha = _full(np.ascontiguousarray(samples[..., at]), bits)
+        samples = np.delete(samples, at, axis=2)
+        multiplied = extras[opaque[0]] == 1 and decoded != "RGBA"  # pillow divides these
+    further = len(extras) - len(opaque)
+    if photometric == 3:
+        samples = _looked_up(name, page, samples[..., 0])
+        notes.append("palette read as colours")
+    else:
+        samples = samples if decoded == "L" else _full(samples, bits)  # pillow spreads these
+    if photometric == 0 and decoded == "":
+        samples = _white_is_zero(name, page, samples)
+    elif photometric == 5:
+        inks, others = samples[..., :4], samples[..., 4:]
+        samples = np.concatenate([_from_cmyk(name, inks), others], axis=2)
+        notes.append("CMYK read as RGB")
+        profile = None
+    elif photometric == 6 and decoded == "" and page.compression not in _DECODED:
+        samples = _from_ycbcr(name, page, samples)
+        notes.append("YCbCr read as RGB")
+    if bits not in (1, 8, 16, 32, 64, 128) and photometric != 3:
+        notes.append(f"{bits} bits per sample, spread over {8 * samples.dtype.itemsize}")
+    if samples.shape[2] == 1:
+        samples = samples[..., 0]
+    return Samples(
+        samples,
+        further,
+        alpha,
+        multiplied,
+        missing,
+        profile.value if profile else None,
+        notes=tuple(notes),
+    )
+
+
+def _full(samples: np.ndarray, bits: int) -> np.ndarray:
+    """Unsigned samples of odd bits spread over the range of their type."""
+    if samples.dtype.kind != "u" or bits == 8 * samples.dtype.itemsize:
+        return samples
+    white, widest = 2**bits - 1, int(np.iinfo(samples.dtype).max)
+    wide = samples.astype(np.uint64)
+    return ((wide * widest + white // 2) // white).astype(samples.dtype)
+
+
+def _missing(page: Any, samples: np.ndarray) -> np.ndarray | None:
+    """Pixels that equal the GDAL nodata value in every channel; None where there are none."""
+    tag = page.tags.get(42113)
+    if tag is None or samples.dtype.kind not in "uif":
+        return None
+    try:
+        value = float(str(tag.value).strip().strip("\x00"))
+    except ValueError:
+        return None
+    if math.isnan(value):
+        return None  # what is NaN is refused as such
+    if samples.dtype.kind == "f":  # written in decimals, often cut
+        close = np.isclose(samples, value, rtol=1e-6, atol=0.0)
+    else:
+        close = samples == value
+    missing = close.all(axis=2)
+    return missing if missing.any() else None
+
+
+def _white_is_zero(name: str, page: Any, samples: np.ndarray) -> np.ndarray:
+    if samples.dtype.kind == "b":
+        software = page.tags.get(305)
+        if software is not None and str(software.value).startswith("tifffile"):
+            return samples  # it stores True as 1, and calls that black
+        return ~samples
+    if samples.dtype.kind == "u":
+        return np.iinfo(samples.dtype).max - samples
+    raise UnreadableFile(
+        f"{name}: got samples of {samples.dtype} of which zero is white, wanted unsigned ones"
+    )
+
+
+def _looked_up(name: str, page: Any, index: np.ndarray) -> np.ndarray:
+    table = page.colormap
+    if table is None or index.dtype.kind not in "bu" or int(index.max()) >= table.shape[1]:
+        raise UnreadableFile(f"{name}: got a palette that lacks some of its colours")
+    colors = table.T[index.astype(np.intp)]
+    return colors.astype(np.uint8) if table.max() < 256 else (colors >> 8).astype(np.uint8)
+
+
+def _from_cmyk(name: str, inks: np.ndarray) -> np.ndarray:
+    if inks.dtype.kind != "u":
+        raise UnreadableFile(f"{name}: got CMYK of {inks.dtype}, wanted unsigned samples")
+    white = int(np.iinfo(inks.dtype).max)
+    paper = white - inks.astype(np.uint64)
+    light = (paper[..., :3] * paper[..., 3:] + white // 2) // white
+    return light.astype(inks.dtype)
+
+
+def _from_ycbcr(name: str, page: Any, samples: np.ndarray) -> np.ndarray:
+    """RGB of YCbCr at full range, as JFIF and TIFF 6.0 (section 21) define it."""
+    ends = page.tags.get(532)
+    values = [] if ends is None else np.divide(*np.reshape(ends.value, (-1, 2)).T.astype(float))
+    usual = len(values) in (0, 6) and np.allclose(values if len(values) else _USUAL, _USUAL)
+    if samples.dtype != np.uint8 or not usual or page.compression not in _PLAIN:
+        raise UnreadableFile(f"{name}: got YCbCr of an unusual kind, wanted RGB")
+    tag = page.tags.get(529)
+    luma = np.array((299, 1000, 587, 1000, 114, 1000) if tag is None else tag.value, float)
+    red, green, blue = luma[::2] / luma[1::2]
+    y, cb, cr = np.moveaxis(samples.astype(np.float64), 2, 0) - [[[0]], [[128]], [[128]]]
+    r = y + cr * (2 - 2 * red)
+    b = y + cb * (2 - 2 * blue)
+    g = (y - red * r - blue * b) / green
+    return np.stack([r, g, b], axis=2).round().clip(0, 255).astype(np.uint8)
