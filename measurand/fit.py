@@ -8,8 +8,11 @@ noise in other units. Each has a trace that can be measured before any result is
     adjoint, norm      the laws of `check`, for this operator
     prox optimality    A^H (A p - y) + gamma (p - v) = 0 at the weights that a method will use
     channels           the prior accepts the images that the operator takes
+    gain               of an image of ones, A 1: a kernel that does not sum to one
     value range        where the first guess A^H y / A^H A 1 lies, against the prior's range and
                        the noise; of complex images, how large it is
+    edges              of a periodic operator: the residual of a quick reconstruction at the border
+                       against that inside; a camera's picture does not wrap around
     noise of the prior the denoiser is best when it is told the noise that is there
     noise level        the residual of a quick reconstruction x_hat, against the residual of a
                        simulated measurement of x_hat with the claimed noise, reconstructed in the
@@ -30,7 +33,7 @@ from torch import Tensor
 from .check import adjoint_error, norm_error
 from .measurement import Measurement
 from .noises import Gaussian, Noise, estimate_sigma
-from .operators import LinearOperator, Mask
+from .operators import LinearOperator
 from .priors.denoiser import Denoiser, Posterior, Restorer
 from .solvers import FISTA, HQS, FlowUnfolding, PosteriorMean, noise_in_image
 from .solvers.start import first_guess
@@ -71,13 +74,16 @@ def check_fit(
     Args:
         operator: The operator A.
         noise: The noise that is claimed.
-        y: The data, with shape (B, *operator.out_shape).
+        y: The data, with shape (B, *operator.out_shape); what was not measured is not looked at.
         prior: A denoiser, something with a proximal map, or an unfolded network.
         seed: Seed of all random vectors.
     Returns:
         The verdicts, in the order of the questions.
     """
-    found = [_finite(y), _shape(operator, y), _adjoint(operator, seed), _norm(operator, seed)]
+    shape = _shape(operator, y)
+    if fits([shape]):
+        y = operator.observed(y)
+    found = [_finite(y), shape, _adjoint(operator, seed), _norm(operator, seed)]
     if not fits(found):
         return found
     measurement = Measurement(operator, noise, y)
@@ -95,8 +101,10 @@ def check_fit(
         return found
     if inside or isinstance(prior, Denoiser):
         noisy = float(torch.as_tensor(noise_in_image(measurement)).max()) if gaussian else 0.0
-        found.append(_range(guess, getattr(prior, "range", None), noisy))
-    if not gaussian or not fits(found[-1:]):
+        values = getattr(prior, "range", None)
+        found.append(_gain(measurement, guess, values, noisy))
+        found.append(_range(guess, values, noisy))
+    if not gaussian or not fits(found):
         return found
     quick = _quick(prior)
     try:
@@ -106,6 +114,8 @@ def check_fit(
     except FloatingPointError as error:
         advice = "choose a prior that was trained for such a measurement (`measurand priors`)"
         return [*found, Verdict("reconstruction", NOT, str(error), advice)]
+    if _wraps(operator):
+        found.append(_edges(measurement.residual(estimate), expected))
     if isinstance(prior, Denoiser):
         found.append(_told(estimate, prior, seed))
     level = _noise_level(measurement, measurement.residual(estimate), expected)
@@ -223,8 +233,78 @@ def _simulated(measurement: Measurement, x: Tensor, seed: int) -> Measurement:
     """What would be measured of an image, with the claimed noise."""
     operator, noise = measurement.operator, measurement.noise
     mean = operator(x)
-    y = noise(mean, generators(seed, len(mean), mean.device))
-    return Measurement(operator, noise, operator(y) if isinstance(operator, Mask) else y)
+    return Measurement(operator, noise, noise(mean, generators(seed, len(mean), mean.device)))
+
+
+def _gain(
+    measurement: Measurement, guess: Tensor, expected: tuple[float, float] | None, noise: float
+) -> Verdict:
+    """Whether the data have the gain that the operator gives to an image of ones."""
+    operator, y = measurement.operator, measurement.y
+    if guess.is_complex() or y.is_complex():
+        return Verdict("gain", FITS, "complex data: not asked")
+    seen = operator(torch.ones_like(guess[: operator.batch]))
+    seen = seen[(operator.observed(torch.ones_like(seen)) != 0).expand_as(seen)]
+    low, high = float(seen.min()), float(seen.max())
+    words = f"A makes {low:.3g} to {high:.3g} of an image of ones"
+    if high - low > 1e-3 * max(abs(low), abs(high)) or abs(high) < 1e-3:
+        return Verdict("gain", FITS, words)
+    words = f"A makes {high:.4g} of an image of ones"
+    if abs(high - 1) <= 0.02 or expected is None:
+        return Verdict("gain", FITS, words)
+    # data of such a gain leave the range where it is above one, and their quotient stays in it
+    u, reach = (y, 1.0) if high > 1 else (guess, 1.1)
+    most = reach * max(abs(expected[0]), abs(expected[1])) + 2.6 * noise * max(high, 1.0)
+    within = float((u.abs() <= most).double().mean()) > 0.99
+    if within == (high < 1):
+        return Verdict("gain", FITS, words)
+    words += ", and the data have no such gain"
+    verdict = NOT if not 0.8 <= high <= 1.25 else DOUBTFUL
+    return Verdict("gain", verdict, words, "divide the kernel by its sum")
+
+
+def _wraps(operator: LinearOperator) -> bool:
+    """Whether an operator is periodic and mixes pixels, so that opposite edges touch."""
+    shape = operator.in_shape
+    real = not (operator.in_dtype.is_complex or operator.out_dtype.is_complex)
+    if not real or len(shape) < 3 or operator.out_shape != shape:
+        return False
+    point = operator.blank_input()[:, :].clone()
+    point[..., 0, 0] = 1
+    answer = operator(point.expand(operator.batch, *shape).contiguous())
+    shift = tuple(n // 2 for n in shape[-2:])
+    moved = operator(point.roll(shift, (-2, -1)).expand(operator.batch, *shape).contiguous())
+    least = 1e-4 * answer.abs().max()
+    if bool((moved - answer.roll(shift, (-2, -1))).abs().max() > least):
+        return False
+    return bool((answer[..., -1, :].abs().max() > least) | (answer[..., -1].abs().max() > least))
+
+
+def _edges(residual: Tensor, expected: Tensor) -> Verdict:
+    """Whether the data wrap around as a periodic operator has it.
+
+    Photographs blurred by a Gaussian of 1.6 pixels, a disk or a motion have ratios of 1.6 to 15,
+    periodic images 1.0 to 1.1; a kernel of less than a pixel does no harm and stays below 1.6.
+    """
+
+    def ratio(r: Tensor) -> float:
+        r = r.square()
+        inside = r[..., 4:-4, 4:-4]
+        rows, columns = (torch.cat((r[..., :2], r[..., -2:]), -1) for r in (r.mT, r))
+        border = torch.cat((rows.flatten(), columns.flatten()))
+        return float((border.mean() / inside.mean().clamp_min(1e-30)).sqrt())
+
+    if min(residual.shape[-2:]) < 16:
+        return Verdict("edges", FITS, "too small an image to tell")
+    found = ratio(residual) / max(ratio(expected), 1e-3)
+    words = f"residual at the border {found:.2f} x the one inside"
+    if found < 1.2:
+        return Verdict("edges", FITS, words)
+    advice = (
+        "the operator is periodic, the picture is not: --operator valid-blur "
+        "(operators.ValidBlur), which sees beyond the frame"
+    )
+    return Verdict("edges", NOT if found > 1.5 else DOUBTFUL, words, advice)
 
 
 def _range(guess: Tensor, expected: tuple[float, float] | None, noise: float) -> Verdict:
@@ -245,7 +325,7 @@ def _range(guess: Tensor, expected: tuple[float, float] | None, noise: float) ->
                 advice = f"looks like [0, {top:.0f}]: y -> 2 y / {top:.0f} - 1"
                 return Verdict("value range", NOT, words, advice)
         return Verdict("value range", NOT, words, "scale y (and sigma) to the prior's range")
-    if (low, high) == (-1.0, 1.0) and least > -0.05:
+    if (low, high) == (-1.0, 1.0) and least > -0.05 - 2.6 * noise:
         advice = "nothing is darker than the middle: an image in [0, 1]? then y -> 2 y - 1"
         return Verdict("value range", DOUBTFUL, words, advice)
     if most - least < 0.1 * width:
@@ -297,8 +377,8 @@ def _noise_level(measurement: Measurement, residual: Tensor, expected: Tensor) -
     ratio = left / max(usual, 1e-30)
     words = f"claimed {sigma:.3g}, residual {ratio:.2f} x the one that it would leave"
     visible = None
-    whole = not isinstance(measurement.operator, Mask) and not y.is_complex()
-    if whole and y.ndim == 4 and min(y.shape[2:]) >= 16:
+    whole = bool((measurement.operator.observed(torch.ones_like(y)) != 0).all())
+    if whole and not y.is_complex() and y.ndim == 4 and min(y.shape[2:]) >= 16:
         visible = float(estimate_sigma(y).max())
         words += f", visible in y {visible:.3g}"
     if sigma == 0.0:

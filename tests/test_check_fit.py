@@ -11,11 +11,16 @@ from measurand.fit import DOUBTFUL, FITS, NOT, check_fit, fits
 from measurand.noises import ComplexGaussian, Gaussian, Poisson
 from measurand.operators import (
     SENSE,
+    Blur,
     CartesianMRI,
     GaussianBlur,
     Identity,
     Mask,
+    ValidBlur,
     birdcage_maps,
+    disk_kernel,
+    gaussian_kernel,
+    motion_kernel,
     random_lines,
     random_mask,
 )
@@ -53,7 +58,7 @@ def blurred(sigma=0.05):
 def test_what_fits_is_said_to_fit():
     operator, y = blurred()
     found = check_fit(operator, Gaussian(0.05), y, ranged(PRIOR))
-    assert fits(found) and len(found) == 9
+    assert fits(found) and len(found) == 11
     assert all(v.verdict == FITS and not v.advice for v in found)
 
 
@@ -79,6 +84,75 @@ def test_noise_behind_a_mask_is_judged_on_the_measured_pixels():
     assert good.verdict == FITS
     bad = verdict(check_fit(operator, Gaussian(0.4), y, ranged(PRIOR)), "noise level")
     assert bad.verdict == NOT
+
+
+@pytest.mark.parametrize("rate", [1.0, 4.0])
+def test_zeros_of_unsampled_k_space_are_not_judged(rate):
+    """Scanners leave zeros where nothing was sampled; the right noise level fits."""
+    x = (X + 1).to(torch.complex64) / 3
+    mask = torch.ones(48) if rate == 1 else random_lines((48, 48), rate, 0.1)[0, 0, 0]
+    operator = SENSE(SHAPE, birdcage_maps((48, 48), 6)[0], mask)
+    noise = ComplexGaussian(0.01)
+    y = noise(operator(x), generators(0, 1)) * mask
+    found = check_fit(operator, noise, y, TotalVariation(weight=0.1))
+    level = verdict(found, "noise level")
+    assert level.verdict == FITS, level
+    full = check_fit(operator, noise, y + 3 * (1 - mask.float()), TotalVariation(weight=0.1))
+    assert verdict(full, "noise level") == level  # whatever stands there
+    loud = check_fit(operator, ComplexGaussian(0.05), y, TotalVariation(weight=0.1))
+    assert verdict(loud, "noise level").verdict == NOT
+
+
+def test_what_stands_behind_a_mask_is_not_looked_at():
+    mask = random_mask(SHAPE, 0.5)
+    operator = Mask(SHAPE, mask)
+    y = Gaussian(0.05)(X, generators(0, 1)).where(mask[0] > 0, torch.nan)
+    found = check_fit(operator, Gaussian(0.05), y, ranged(PRIOR))
+    assert fits(found) and verdict(found, "data").verdict == FITS
+
+
+@pytest.mark.parametrize(
+    "kernel", [gaussian_kernel(1.2), motion_kernel(6.0, 0.5), disk_kernel(2.0)]
+)
+def test_a_picture_that_does_not_wrap_around_is_found(kernel):
+    wide = photographic(64)
+    x = wide.sample(1, generators(5, 1))
+    camera = ValidBlur((1, 64, 64), kernel)
+    y = Gaussian(0.02)(camera(x), generators(0, 1))
+    prior = ranged(photographic(y.shape[-1]))
+    periodic = Blur(tuple(y.shape[1:]), kernel)
+    edges = verdict(check_fit(periodic, Gaussian(0.02), y, prior), "edges")
+    assert edges.verdict == NOT and "valid-blur" in edges.advice
+    x = photographic(y.shape[-1]).sample(1, generators(5, 1))
+    y = Gaussian(0.02)(periodic(x), generators(0, 1))
+    found = check_fit(periodic, Gaussian(0.02), y, prior)
+    assert fits(found) and verdict(found, "edges").verdict == FITS
+    found = check_fit(camera, Gaussian(0.02), camera(wide.mean + wide.sample(1)), ranged(wide))
+    assert not any(v.name == "edges" for v in found)  # it has none that touch
+
+
+@pytest.mark.parametrize(
+    ("total", "wanted"), [(5000.0, NOT), (1.6, NOT), (0.3, NOT), (1.1, DOUBTFUL)]
+)
+def test_a_kernel_that_does_not_sum_to_one_is_found(total, wanted):
+    _, y = blurred()
+    operator = Blur(SHAPE, total * gaussian_kernel(1.2))
+    found = check_fit(operator, Gaussian(0.05), y, ranged(PRIOR))
+    gain = verdict(found, "gain")
+    assert gain.verdict == wanted and "sum" in gain.advice, found
+
+
+def test_a_gain_that_the_data_have_fits():
+    operator = Blur(SHAPE, 3.0 * gaussian_kernel(1.2))
+    x = X * (0.95 / X.abs().max())
+    y = Gaussian(0.05)(operator(x), generators(0, 1))
+    assert verdict(check_fit(operator, Gaussian(0.05), y, ranged(PRIOR)), "gain").verdict == FITS
+
+
+def test_noisy_data_in_zero_to_one_are_doubtful():
+    operator, y = blurred(sigma=0.1)
+    v = verdict(check_fit(operator, Gaussian(0.05), (y + 1) / 2, ranged(PRIOR)), "value range")
+    assert v.verdict == DOUBTFUL and "2 y - 1" in v.advice
 
 
 class WrongAdjoint(GaussianBlur):

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -13,16 +14,15 @@ from tyro.conf import Positional
 from ..data.files import Form, read_image, write_image
 from ..devices import device_named
 from ..files import sha256_file, write_atomic
-from ..fit import check_fit, fits
-from ..jobs.arguments import build, fitted, is_sampler, methods, twins, union
+from ..fit import DOUBTFUL, check_fit, fits
+from ..jobs.arguments import build, files_of, fitted, is_sampler, methods, twins, union
 from ..jobs.batch import Job, failures, run, summary, table
 from ..jobs.executors import Loop, executors
-from ..jobs.folders import staged
+from ..jobs.folders import alone, check_outside, free, named_inputs, reserved, staged
 from ..jobs.manifest import Scan, is_many, scans_in, shard, shard_named
 from ..jobs.reconstruction import Reconstruction, measured, noise_of
 from ..jobs.restore import bar, facts, prior_for, resolved, steps_of
 from ..measurement import Measurement
-from ..operators import Mask
 from ..schedules import Step
 from ..solvers import HQS
 from ..tensors import generators
@@ -101,6 +101,8 @@ class Reconstruct:
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
+        if not is_many(self.file):  # of many, only the folders of the scans are replaced
+            check_outside(self.out, self._inputs())
         if self.settings is None:
             return self._run(command, [])
         if any(word.startswith(("--method", "method:")) for word in command):
@@ -124,8 +126,11 @@ class Reconstruct:
                 print(f"note: {note}")
         name = type(self.method).__name__
         stem = self.file.name.split(":")[0].rsplit(".", 1)[0]
-        out = self.out or Path("runs") / f"{stem}-{name.lower()}"
-        with staged(out, by="reconstruct") as folder:
+        of, inputs = named_inputs(self.file), self._inputs()
+        with (
+            reserved(self.out, f"{stem}-{name.lower()}", of, by="reconstruct", inputs=inputs) as out,
+            staged(out, by="reconstruct", inputs=inputs) as folder,
+        ):
             total = steps_of(self.method)
             rounds = -(-self.draws // 4) if is_sampler(self.method) else 1
             with bar(name, total and total * rounds, quiet=self.quiet) as update:
@@ -134,7 +139,7 @@ class Reconstruct:
                     update(first // 4 * (total or 0) + step.step + 1)
 
                 record = restorer.solve(problem, folder, self.seed, on_step)
-            record = {"command": ["measurand", *command], **record}
+            record = {"command": ["measurand", *command], "inputs": of, **record}
             write_atomic(folder / "run.json", json.dumps(record, indent=1) + "\n")
         if self.json:
             print(json.dumps(record | {"out": str(out)}))
@@ -144,6 +149,11 @@ class Reconstruct:
             print(f"{name}: {record['seconds']:.1f} s{calls}{numbers}")
             print(f"results in {out}")
         return 0
+
+    def _inputs(self) -> list[Path]:
+        """What is read; the names of what ships among them."""
+        named = [self.file, self.truth, self.settings, self.prior and Path(self.prior)]
+        return [*(path for path in named if path), *files_of(self.operator).values()]
 
     def _how(self, *, figure: bool) -> Reconstruction:
         return Reconstruction(
@@ -175,13 +185,19 @@ class Reconstruct:
 
     def _many(self, command: list[str]) -> int:
         scans = scans_in(self.file, truth=self.truth)
+        data = [path for scan in scans for path in scan.inputs.values()]
+        check_outside(self.out, [*data, *self._inputs()[1:]])
+        parts = [".partial", "job.json", *(scan.name for scan in scans)]
+        check_outside(self.out, [self.file], parts=parts)  # a manifest may lie beside these
         if self.shard is not None:
             scans = shard(scans, *shard_named(self.shard))
         method = type(self.method).__name__
-        out = self.out or Path("runs") / f"{self.file.absolute().stem}-{method.lower()}"
-        how = self._how(figure=self.figures).anywhere()
-        job = Job(how, scans, out.absolute(), self.seed)
-        job.open(replace=self.replace, command=("measurand", *command))
+        how, of = self._how(figure=self.figures).anywhere(), named_inputs(self.file)
+        first = Path("runs") / f"{self.file.absolute().stem}-{method.lower()}"
+        with nullcontext() if self.out else alone(first):
+            out = self.out or free(first, of, by="reconstruct", records=["job.json"])
+            job = Job(how, scans, out.absolute(), self.seed)
+            job.open(replace=self.replace, command=("measurand", *command), inputs=of)
         started = time.perf_counter()
         silent = self.quiet or self.json
         found = run(
@@ -247,15 +263,18 @@ class Simulate:
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
+        of, inputs = named_inputs(self.file), [self.file, *files_of(self.operator).values()]
+        check_outside(self.out, inputs)
         picture = read_image(self.file, value_range=self.value_range)
         operator = build(self.operator, tuple(picture.x.shape[1:]))
         x = picture.x.to(operator.in_dtype)
         mean = operator(x)
-        y = noise_of(self.sigma, mean)(mean, generators(self.seed, 1))
-        if isinstance(operator, Mask):
-            y = operator(y)
-        out = self.out or Path("runs") / f"{self.file.name.rsplit('.', 1)[0]}-measured"
-        with staged(out, by="simulate") as folder:
+        y = operator.observed(noise_of(self.sigma, mean)(mean, generators(self.seed, 1)))
+        name = f"{self.file.name.rsplit('.', 1)[0]}-measured"
+        with (
+            reserved(self.out, name, of, by="simulate", inputs=inputs) as out,
+            staged(out, by="simulate", inputs=inputs) as folder,
+        ):
             kind = "complex64" if y.is_complex() else "float32"
             axes = "" if y.is_complex() else "CHW"
             form = Form(".npz", kind, axes=axes, low=-1.0, high=1.0, key="y")
@@ -264,6 +283,7 @@ class Simulate:
                 write_image(folder / "measurement.png", y, Form())
             record = {
                 "command": ["measurand", *command],
+                "inputs": of,
                 "operator": resolved(self.operator) | {"image": list(operator.in_shape)},
                 "sigma": self.sigma,
                 "seed": self.seed,
@@ -318,9 +338,10 @@ class Check:
         m = Measurement(operator.to(device), noise_of(sigma, y), y).to(device)
         prior, _, more = prior_for(self.prior, m, device=device)
         verdicts = check_fit(m.operator, m.noise, m.y, prior)
-        good = fits(verdicts)
+        good, doubts = fits(verdicts), sum(v.verdict == DOUBTFUL for v in verdicts)
         if self.json:
-            print(json.dumps({"fits": good, "verdicts": [v._asdict() for v in verdicts]}))
+            said = {"fits": good, "doubts": doubts, "verdicts": [v._asdict() for v in verdicts]}
+            print(json.dumps(said))
             return 0 if good else 1
         for note in notes + more:
             print(f"note: {note}")
@@ -329,5 +350,16 @@ class Check:
             print(f"{v.verdict:<12}  {v.name:<{width}}  {v.found}")
             if v.advice:
                 print(f"{'':<12}  {'':<{width}}  -> {v.advice}")
-        print("everything fits" if good else "something does not fit")
+        print(_conclusion(good, doubts))
         return 0 if good else 1
+
+
+def _conclusion(good: bool, doubts: int) -> str:
+    """The last line of a table of verdicts."""
+    if not good:
+        return "something does not fit"
+    if doubts:
+        return (
+            f"nothing contradicts, but {doubts} {'doubt' if doubts == 1 else 'doubts'}: see above"
+        )
+    return "everything fits"

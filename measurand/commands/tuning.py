@@ -15,12 +15,11 @@ from tyro.conf import Positional
 from ..data.files import read_image
 from ..devices import device_named
 from ..files import write_atomic
-from ..jobs.arguments import build, kebab, methods, twins, union
-from ..jobs.folders import staged
+from ..jobs.arguments import build, files_of, kebab, methods, twins, union
+from ..jobs.folders import check_outside, named_inputs, reserved, staged
 from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in, truth_range
 from ..jobs.restore import bar, facts, prior_for, resolved, suited
 from ..measurement import Measurement
-from ..operators import LinearOperator, Mask
 from ..priors import TotalVariation
 from ..solvers import HQS
 from ..tensors import generators
@@ -113,6 +112,9 @@ class Tune:
             raise ValueError("tune: got no file, wanted measurements, or pictures with --simulate")
         if self.draws < 1:
             raise ValueError(f"--draws: got {self.draws}, wanted at least 1")
+        of, inputs = named_inputs(*self.files), [*self.files, *self.truth, Path(self.prior)]
+        inputs += files_of(self.operator).values()
+        check_outside(self.out, inputs)
         device = device_named(self.device)
         limit = None if self.time_budget is None else seconds(self.time_budget)
         cases, sigma, notes = self._simulated() if self.simulate else self._seen()
@@ -129,8 +131,10 @@ class Tune:
         cases = [
             Case(m.to(device), None if truth is None else truth.to(device)) for m, truth in cases
         ]
-        out = self.out or Path("runs") / f"tuned-{name.lower()}"
-        with staged(out, by="tune") as folder:
+        with (
+            reserved(self.out, f"tuned-{name.lower()}", of, by="tune", inputs=inputs) as out,
+            staged(out, by="tune", inputs=inputs) as folder,
+        ):
             with bar("tune", self.trials, quiet=self.quiet) as update:
                 found = tune(
                     self.method,
@@ -160,6 +164,7 @@ class Tune:
             write_settings(folder / "settings.json", settings)
             trials = {
                 "command": ["measurand", *command],
+                "inputs": of,
                 "settings": [
                     resolved(s) | {"reach": [_finite(r) for r in s.reach]} for s in found.settings
                 ],
@@ -189,7 +194,7 @@ class Tune:
             clean = operator(x)
             noise = noise_of(self.sigma, clean)
             y = noise(clean, generators(self.seed, k + 1)[k:])
-            cases.append(Case(Measurement(operator, noise, _masked(operator, y)), x))
+            cases.append(Case(Measurement(operator, noise, y), x))
         return cases, self.sigma, notes
 
     def _seen(self) -> tuple[list[Case], float, list[str]]:
@@ -215,10 +220,6 @@ class Tune:
             cases.append(Case(Measurement(operator, noise_of(sigma, y), y), truth))
         assert sigma is not None  # of the first file at the latest
         return cases, sigma, notes
-
-
-def _masked(operator: LinearOperator, y: Tensor) -> Tensor:
-    return operator(y) if isinstance(operator, Mask) else y
 
 
 def _central(x: Tensor, side: int | None) -> Tensor:

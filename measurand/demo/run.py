@@ -148,8 +148,7 @@ def _solve(
     x = photograph(problem.photo, problem.corner).to(device)
     operator = problem.operator.to(device)
     noise = Gaussian(problem.sigma).to(device)
-    y = noise(operator(x), generators(seed, 1, device))
-    y = operator(y) if isinstance(operator, Mask) else y
+    y = operator.observed(noise(operator(x), generators(seed, 1, device)))
     measurement = Measurement(operator, noise, y)
     weight = variation_weight(measurement)
     found: dict[str, Restored] = {}
@@ -194,7 +193,7 @@ def _solve(
 def _seen(operator: LinearOperator, y: Tensor) -> Tensor:
     """A measurement at the size of the image: small ones enlarged, missing pixels black."""
     if isinstance(operator, Mask):
-        return torch.where(operator(torch.ones_like(y)) > 0, y, -1.0)
+        return torch.where(operator.observed(torch.ones_like(y)) > 0, y, -1.0)
     factor = operator.in_shape[-1] // y.shape[-1]
     return y.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
 
