@@ -101,8 +101,6 @@ class Reconstruct:
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
-        if not is_many(self.file):  # of many, only the folders of the scans are replaced
-            check_outside(self.out, self._inputs())
         if self.settings is None:
             return self._run(command, [])
         if any(word.startswith(("--method", "method:")) for word in command):
@@ -118,17 +116,18 @@ class Reconstruct:
         if is_many(self.file):
             return self._many(command)
         self._for_many_only()
+        inputs = self._inputs()
+        check_outside(self.out, inputs)
         restorer = self._how(figure=True).ready()
         truth = None if self.truth is None else str(self.truth)
         problem = restorer.problem(Scan(self.file.name, str(self.file), truth))
         if not (self.quiet or self.json):
             for note in problem.notes:
                 print(f"note: {note}")
-        name = type(self.method).__name__
-        stem = self.file.name.split(":")[0].rsplit(".", 1)[0]
-        of, inputs = named_inputs(self.file), self._inputs()
+        name, of = type(self.method).__name__, named_inputs(self.file)
+        first = f"{self.file.name.split(':')[0].rsplit('.', 1)[0]}-{name.lower()}"
         with (
-            reserved(self.out, f"{stem}-{name.lower()}", of, by="reconstruct", inputs=inputs) as out,
+            reserved(self.out, first, of, by="reconstruct", inputs=inputs) as out,
             staged(out, by="reconstruct", inputs=inputs) as folder,
         ):
             total = steps_of(self.method)
@@ -195,7 +194,7 @@ class Reconstruct:
         how, of = self._how(figure=self.figures).anywhere(), named_inputs(self.file)
         first = Path("runs") / f"{self.file.absolute().stem}-{method.lower()}"
         with nullcontext() if self.out else alone(first):
-            out = self.out or free(first, of, by="reconstruct", records=["job.json"])
+            out = self.out or free(first, of, by="reconstruct", inputs=data, records=["job.json"])
             job = Job(how, scans, out.absolute(), self.seed)
             job.open(replace=self.replace, command=("measurand", *command), inputs=of)
         started = time.perf_counter()

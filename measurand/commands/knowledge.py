@@ -22,6 +22,7 @@ from ..data.sources import SkippedFiles
 from ..devices import device_named
 from ..domains import domain_of
 from ..export import compile_portable, export
+from ..jobs.folders import check_outside, free, named_inputs
 from ..priors.edm import EDMDenoiser
 from ..quality import calibration, denoising_psnr
 from ..ranks import rank
@@ -167,11 +168,13 @@ class Train:
     def __call__(self, command: list[str]) -> int:
         if self.time_budget is not None and self.steps is not None:
             raise ValueError("train: say how long by --time-budget or by --steps, not by both")
+        recipe = replace(self.recipe, licence=self._licence())
+        out = self._folder()
         with skips_said():
             files = recipes.train_recipe(
-                replace(self.recipe, licence=self._licence()),
+                recipe,
                 self.data,
-                self.out or Path("runs") / self.recipe.name,
+                out,
                 held_out=self.held_out,
                 steps=self.steps,
                 time_budget=None if self.time_budget is None else seconds(self.time_budget),
@@ -187,6 +190,24 @@ class Train:
         if not self.quiet:
             print("\n".join(str(path) for path in files.values()))
         return 0
+
+    def _folder(self) -> Path:
+        """The folder of the run: one that holds no run on other data, and nothing that is read."""
+        name = self.recipe.name
+        first = Path("runs") / name
+        out = self.out or free(first, named_inputs(*self.data), by=None)
+        if self.out is None and self.resume and not (out / "run.json").exists():
+            out = first  # which says why it cannot be resumed with these data
+        weights = (f"{name}-{width:g}.safetensors" for width in self.recipe.widths_ema)
+        init = () if self.init is None else (self.init,)
+        check_outside(
+            out,
+            [*self.data, *self.held_out, *init],
+            parts=["run.json", "metrics.jsonl", "states", *weights],
+        )
+        if out != first and self.out is None and not self.quiet and rank() == 0:
+            print(f"{first} holds a run on other data: this one is in {out}", file=sys.stderr)
+        return out
 
     def _licence(self) -> str:
         """Licence and origin of the data: what the user says of them."""

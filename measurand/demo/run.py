@@ -78,7 +78,7 @@ def demo(
         *(load_weights(name, FlowProximal, device=device) for name in flows),
     )
     posed = problems() if chosen is None else list(chosen)
-    with staged(out, by="demo") as folder:
+    with staged(out, by="demo", inputs=[prior, unfolded, *flows]) as folder:
         # one problem per core with one thread inside: cores do not wait for each other
         workers = min(len(posed), os.cpu_count() or 1) if device.type == "cpu" else 1
         lock, done, threads = threading.Lock(), [0], torch.get_num_threads()

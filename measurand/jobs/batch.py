@@ -78,18 +78,25 @@ class Job:
         done = [outcome for outcome in kept.values() if outcome is not None]
         return tuple(scan for scan in self.scans if kept[scan.name] is None), done
 
-    def open(self, *, replace: bool = False, command: Sequence[str] = ()) -> None:
+    def open(
+        self, *, replace: bool = False, command: Sequence[str] = (), inputs: Sequence[str] = ()
+    ) -> None:
         """Makes the folder of results, and sees that it is of this job.
 
         Args:
             replace: Take over a folder with other settings; its results count as missing.
             command: The line that asked for the job, for `job.json`.
+            inputs: The folder or the manifest that it names, for `job.json`.
         Raises:
             ValueError: The folder holds results of other settings; the message says which differ.
             OSError: It cannot be written.
         """
         card = self.out / "job.json"
-        content = {"settings": self.settings, "command": list(command)}
+        content = {
+            "settings": self.settings,
+            "command": list(command),
+            "inputs": list(inputs),
+        }
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             found = json.loads(card.read_text())["settings"] if card.exists() else None

@@ -193,6 +193,7 @@ def train_recipe(
         asked = {
             "recipe": recipe.described,
             "data": [str(path) for path in data],
+            "inputs": [os.path.realpath(path) for path in data],
             "images": material.images,
             "digest": material.digest,
             "steps": steps,
