@@ -5,9 +5,19 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from measurand import operators, samplers, solvers
-from measurand.jobs.arguments import build, fitted, is_sampler, kebab, methods, read_tensor, twins
+from measurand.jobs.arguments import (
+    build,
+    fitted,
+    is_sampler,
+    kebab,
+    methods,
+    notes_of,
+    read_tensor,
+    twins,
+)
 from measurand.operators import LinearOperator
 from measurand.solvers import HQS
 
@@ -79,11 +89,9 @@ def test_what_does_not_follow_is_asked_for():
 
 
 def test_tensors_from_files_and_functions(tmp_path, monkeypatch):
-    from PIL import Image
-
     monkeypatch.chdir(tmp_path)
     np.savez("a.npz", k=np.eye(3), m=np.ones((2, 2)) + 1j)
-    assert read_tensor("a.npz:k", "kernel", (1, 9, 9)).equal(torch.eye(3))
+    torch.testing.assert_close(read_tensor("a.npz:k", "kernel", (1, 9, 9)), torch.eye(3) / 3)
     assert read_tensor("a.npz:m", "maps", (1, 9, 9)).is_complex()
     grey = np.array([[0, 51, 255]], np.uint8)
     Image.fromarray(grey).save("p.png")
@@ -110,3 +118,18 @@ def test_words_that_name_no_tensor(tmp_path, monkeypatch, text, words):
     np.save("nan.npy", np.array([[1.0, np.nan]]))
     with pytest.raises((ValueError, AttributeError), match=words):
         read_tensor(text, "kernel", (1, 9, 9))
+
+
+def test_notes_of_the_files_of_an_operator(tmp_path):
+    np.save(tmp_path / "psf.npy", np.full((3, 3), 5.0))
+    Image.fromarray(np.eye(9, dtype=np.uint8) * 255).save(tmp_path / "m.png")
+    blur = twins()["blur"](kernel=str(tmp_path / "psf.npy"))
+    assert notes_of(blur, (1, 9, 9)) == [f"kernel: {tmp_path}/psf.npy: divided by its sum, 45"]
+    assert build(blur, (1, 9, 9)).kernel.sum() == pytest.approx(1)
+    for name in ("mask", "cartesian-mri", "fourier-mask"):
+        twin = twins()[name](mask=str(tmp_path / "m.png"))
+        (note,) = notes_of(twin, (1, 9, 9))
+        assert note.endswith("m.png: 0 and 255 taken as 0 and 1: selects 11.1 %")
+        assert build(twin, (1, 9, 9)).mask.squeeze().equal(torch.eye(9))
+    assert notes_of(twins()["blur"](kernel="disk_kernel:2"), (1, 9, 9)) == []
+    assert notes_of(twins()["identity"](), (1, 9, 9)) == []

@@ -42,10 +42,12 @@ from .tiff import Samples
 __all__ = [
     "Form",
     "Picture",
+    "Stored",
     "UnreadableFile",
     "read_array",
     "read_image",
     "read_samples",
+    "read_stored",
     "write_image",
 ]
 
@@ -69,6 +71,7 @@ class Form:
         multiplied: Whether the colours of the file are multiplied by the opacity.
         further: Channels at the end of a TIFF that are neither grey nor one of three colours.
         profile: ICC colour profile.
+        unit: What the values of complex images are multiplied by when they are written.
     """
 
     suffix: str = ".png"
@@ -81,6 +84,7 @@ class Form:
     multiplied: bool = False
     further: int = 0
     profile: bytes | None = None
+    unit: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,41 @@ class Picture:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What a file holds, before its samples are given a meaning.
+
+    Args:
+        name: The file, for messages.
+        x: Its samples, with shape (1, C, H, W); complex ones with shape (N, C, H, W).
+        form: How the file stores them.
+        notes: What was decided on the way, one sentence each.
+        range: The samples that mean black and white, where the file says so.
+    """
+
+    name: str
+    x: Tensor
+    form: Form
+    notes: tuple[str, ...] = ()
+    range: tuple[float, float] | None = None
+
+    def image(self, value_range: tuple[float, float] | None = None) -> Picture:
+        """Return the samples as an image in [-1, 1]; complex ones as they are.
+
+        Args:
+            value_range: The samples that mean black and white; see `read_image`.
+        Raises:
+            UnreadableFile: Some are not finite, or what they mean is not known.
+        """
+        all_finite(self.name, self.x.numpy())
+        if self.x.is_complex():
+            return Picture(self.x, self.form, self.notes)
+        low, high, note = _range(self, value_range or self.range)
+        x = (2.0 * (self.x - low) / (high - low) - 1.0).float()
+        form = replace(self.form, low=low, high=high)
+        return Picture(x, form, self.notes + ((note,) if note else ()))
+
+
 def read_image(path: str | Path, *, value_range: tuple[float, float] | None = None) -> Picture:
     """The image of a file, in [-1, 1], with what is needed to write one like it.
 
@@ -108,6 +147,15 @@ def read_image(path: str | Path, *, value_range: tuple[float, float] | None = No
             and [-1, 1] are both wrong, or for integers that do not use their full range.
     Returns:
         The image, its form and what was decided.
+    """
+    return read_stored(path).image(value_range)
+
+
+def read_stored(path: str | Path) -> Stored:
+    """Return what a file holds, before its samples are given a meaning.
+
+    Args:
+        path: A file as `read_image` takes it.
     """
     file, key = split_key(path)
     suffix = file.suffix.lower()
@@ -119,10 +167,10 @@ def read_image(path: str | Path, *, value_range: tuple[float, float] | None = No
             f"{file}: got a file ending in '{file.suffix}', wanted one of {known}"
         )
     notes: tuple[str, ...] = ()
+    stored_range = None
     if suffix in ARRAYS:
         values, key, stored_range = load(file, key)
         form = Form(suffix, values.dtype.str, key=key)
-        value_range = value_range or stored_range
     else:
         with reading(file):
             samples = read_samples(File(str(file), file, key=key))
@@ -142,18 +190,14 @@ def read_image(path: str | Path, *, value_range: tuple[float, float] | None = No
         if suffix in PICTURES and values.ndim == 3:
             raise UnreadableFile(f"{file}: got {values.shape[2]} complex channels, wanted one")
         x, axes = _items(file, values)
-        return Picture(x, replace(form, axes=axes), notes)
+        return Stored(str(file), x, replace(form, axes=axes), notes)
     if suffix in ARRAYS:
         pixels, axes, note = _as_hwc(file, values)
         notes += (note,) if note else ()
     else:
         pixels, axes = (values, "HWC") if values.ndim == 3 else (values[..., None], "HW")
-    all_finite(file, pixels)
-    low, high, note = _range(file, pixels, value_range)
-    x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float64))
-    x = (2.0 * (x - low) / (high - low) - 1.0).float()[None]
-    form = replace(form, axes=axes, low=low, high=high)
-    return Picture(x, form, notes + ((note,) if note else ()))
+    x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float64))[None]
+    return Stored(str(file), x, replace(form, axes=axes), notes, stored_range)
 
 
 def complete(path: Path | str, samples: Samples) -> None:
@@ -180,7 +224,6 @@ def _items(path: Path, values: np.ndarray) -> tuple[Tensor, str]:
             f"{path}: got a complex array of shape {values.shape}, wanted (H, W), (C, H, W) or "
             "(N, C, H, W)"
         )
-    all_finite(path, values)
     x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.complex64))
     return x.reshape((1,) * (4 - x.ndim) + x.shape), axes
 
@@ -217,7 +260,7 @@ def _pillow(source: File) -> Samples:
         deep = is_png16(content[:32])
         if deep and content[25] != 0:  # pillow keeps 16 bits of grey, of nothing else
             samples, gray = decode_png16(content), content[25] == 4
-            return _parted(samples, 1 if gray else 3, orientation, profile, notes)
+            return _parted(samples, 1 if gray else 3, orientation, profile, notes, frames)
         if image.format == "PPM" and image.mode == "RGB" and _widest(content) > 255:
             raise ValueError(
                 f"got {_widest(content)} levels, wanted 255 at most (or a PNG or TIFF)"
@@ -236,7 +279,8 @@ def _pillow(source: File) -> Samples:
         samples = np.array(image, dtype=np.uint16 if wide else None)
     if orientation != 1:
         notes.append("turned upright (EXIF orientation)")
-    return _parted(samples, 3 if samples.shape[2:] > (2,) else 1, orientation, profile, notes)
+    colors = 3 if samples.shape[2:] > (2,) else 1
+    return _parted(samples, colors, orientation, profile, notes, frames)
 
 
 def _widest(content: bytes) -> int:
@@ -247,7 +291,12 @@ def _widest(content: bytes) -> int:
 
 
 def _parted(
-    samples: np.ndarray, colors: int, orientation: int, profile: bytes | None, notes: list[str]
+    samples: np.ndarray,
+    colors: int,
+    orientation: int,
+    profile: bytes | None,
+    notes: list[str],
+    frames: int,
 ) -> Samples:
     """Samples (H, W[, C]) turned upright, and their opacity apart."""
     turned = tiff.upright(samples, orientation)
@@ -256,7 +305,7 @@ def _parted(
         if turned.shape[2] > colors:
             values, alpha = turned[..., :-1], np.ascontiguousarray(turned[..., -1])
         values = values[..., 0] if values.shape[2] == 1 else values
-    return Samples(values, alpha=alpha, profile=profile, notes=tuple(notes))
+    return Samples(values, alpha=alpha, profile=profile, pages=frames, notes=tuple(notes))
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -301,11 +350,9 @@ def _as_hwc(path: Path, samples: np.ndarray) -> tuple[np.ndarray, str, str]:
     raise UnreadableFile(message)
 
 
-def _range(
-    path: Path, pixels: np.ndarray, stated: tuple[float, float] | None
-) -> tuple[float, float, str]:
+def _range(stored: Stored, stated: tuple[float, float] | None) -> tuple[float, float, str]:
     """The samples that mean -1 and 1, and a sentence where they had to be guessed."""
-    kind = pixels.dtype
+    kind = np.dtype(stored.form.dtype)
     if stated is not None:
         if not stated[0] < stated[1]:
             raise ValueError(f"value range: got {stated}, wanted LOW below HIGH")
@@ -314,15 +361,15 @@ def _range(
         return 0.0, 1.0, ""
     if kind.kind == "u" and kind.itemsize <= 2:
         return 0.0, float(np.iinfo(kind).max), ""
-    low, high = float(pixels.min()), float(pixels.max())
+    low, high = float(stored.x.min()), float(stored.x.max())
     if kind.kind == "f":
         for ends, reach in (((0.0, 1.0), 0.5), ((-1.0, 1.0), 1.0)):
             if ends[0] - reach <= low and high <= ends[1] + reach:
                 shown = f"[{ends[0]:g}, {ends[1]:g}]"
                 return *ends, f"samples span [{low:.3g}, {high:.3g}]: taken as an image in {shown}"
     raise UnreadableFile(
-        f"{path}: {kind} samples span [{low:.4g}, {high:.4g}]; say which mean black and white "
-        "(--value-range LOW HIGH)"
+        f"{stored.name}: {kind} samples span [{low:.4g}, {high:.4g}]; say which mean black and "
+        "white (--value-range LOW HIGH)"
     )
 
 
@@ -348,7 +395,7 @@ def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
     if not torch.isfinite(torch.view_as_real(x) if x.is_complex() else x).all():
         raise ValueError(f"{path}: got an image with NaN or infinite values, nothing is written")
     if form.axes == "" or np.dtype(form.dtype).kind == "c":
-        values = x.detach().cpu().numpy()
+        values = (x.detach().cpu() * form.unit).numpy()
         values = values[0] if len(values) == 1 else values
         values = values[0] if form.axes == "HW" and len(values) == 1 else values
         samples = values.astype(form.dtype if x.is_complex() else np.float32)

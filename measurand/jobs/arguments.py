@@ -5,7 +5,7 @@ image first, which the data give, and tensors, which a command line cannot hold.
 has a twin, a frozen dataclass made from the signature of its constructor: without the shape, and
 with every tensor replaced by text that names one:
 
-    kernel.npy   masks.npz:train   scan.h5:mask   kernel.png     a file
+    kernel.npy   masks.npz:train   scan.h5:mask   psf.tif:3      a file (`operands`)
     motion_kernel:12:0.8   disk_kernel:4   random_mask:0.7       a function of `operators`
 
 `build` makes the operator from its twin. Classes appear because they are listed in `__all__` of
@@ -21,17 +21,25 @@ from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .. import operators, samplers, solvers
 from ..data.arrays import split_key
-from ..data.files import read_array
 from ..measurement import Measurement
 from ..operators import LinearOperator
+from .operands import operand
 
-__all__ = ["build", "files_of", "fitted", "is_sampler", "methods", "read_tensor", "twins"]
+__all__ = [
+    "build",
+    "files_of",
+    "fitted",
+    "is_sampler",
+    "methods",
+    "notes_of",
+    "read_tensor",
+    "twins",
+]
 
 Shape = tuple[int, ...]
 _PLAIN = (int, float, bool, str)
@@ -145,23 +153,27 @@ def read_tensor(text: str, name: str, shape: Shape) -> Tensor:
     """The tensor that a piece of text names.
 
     Args:
-        text: A file, with a key where it holds several arrays; or a function of
+        text: A file, with a key where it holds several arrays or pages; or a function of
             `measurand.operators` and its numbers, joined by colons.
-        name: What it is for: a kernel from a picture is scaled to sum 1, a mask to 0 and 1.
+        name: What it is for: a kernel is scaled to sum 1, a mask of whole numbers to 0 and 1.
         shape: Shape of the image, for functions that ask for it.
     """
     function, *words = text.split(":")
     if function in operators.__all__ and not Path(text).exists():
         return _made(name, function, words, shape)
-    array = read_array(text)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: {text} has values that are NaN or infinite")
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    tensor = tensor if tensor.is_complex() else tensor.float()
-    if Path(text).suffix.lower() not in (".npy", ".npz", ".h5", ".hdf5") and ":" not in text:
-        tensor = tensor.mean(0)  # a picture: grey
-        tensor = tensor / tensor.sum().clamp_min(1e-12) if name == "kernel" else tensor.round()
-    return tensor
+    return operand(text, name, shape)[0]
+
+
+def notes_of(twin: Any, shape: Shape) -> list[str]:
+    """What was decided about the files that the options of an operator name, a sentence each.
+
+    Args:
+        twin: An instance of one of `twins()`.
+        shape: Shape (C, H, W) of one image.
+    """
+    return [
+        note for name in files_of(twin) for note in operand(getattr(twin, name), name, shape)[1]
+    ]
 
 
 def files_of(twin: Any) -> dict[str, Path]:

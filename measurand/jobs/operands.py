@@ -1,0 +1,206 @@
+"""The tensors of operators from files: whatever the format, the same numbers mean the same.
+
+    mask      booleans, 0 and 1, 0 and another whole number such as 255: what is not zero is
+              measured; more grey values are cut at half of white (255, or 65535); real numbers
+              with fractions are gains and keep their values; NaN and nodata are not measured
+    kernel    divided by its sum, negative lobes and all; one that sums to nothing is refused
+    others    the values as they are
+
+One image of a picture file is taken, never a part of it without a word: pages are named by a
+number, `psf.tif:3`, and what has several planes or colours where one is wanted is refused.
+Everything that was decided is said in a note.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.arrays import ARRAYS, load
+from ..data.files import PICTURES, read_samples
+from ..data.sources import File, UnreadableFile, reading, split_key
+
+__all__ = ["operand"]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a file holds: values, whether they are a picture's, pixels it calls missing, notes."""
+
+    values: np.ndarray
+    picture: bool
+    missing: np.ndarray | None
+    notes: list[str]
+
+
+def operand(text: str, name: str, shape: Shape) -> tuple[Tensor, list[str]]:
+    """Returns the tensor that a file holds for an operator, and what was decided about it.
+
+    Args:
+        text: A file, with the name of an array or the number of a page where it has several.
+        name: The option that it is for: mask, kernel, or another.
+        shape: Shape (C, H, W) of the image.
+    Raises:
+        FileNotFoundError: There is no such file.
+        UnreadableFile: It cannot be read.
+        ValueError: It holds nothing that this option can be.
+    """
+    stored, told = _stored(text, name), f"{name}: {text}"
+    if name == "mask":
+        values, notes = _mask(told, stored)
+    else:
+        if stored.missing is not None:
+            raise ValueError(f"{told} calls {int(stored.missing.sum())} of its pixels missing")
+        if not np.isfinite(stored.values).all():
+            raise ValueError(f"{told} has values that are NaN or infinite")
+        if name == "kernel":
+            values, notes = _kernel(told, stored, shape)
+        else:
+            values, notes = _one_channel(told, stored), []
+    tensor = torch.from_numpy(np.array(values))
+    whole = tensor.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    if not (tensor.is_complex() or (name == "angles" and whole)):  # whole angles are degrees
+        tensor = tensor.float()
+    return tensor, [f"{told}: {note}" for note in (*stored.notes, *notes)]
+
+
+def _stored(text: str, name: str) -> _Stored:
+    file, key = split_key(text)
+    suffix = file.suffix.lower()
+    if not file.exists():
+        raise FileNotFoundError(f"{name}: {file}: no such file")
+    if suffix in ARRAYS:
+        values = load(file, key)[0]
+        if 0 in values.shape:
+            raise ValueError(f"{name}: {text} holds an empty array, of shape {values.shape}")
+        return _Stored(values.astype(values.dtype.newbyteorder("=")), False, None, [])
+    if suffix not in PICTURES:
+        known = " ".join(PICTURES + ARRAYS)
+        raise UnreadableFile(
+            f"{name}: {file}: got a file ending in '{file.suffix}', wanted one of {known}"
+        )
+    source = File(str(file), file, key=key)
+    with reading(source):
+        samples = read_samples(source)
+    if samples.pages > 1 and key is None:
+        advice = "save the one you mean"
+        if suffix.startswith(".tif"):
+            advice = f"write {file.name}:N, N from 0 to {samples.pages - 1}"
+        raise ValueError(f"{name}: {text} has {samples.pages} pages, wanted one ({advice})")
+    alpha = samples.alpha
+    if alpha is not None and (alpha != alpha.flat[0]).any():
+        raise ValueError(f"{name}: {text} is transparent in places, wanted a picture that is not")
+    notes = [note for note in samples.notes if not note.startswith("first of")]
+    return _Stored(samples.values, True, samples.missing, notes)
+
+
+def _one_channel(told: str, stored: _Stored) -> np.ndarray:
+    """The values of a file, of a picture (H, W): channels that are equal are one."""
+    values = stored.values
+    if not stored.picture or values.ndim == 2:
+        return values
+    if (values != values[..., :1]).any():
+        raise ValueError(
+            f"{told} has {values.shape[2]} channels that differ, wanted a grey picture (or an "
+            "array file, .npy)"
+        )
+    return values[..., 0]
+
+
+def _real(told: str, values: np.ndarray) -> np.ndarray:
+    if np.iscomplexobj(values):
+        if np.any(values.imag != 0):
+            raise ValueError(f"{told} holds complex numbers, wanted real ones")
+        return values.real
+    return values
+
+
+def _mask(told: str, stored: _Stored) -> tuple[np.ndarray, list[str]]:
+    """Weights of pixels, most often 0 and 1."""
+    notes = []
+    whole = stored.values.dtype.kind in "bui"
+    values = _real(told, stored.values).astype(np.float64)
+    if np.isnan(values).any():
+        notes.append(f"{int(np.isnan(values).sum())} values are NaN: not measured")
+        values = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)
+    if stored.missing is not None:
+        notes.append(f"{int(stored.missing.sum())} pixels are nodata: not measured")
+        hole = stored.missing if values.ndim == 2 else stored.missing[..., None]
+        values = np.where(hole, 0.0, values)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(high) or low < 0:
+        raise ValueError(
+            f"{told} has values from {low:g} to {high:g}, wanted a mask of 0 and 1, or gains that "
+            "are finite and not negative"
+        )
+    if high == 0:
+        raise ValueError(f"{told} selects nothing: all of its values are zero")
+    whole = whole or (high > 1 and bool((values == values.round()).all()))
+    if whole:
+        values, more = _selection(told, values, high)
+        notes += more
+    elif not np.isin(values, (0.0, 1.0)).all():
+        notes.append(f"gains from {low:.3g} to {high:.3g}, which weigh the pixels")
+    return _one_channel(told, _Stored(values, stored.picture, None, [])), notes
+
+
+def _selection(told: str, values: np.ndarray, high: float) -> tuple[np.ndarray, list[str]]:
+    """Zeros and ones of whole numbers."""
+    if ((values == 0) | (values == high)).all():
+        selected = values != 0
+        notes = [] if high == 1 else [f"0 and {high:g} taken as 0 and 1"]
+    else:
+        white = 255 if high <= 255 else 65535
+        levels = f"{len(np.unique(values))} grey values from {values.min():g} to {high:g}"
+        selected = values > white / 2
+        if high > white or not selected.any():
+            raise ValueError(
+                f"{told} selects nothing: {levels}, none above half of white, {white / 2:g}"
+                if high <= white
+                else f"{told} has {levels}, wanted a mask of 0 and 1"
+            )
+        notes = [f"{levels}, cut at half of white, {white / 2:g}"]
+    if notes:
+        notes[-1] += f": selects {100 * selected.mean():.3g} %"
+    return selected.astype(np.float64), notes
+
+
+def _kernel(told: str, stored: _Stored, shape: Shape) -> tuple[np.ndarray, list[str]]:
+    """A point spread function of sum one, with shape (h, w), or (1, C, h, w) for one a channel."""
+    values = _real(told, _one_channel(told, stored)).astype(np.float64)
+    notes = []
+    if values.ndim == 3:
+        if len(values) == 1:
+            values = values[0]
+        elif values.shape[2] == 1:
+            values = values[..., 0]
+        elif len(values) == shape[0]:
+            notes.append(f"{len(values)} planes taken as one for each channel of the image")
+            values = values[None]
+    if values.ndim == 3 or (values.ndim == 4 and len(values) > 1):
+        raise ValueError(
+            f"{told} has shape {values.shape}, {len(values)} planes, wanted one kernel (h, w): "
+            "save the one you mean, such as np.save('kernel.npy', a[0])"
+        )
+    if values.ndim < 2:
+        raise ValueError(f"{told} has shape {values.shape}, wanted a kernel (h, w)")
+    total = values.sum((-2, -1), keepdims=True)
+    absolute = np.abs(values).sum((-2, -1), keepdims=True)
+    if (absolute == 0).any():
+        raise ValueError(f"{told} is zero everywhere, wanted some light")
+    if (total < 0.01 * absolute).any():
+        at = int(np.argmin(total / absolute))
+        raise ValueError(
+            f"{told} has the sum {total.flat[at]:.3g}, of magnitudes {absolute.flat[at]:.3g}: a "
+            "filter of differences, which takes the light away; wanted a blur, which keeps it "
+            "(it is divided by its sum)"
+        )
+    if (np.abs(total - 1) > 1e-3).any():
+        sums = ", ".join(f"{one:.6g}" for one in total.flat)
+        notes.append(f"divided by its sum, {sums}")
+    return values / total, notes
