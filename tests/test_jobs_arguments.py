@@ -133,3 +133,13 @@ def test_notes_of_the_files_of_an_operator(tmp_path):
         assert build(twin, (1, 9, 9)).mask.squeeze().equal(torch.eye(9))
     assert notes_of(twins()["blur"](kernel="disk_kernel:2"), (1, 9, 9)) == []
     assert notes_of(twins()["identity"](), (1, 9, 9)) == []
+
+
+def test_a_tomograph_in_degrees(tmp_path):
+    for angles in (np.arange(0, 180, 4), np.arange(0, 180, 4.0)):
+        np.save(tmp_path / "theta.npy", angles)
+        twin = twins()["parallel-ct"]
+        with pytest.raises(ValueError, match="--operator.degrees"):
+            build(twin(angles=str(tmp_path / "theta.npy")), (1, 8, 8))
+        operator = fitted(twin(angles=str(tmp_path / "theta.npy"), degrees=True), (1, 45, 12))
+        torch.testing.assert_close(operator.angles, torch.from_numpy(np.deg2rad(angles)).float())

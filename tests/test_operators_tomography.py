@@ -32,7 +32,7 @@ def distances(operator, cx, cy):
 GEOMETRIES = {
     "even": {"angles": even_angles(36)},
     "full turn": {"angles": even_angles(24, 2 * math.pi)},
-    "any": {"angles": torch.tensor([0.1, 2.0, -1.3, 5.1, 9.0])},
+    "any": {"angles": torch.tensor([0.1, 2.0, -1.3, 5.1, 6.3])},
     "millimetres": {"angles": even_angles(30), "pixel": 0.7, "spacing": 0.9},
     "fine bins": {"angles": even_angles(20), "spacing": 0.4, "detectors": 300},
 }
@@ -219,3 +219,49 @@ def test_device_and_precision_are_followed(device):
     narrow = ParallelCT((2, 9, 9), even_angles(6)).to(device)
     torch.testing.assert_close(narrow(x), y, rtol=1e-5, atol=1e-5)
     assert narrow(x).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [
+        np.arange(180),
+        np.arange(180.0),
+        np.arange(0, 180, 2.0, dtype=np.float32),
+        [0.0, 45.0, 90.0],
+        torch.arange(5),
+        -np.linspace(0, 60, 9),
+        np.arange(60) * math.pi * (3 - math.sqrt(5)),  # the golden angle in radians
+        np.arange(60) * 111.246,
+    ],
+)
+def test_angles_that_are_hardly_radians(angles):
+    with pytest.raises(ValueError, match="(?s)ParallelCT: got angles.*degrees=True.*modulo 2 pi"):
+        ParallelCT((1, 8, 8), angles)
+    in_radians = np.deg2rad(np.asarray(angles, dtype=np.float64))
+    found = ParallelCT((1, 8, 8), angles, degrees=True)
+    wanted = ParallelCT((1, 8, 8), np.mod(in_radians, 2 * math.pi))
+    x = torch.rand(1, 1, 8, 8)
+    torch.testing.assert_close(found(x), wanted(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [
+        [0],
+        np.linspace(0, 2 * math.pi, 7),
+        np.linspace(-2 * math.pi, 0, 7, dtype=np.float32),
+        np.linspace(0, math.radians(365), 9),
+        even_angles(180),
+        [1.0],
+    ],
+)
+def test_angles_that_are_radians(angles, recwarn):
+    ParallelCT((1, 8, 8), angles)
+    assert not recwarn
+
+
+def test_angles_that_may_be_either_are_told():
+    with pytest.warns(UserWarning, match="taken as radians; if they are degrees"):
+        ParallelCT((1, 8, 8), [0.0, 1.0, 2.0, 3.0])
+    with pytest.warns(UserWarning, match="180 angles within 3.12 degrees, .* like radians"):
+        ParallelCT((1, 8, 8), even_angles(180), degrees=True)

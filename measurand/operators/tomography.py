@@ -41,6 +41,7 @@ from .function import linear_pair
 __all__ = ["ParallelCT", "even_angles", "fbp", "hann"]
 
 Array = NDArray[Any]
+_TURN = 2 * math.pi + 0.15  # radians; scanners run on for some degrees beyond a full turn
 
 
 class ParallelCT(LinearOperator):
@@ -51,14 +52,15 @@ class ParallelCT(LinearOperator):
 
     Args:
         in_shape: Shape of one image, (C, H, W); or of a volume of slices, (C, D, H, W).
-        angles: Array or tensor of directions of the detector axis, in radians, with shape
-            (angles,). At 0 the bins run along the rows of the image, at pi/2 they run up its
-            columns.
+        angles: Array or tensor of directions of the detector axis, in radians between -2 pi and
+            2 pi, with shape (angles,). At 0 the bins run along the rows of the image, at pi/2 they
+            run up its columns.
         detectors: Number of detector bins; those that cover the diagonal when absent.
         spacing: Distance of the bins, in the unit of `pixel`.
         pixel: Side of a pixel; projections are in value times this unit.
     """
 
+    pictures = False  # line integrals, in value times length
     angles: Tensor
     _rays: Tensor
     _forward_start: Tensor
@@ -72,6 +74,7 @@ class ParallelCT(LinearOperator):
         detectors: int | None = None,
         spacing: float = 1.0,
         pixel: float = 1.0,
+        degrees: bool = False,
     ) -> None:
         name = type(self).__name__
         if len(in_shape) < 2:
@@ -81,6 +84,7 @@ class ParallelCT(LinearOperator):
             raise ValueError(
                 f"{name}: got angles with shape {tuple(angles.shape)}, wanted (n,), all finite"
             )
+        angles = _radians(name, angles, degrees)
         if not (0 < spacing < math.inf and 0 < pixel < math.inf):
             raise ValueError(
                 f"{name}: got spacing {spacing} and pixel {pixel}, wanted positive lengths"
@@ -222,6 +226,34 @@ def fbp(
     # a pixel's weights sum to pixel^2 / spacing in every projection
     scale = math.pi / len(operator.angles) * d / operator.pixel**2
     return scale * operator.adjoint(filtered)
+
+
+def _radians(name: str, angles: Tensor, degrees: bool) -> Tensor:
+    """Angles in radians; what must have been meant as degrees, or as radians, is said."""
+    largest = float(angles.double().abs().max())
+    if degrees:
+        if len(angles) > 8 and 0 < largest <= _TURN:
+            warnings.warn(
+                f"{name}: got {len(angles)} angles within {largest:.3g} degrees, which look like "
+                "radians; degrees=True takes them as degrees",
+                stacklevel=3,
+            )
+        return torch.deg2rad(angles.double())
+    whole = not angles.is_floating_point()
+    if largest > _TURN or (whole and largest > 0):
+        got = f"that are whole numbers up to {largest:g}" if whole else f"up to {largest:.4g}"
+        raise ValueError(
+            f"{name}: got angles {got}, wanted radians between -2 pi and 2 pi. They look like "
+            "degrees: say degrees=True (--operator.degrees), or convert them by np.deg2rad. If "
+            "they are radians over several turns, take them modulo 2 pi, np.mod(angles, 2 * np.pi)"
+        )
+    if len(angles) > 2 and largest >= 2 and bool((angles == angles.round()).all()):
+        warnings.warn(
+            f"{name}: got angles that are whole numbers, up to {largest:g}, taken as radians; if "
+            "they are degrees, say degrees=True (--operator.degrees)",
+            stacklevel=3,
+        )
+    return angles
 
 
 class _Plan(NamedTuple):
