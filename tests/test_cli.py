@@ -193,7 +193,7 @@ def test_a_second_run_into_a_folder_leaves_nothing_of_the_first(here, capsys):
     assert run(*common, *tv, "--out", "r") == 0
     assert files("r") == ["comparison.png", "estimate.png", "run.json"]
     assert run("simulate", y, "--operator", "identity", "--out", "m") == 0
-    assert run("reconstruct", "m/measurement.npz", *common[2:], *tv, "--out", "m") == 2
+    assert run(*common, *tv, "--out", "m") == 2
     assert "something else than results of `measurand reconstruct`" in capsys.readouterr().err
     assert files("m") == ["measurement.npz", "measurement.png", "run.json"]
 
