@@ -103,7 +103,7 @@ def check_fit(
         noisy = float(torch.as_tensor(noise_in_image(measurement)).max()) if gaussian else 0.0
         values = getattr(prior, "range", None)
         found.append(_gain(measurement, guess, values, noisy))
-        found.append(_range(guess, values, noisy))
+        found.append(_range(guess, values, noisy, operator.pictures))
     if not gaussian or not fits(found):
         return found
     quick = _quick(prior)
@@ -307,7 +307,9 @@ def _edges(residual: Tensor, expected: Tensor) -> Verdict:
     return Verdict("edges", NOT if found > 1.5 else DOUBTFUL, words, advice)
 
 
-def _range(guess: Tensor, expected: tuple[float, float] | None, noise: float) -> Verdict:
+def _range(
+    guess: Tensor, expected: tuple[float, float] | None, noise: float, pictures: bool
+) -> Verdict:
     if expected is None:
         return Verdict("value range", FITS, "the prior declares none")
     if guess.is_complex():
@@ -319,14 +321,16 @@ def _range(guess: Tensor, expected: tuple[float, float] | None, noise: float) ->
     width = high - low
     beyond = max(0.15 * width, 2.6 * noise)  # 99 % of the noise is below 2.6 sigma
     words = f"99 % of the first guess in [{least:.3g}, {most:.3g}], prior [{low:g}, {high:g}]"
+    one = "1" if pictures else "A 1"
     if least < low - beyond or most > high + beyond:
         for top in (255.0, 4095.0, 65535.0):
             if least > -0.1 * top and 0.2 * top < most < 1.1 * top:
-                advice = f"looks like [0, {top:.0f}]: y -> 2 y / {top:.0f} - 1"
+                advice = f"looks like [0, {top:.0f}]: y -> 2 y / {top:.0f} - {one}"
                 return Verdict("value range", NOT, words, advice)
         return Verdict("value range", NOT, words, "scale y (and sigma) to the prior's range")
     if (low, high) == (-1.0, 1.0) and least > -0.05 - 2.6 * noise:
-        advice = "nothing is darker than the middle: an image in [0, 1]? then y -> 2 y - 1"
+        advice = f"nothing is darker than the middle: an image in [0, 1]? then y -> 2 y - {one}"
+        advice += " (--value-range 0 1)"
         return Verdict("value range", DOUBTFUL, words, advice)
     if most - least < 0.1 * width:
         return Verdict("value range", DOUBTFUL, words, "hardly any contrast: is the scale right?")

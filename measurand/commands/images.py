@@ -54,7 +54,8 @@ class Reconstruct:
         operator: How it was measured.
         method: How the image is recovered.
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
-            255 are 2 s / 255); estimated from the data when absent.
+            255 are 2 s / 255), of sinograms and k-space in units of the file; estimated from the
+            data when absent.
         prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT];
             natural-color, or what the settings name, when absent.
         settings: A settings file, as `tune` writes it: the method with its settings, and a prior.
@@ -65,10 +66,12 @@ class Reconstruct:
         truth: The true image, where it is known: adds metrics and an error map. For a folder, a
             folder of truths under the same names.
         shape: Shape C H W of the image, where it does not follow from the measurement.
-        value_range: Samples that mean black and white, for floating-point files.
+        value_range: Samples of an image that mean black and white, for floating-point files.
         truth_range: The same of the truth; that of the measurement when absent, if both are files
             of one kind.
         tile: Larger images are denoised in overlapping tiles of this size, in pixels.
+        margins: Write all of the estimate, also what lies beyond the frame of the measurement
+            (valid-blur sees as far as its kernel reaches).
         device: cpu, cuda, or auto.
         executor: Many scans: who does them.
         shard: Many scans: only part I of N, written I/N, like 2/8.
@@ -92,6 +95,7 @@ class Reconstruct:
     value_range: tuple[float, float] | None = None
     truth_range: tuple[float, float] | None = None
     tile: int = 1024
+    margins: bool = False
     device: str = "auto"
     executor: Executor = field(default_factory=Loop)
     shard: str | None = None
@@ -165,6 +169,7 @@ class Reconstruct:
             value_range=self.value_range,
             truth_range=self.truth_range,
             tile=self.tile,
+            margins=self.margins,
             device=self.device,
             figure=figure,
         )

@@ -17,7 +17,7 @@ from ..devices import device_named
 from ..files import write_atomic
 from ..jobs.arguments import build, files_of, kebab, methods, twins, union
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
-from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in, truth_range
+from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in
 from ..jobs.restore import bar, facts, prior_for, resolved, suited
 from ..measurement import Measurement
 from ..priors import TotalVariation
@@ -208,16 +208,20 @@ class Tune:
                 f"--truth: got {len(self.truth)} images for {len(self.files)} measurements"
             )
         cases, sigma, notes = list[Case](), self.sigma, list[str]()
-        fitted = partial(operator_for, self.operator, self.shape)
+        operator_of = partial(operator_for, self.operator, self.shape)
         for k, file in enumerate(self.files):
-            operator, y, sigma, _, more = measured(file, fitted, sigma, self.value_range)
-            notes += more
+            found = measured(file, operator_of, self.sigma, self.value_range)
+            notes += found.notes
+            if sigma is None:
+                sigma = found.sigma  # of the first file for all
             truth = None
             if self.truth:
-                ends = truth_range(self.truth[k], file, self.truth_range, self.value_range)
-                truth, told = truth_in(self.truth[k], operator, ends)
+                truth, told = truth_in(
+                    self.truth[k], found, file, said=self.truth_range, of_file=self.value_range
+                )
                 notes += told
-            cases.append(Case(Measurement(operator, noise_of(sigma, y), y), truth))
+            noise = noise_of(sigma if self.sigma is None else found.sigma, found.y)
+            cases.append(Case(Measurement(found.operator, noise, found.y), truth))
         assert sigma is not None  # of the first file at the latest
         return cases, sigma, notes
 

@@ -17,23 +17,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.arrays import split_key
-from ..data.files import Form, read_image, write_image
+from ..data.arrays import ARRAYS, split_key
+from ..data.files import Form, Stored, read_image, read_stored, write_image
 from ..devices import device_named
 from ..files import sha256_file
 from ..measurement import Measurement
 from ..metrics import coverage, crps, nmse, psnr, ssim
 from ..noises import ComplexGaussian, Gaussian, estimate_sigma
-from ..operators import LinearOperator, Mask
+from ..operators import LinearOperator
 from ..priors.flow import bits_of
 from ..report import comparison
 from ..schedules import Step
+from ..solvers import first_guess
 from ..unfolded import FlowProximal
 from .arguments import build, files_of, fitted, is_sampler
 from .manifest import Scan
@@ -49,6 +50,7 @@ from .restore import (
 )
 
 __all__ = [
+    "Measured",
     "Problem",
     "Reconstruction",
     "Restorer",
@@ -56,7 +58,6 @@ __all__ = [
     "noise_of",
     "operator_for",
     "truth_in",
-    "truth_range",
 ]
 
 OnStep = Callable[[int, int, Step], None]
@@ -69,8 +70,8 @@ class Reconstruction:
     Args:
         operator: How they were measured: an instance of one of `arguments.twins()`.
         method: A solver or a sampler.
-        sigma: Noise standard deviation, in units of the image scaled to [-1, 1]; estimated from
-            each file when None.
+        sigma: Noise standard deviation: of data that are pictures in units of the image scaled to
+            [-1, 1], of others in their own; estimated from each file when None.
         prior: A prior that ships, a weight file, or total-variation[:WEIGHT].
         draws: Number of draws of a sampler.
         shape: Shape (C, H, W) of the image, where it does not follow from the measurement.
@@ -79,6 +80,7 @@ class Reconstruction:
             files of one kind.
         tile: Larger images are denoised in overlapping tiles of this size, in pixels.
         device: cpu, cuda, or auto; where it is run, not part of what the result is.
+        margins: Whether to write what an estimate has beyond the frame of the measurement.
         figure: Whether to draw comparison.png.
     """
 
@@ -92,6 +94,7 @@ class Reconstruction:
     truth_range: tuple[float, float] | None = None
     tile: int = 1024
     device: str = "cpu"
+    margins: bool = False
     figure: bool = False
 
     def __post_init__(self) -> None:
@@ -118,6 +121,7 @@ class Reconstruction:
             "value_range": resolved(self.value_range),
             "truth_range": resolved(self.truth_range),
             "tile": self.tile,
+            "margins": self.margins,
             "figure": self.figure,
         }
 
@@ -199,17 +203,17 @@ class Restorer:
     def problem(self, scan: Scan) -> Problem:
         """Reads one file, and says what is to be solved."""
         how = self.how
-        operator, y, sigma, form, notes = measured(
-            scan.file, self._operator, how.sigma, how.value_range
-        )
+        found = measured(scan.file, self._operator, how.sigma, how.value_range)
+        operator, y, sigma, form, notes = found
         measurement = Measurement(operator.to(self.device), noise_of(sigma, y), y).to(self.device)
         prior, record, more = prior_for(self.loaded, measurement, tile=how.tile)
         suited(how.method, prior)
         truth: Tensor | None = None
         told: tuple[str, ...] = ()
         if scan.truth is not None:
-            ends = truth_range(scan.truth, scan.file, how.truth_range, how.value_range)
-            truth, told = truth_in(scan.truth, operator, ends)
+            truth, told = truth_in(
+                scan.truth, found, scan.file, said=how.truth_range, of_file=how.value_range
+            )
         said = (*notes, *more, *told)
         return Problem(scan, measurement, y, sigma, form, prior, record, truth, said)
 
@@ -238,21 +242,25 @@ class Restorer:
             seed=seed,
             on_step=on_step,
         )
-        x = result.estimate.cpu()
+        operator = problem.measurement.operator
+        inside = (lambda x: x) if how.margins else operator.framed
+        x = inside(result.estimate.cpu())
         write_image(folder / f"estimate{form.suffix}", x, form)
         panels = [("measured", problem.y), ("estimate", x)]
         if result.draws is not None:
             panels[1] = ("mean of draws", x)
             (folder / "draws").mkdir()
-            for i, draw in enumerate(result.draws.cpu()):
+            for i, draw in enumerate(inside(result.draws.cpu())):
                 write_image(folder / "draws" / f"{i:02d}{form.suffix}", draw[None], form)
         if result.sd is not None:
-            sd = result.sd.cpu()
+            sd = inside(result.sd.cpu()) * form.unit
             np.save(folder / "sd.npy", sd[0].numpy(), allow_pickle=False)
             panels.append(("standard deviation", sd))
         metrics: dict[str, float] = {}
         if problem.truth is not None:
-            metrics = _metrics(x, problem.truth, result.draws)
+            seen = operator.framed(result.estimate.cpu())
+            draws = None if result.draws is None else operator.framed(result.draws.cpu())
+            metrics = _metrics(seen, problem.truth, draws)
             panels.append(("truth", problem.truth))
         if isinstance(problem.prior, FlowProximal):  # how usual this image is: far off is a sign
             last: Any = problem.prior.priors[-1]
@@ -266,7 +274,7 @@ class Restorer:
             "file": problem.scan.file,
             "operator": resolved(how.operator)
             | {"image": list(problem.measurement.operator.in_shape)},
-            "sigma": problem.sigma,
+            "sigma": problem.sigma if how.sigma is None else how.sigma,
             "sigma_estimated": how.sigma is None,
             "prior": problem.prior_record,
             "method": resolved(how.method),
@@ -294,83 +302,163 @@ def operator_for(
     return build(twin, shape) if shape is not None else fitted(twin, seen)
 
 
+class Measured(NamedTuple):
+    """What a measured file says.
+
+    Attributes:
+        operator: The operator A.
+        y: The data as the image in [-1, 1] makes them, or a complex image of magnitudes near 1.
+        sigma: Noise level of y.
+        form: How to write an image of this kind.
+        notes: What was decided on the way.
+    """
+
+    operator: LinearOperator
+    y: Tensor
+    sigma: float
+    form: Form
+    notes: list[str]
+
+
 def measured(
     file: str | Path,
     operator_of: Callable[[tuple[int, ...]], LinearOperator],
     sigma: float | None,
     value_range: tuple[float, float] | None,
-) -> tuple[LinearOperator, Tensor, float, Form, list[str]]:
-    """What a measured file says: operator, y, noise level, form, and notes.
+) -> Measured:
+    """What a measured file says of the image x behind it, which lives in [-1, 1].
+
+    Where samples u of an image have the range [low, high], so that `u = low + w (x + 1) / 2` with
+    w = high - low, data `v = A u` are brought to `y = A x` by
+
+        y = 2 v / w - (high + low) / w A 1,
+
+    which for an operator of gain one is the same map as that of an image, and else is not. Data
+    of another kind than images (`LinearOperator.pictures`) keep their values where no range is
+    said, and sigma is in their units. Complex data are divided by the size of their image, the
+    99.5 % quantile of the magnitudes of the first guess; `form` has it as its unit.
 
     Args:
         file: The measurement.
         operator_of: Gives the operator for the shape of one measurement.
         sigma: Noise level; estimated from the data when None.
-        value_range: Samples that mean black and white, for floating-point files.
+        value_range: Samples of an image that mean black and white.
+    Raises:
+        ValueError: File, operator and noise level do not fit; the message says in what.
     """
-    picture = read_image(file, value_range=value_range)
-    y, notes = picture.x, list(picture.notes)
-    operator = operator_of(tuple(y.shape[1:]))
-    if y.shape[1:] != operator.out_shape:
+    stored = read_stored(file)
+    operator = operator_of(tuple(stored.x.shape[1:]))
+    if stored.x.shape[1:] != operator.out_shape:
         raise ValueError(
-            f"{file}: got a measurement of shape {tuple(y.shape[1:])}, {operator} measures "
+            f"{file}: got a measurement of shape {tuple(stored.x.shape[1:])}, {operator} measures "
             f"{operator.out_shape}"
         )
-    if y.is_complex() != operator.out_dtype.is_complex:
+    if stored.x.is_complex() != operator.out_dtype.is_complex:
         kinds = ("real", "complex")
         raise ValueError(
-            f"{file}: got {kinds[y.is_complex()]} data, {operator} measures "
+            f"{file}: got {kinds[stored.x.is_complex()]} data, {operator} measures "
             f"{kinds[operator.out_dtype.is_complex]} ones"
         )
-    if isinstance(operator, Mask):
-        y = operator(y.to(operator.mask.device)).cpu()  # what was not measured is not data
+    # what was not measured is not data, whatever stands there
+    stored = replace(stored, x=operator.observed(stored.x))
+    if stored.x.is_complex():
+        return _complex(file, stored, operator, sigma)
+    own = value_range or stored.range or ((-1.0, 1.0) if not operator.pictures else None)
+    picture = stored.image(own)
+    form, notes = picture.form, list(picture.notes)
+    ones = operator(torch.ones(1, *operator.in_shape).to(operator.in_dtype))
+    width = form.high - form.low
+    y = operator.observed(picture.x + (form.high + form.low) / width * (1 - ones))
+    scale = 1.0
+    if not operator.pictures:
+        scale = 2 / width
+        suffix = form.suffix if form.suffix in (*ARRAYS, ".tif", ".tiff") else ".tif"
+        form = replace(form, suffix=suffix, dtype="<f4", further=0, alpha=None)
+        said = f"[{form.low:g}, {form.high:g}]"
+        notes.append(
+            f"data in units of their own; the image in {said} is [-1, 1] to the prior, sigma is "
+            "in units of the data (--value-range LOW HIGH says what the image's range is)"
+        )
+    if sigma is not None:
+        return Measured(operator, y, scale * sigma, form, notes)
+    if not bool((operator.observed(torch.ones_like(y)) != 0).all()):
+        raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
+    sigma = float(estimate_sigma(y))
+    kept = np.dtype(stored.form.dtype)
+    if kept.kind == "u":  # rounding to whole samples is noise too
+        step = 1.0 if not operator.pictures else 2.0 / np.iinfo(kept).max
+        sigma = max(sigma, scale * step / math.sqrt(12.0))
+    told = f" ({127.5 * sigma:.2g} of 255)" if operator.pictures else ""
+    notes.append(f"noise estimated: sigma {sigma / scale:.4g}{told}")
+    return Measured(operator, y, sigma, form, notes)
+
+
+def _complex(
+    file: str | Path, stored: Stored, operator: LinearOperator, sigma: float | None
+) -> Measured:
+    """Complex data, in units in which the image is as large as those of the priors."""
+    picture = stored.image()
     if sigma is None:
-        if y.is_complex() or isinstance(operator, Mask):
-            raise ValueError(
-                f"--sigma: the noise of {operator} cannot be seen in the data; say it"
-            )
-        sigma = float(estimate_sigma(y))
-        stored = np.dtype(picture.form.dtype)
-        if stored.kind == "u":  # rounding to whole samples is noise too
-            sigma = max(sigma, 2.0 / np.iinfo(stored).max / math.sqrt(12.0))
-        notes.append(f"noise estimated: sigma {sigma:.4g} ({127.5 * sigma:.2g} of 255)")
-    return operator, y, sigma, picture.form, notes
+        raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
+    # in double precision: scanners have values whose squares single precision does not hold
+    largest = float(picture.x.abs().max())
+    if largest == 0:
+        raise ValueError(f"{file}: every value that was measured is zero")
+    y = picture.x / largest
+    guess = first_guess(Measurement(operator, ComplexGaussian(1.0), y)).abs().flatten()
+    size = float(guess.kthvalue(max(1, round(0.995 * guess.numel()))).values) or 1.0
+    unit = largest * size
+    notes = [
+        *picture.notes,
+        f"divided by {unit:.4g}, so that the magnitudes of the image are near 1; the estimate is "
+        "in the units of the file",
+    ]
+    return Measured(operator, y / size, sigma / unit, replace(picture.form, unit=unit), notes)
 
 
 def truth_in(
-    file: str | Path, operator: LinearOperator, value_range: tuple[float, float] | None
+    file: str | Path,
+    measurement: Measured,
+    measured_file: str | Path,
+    *,
+    said: tuple[float, float] | None,
+    of_file: tuple[float, float] | None,
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """The true image behind a measurement, and notes.
+    """The true image behind a measurement, as much of it as lies in its frame, and notes.
 
     A real truth of complex images is one without a phase, as `simulate` measures it: metrics
     compare complex numbers.
 
     Args:
         file: The truth.
-        operator: Says the shape and the kind of the images.
-        value_range: Samples that mean black and white.
+        measurement: What was made of the measured file: says the shape, the kind and the units.
+        measured_file: The measured file.
+        said: Samples of the truth that mean black and white; those of the measured file where
+            None, if both are files of one kind or the data have units of their own.
+        of_file: What was said of the measured file.
+    Raises:
+        ValueError: It is no image of this measurement.
     """
-    picture = read_image(file, value_range=value_range)
+    operator, form = measurement.operator, measurement.form
+    if said is None and not operator.pictures:
+        said = form.low, form.high
+    elif said is None and _kind(file) == _kind(measured_file):
+        said = of_file
+    picture = read_image(file, value_range=said)
     x, notes = picture.x, [f"truth: {note}" for note in picture.notes]
-    if x.shape[1:] != operator.in_shape:
+    if x.shape[1:] == operator.in_shape:
+        x = operator.framed(x)
+    inside = tuple(operator.framed(torch.empty(0, *operator.in_shape)).shape[1:])
+    if x.shape[1:] != inside:
+        beyond = "" if inside == operator.in_shape else f" or {operator.in_shape}"
         raise ValueError(
-            f"{file}: got a truth of shape {tuple(x.shape[1:])}, wanted {operator.in_shape}"
+            f"{file}: got a truth of shape {tuple(x.shape[1:])}, wanted {inside}{beyond}"
         )
     if x.is_complex() and not operator.in_dtype.is_complex:
         raise ValueError(f"{file}: got a complex truth, the images of {operator} are real")
     if operator.in_dtype.is_complex and not x.is_complex():
         notes.append("truth: real, compared as a complex image of phase zero")
-    return x.to(operator.in_dtype), tuple(notes)
-
-
-def truth_range(
-    truth: str | Path,
-    file: str | Path,
-    said: tuple[float, float] | None,
-    of_file: tuple[float, float] | None,
-) -> tuple[float, float] | None:
-    """The range of a truth: what is said of it; else that of the file, if they are of one kind."""
-    return of_file if said is None and _kind(truth) == _kind(file) else said
+    return x.to(operator.in_dtype) / form.unit, tuple(notes)
 
 
 def _kind(file: str | Path) -> str:
@@ -383,8 +471,17 @@ def noise_of(sigma: float, y: Tensor) -> Gaussian:
 
 
 def _metrics(x: Tensor, truth: Tensor, draws: Tensor | None) -> dict[str, float]:
-    """What is known of an estimate once the truth is."""
-    found = {"psnr": float(psnr(x, truth, data_range=2.0)), "nmse": float(nmse(x, truth))}
+    """What is known of an estimate once the truth is.
+
+    The PSNR of complex images is that of their magnitudes, with the largest of the truth as their
+    range, as fastMRI has it.
+    """
+    if x.is_complex():
+        size, true = x.abs(), truth.abs()
+        value = psnr(size, true, data_range=float(true.max()) or 1.0)
+    else:
+        value = psnr(x, truth, data_range=2.0)
+    found = {"psnr": float(value.mean()), "nmse": float(nmse(x, truth).mean())}
     if not x.is_complex():
         if min(x.shape[2:]) >= 7:
             found["ssim"] = float(ssim(x, truth, data_range=2.0))

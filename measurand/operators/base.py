@@ -51,6 +51,7 @@ class LinearOperator(nn.Module, ABC):
     """
 
     items: ClassVar[tuple[str, ...]] = ()
+    pictures: ClassVar[bool] = True  # whether real data are samples of the image's kind and range
     _precision: Tensor
 
     def __init__(

@@ -31,8 +31,8 @@ __all__ = ["ReflectiveBlur", "ValidBlur"]
 class ValidBlur(Convolution):
     """Blur as a camera sees it: the scene goes on beyond the frame, and nobody knows how.
 
-    Only those pixels are measured that the unknown outside cannot reach. The measurement has H - h + 1 rows and W - w + 1 columns, the first of them centred on pixel
-    h - 1 - h // 2 of the image.
+    Only those pixels are measured that the unknown outside cannot reach: H - h + 1 rows and
+    W - w + 1 columns, the first of them centred on pixel h - 1 - h // 2 of the image.
 
     Args:
         shape: Shape (C, H, W) of one image, margins included.

@@ -66,7 +66,8 @@ class Case(NamedTuple):
 
     Attributes:
         measurement: What was seen of it, one item.
-        truth: The image, with shape (1, *in_shape), where it is known.
+        truth: The image, with shape (1, *in_shape), or its part inside the frame of the
+            measurement, where it is known.
     """
 
     measurement: Measurement
@@ -103,9 +104,11 @@ class PSNR(Objective):
     data_range: float = 2.0
 
     def check(self, case: Case) -> None:
-        wanted = (1, *case.measurement.operator.in_shape)
+        operator = case.measurement.operator
+        wanted = (1, *operator.in_shape)
+        inside = operator.framed(torch.empty(wanted, device="meta")).shape
         got = "no truth" if case.truth is None else f"a truth of shape {tuple(case.truth.shape)}"
-        if case.truth is None or case.truth.shape != wanted:
+        if case.truth is None or case.truth.shape not in (wanted, inside):
             raise ValueError(
                 f"PSNR: got {got}, wanted one of shape {wanted}; Discrepancy and SURE need none"
             )
@@ -113,6 +116,8 @@ class PSNR(Objective):
     def __call__(self, restore: Restore, case: Case) -> float:
         assert case.truth is not None
         found = restore(case.measurement)
+        if found.shape != case.truth.shape:
+            found = case.measurement.operator.framed(found)
         return -float(psnr(found, case.truth, data_range=self.data_range))
 
     def words(self, loss: float) -> str:
