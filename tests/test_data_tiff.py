@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from measurand.data.files import read_image, read_samples, write_image
+from measurand.data.files import read_image, read_samples, read_stored, write_image
 from measurand.data.sources import File, UnreadableFile
 from measurand.data.tiff import count
 
@@ -290,6 +290,8 @@ def test_nodata_is_missing(tmp_path, value, dtype, nodata, colors):
     with pytest.raises(UnreadableFile, match=r"a\.tif: 18 of 72 pixels are missing.*nodata"):
         read_image(path, value_range=(0, 200))
     assert read(path).missing.sum() == 18
+    x = read_stored(path).x  # what a mask leaves out may be missing
+    assert x[..., :2, :].isnan().all() and x[..., 2:, :].isfinite().all()
     array[:2] = 5
     path = written(tmp_path / "a.tif", array, **options)
     assert read(path).missing is None

@@ -109,10 +109,12 @@ class Stored:
 
     Args:
         name: The file, for messages.
-        x: Its samples, with shape (1, C, H, W); complex ones with shape (N, C, H, W).
+        x: Its samples, with shape (1, C, H, W), NaN where the file calls a pixel missing; complex
+            ones with shape (N, C, H, W).
         form: How the file stores them.
         notes: What was decided on the way, one sentence each.
         range: The samples that mean black and white, where the file says so.
+        missing: Whether the file calls pixels missing.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Stored:
     form: Form
     notes: tuple[str, ...] = ()
     range: tuple[float, float] | None = None
+    missing: bool = False
 
     def image(self, value_range: tuple[float, float] | None = None) -> Picture:
         """Return the samples as an image in [-1, 1]; complex ones as they are.
@@ -127,8 +130,10 @@ class Stored:
         Args:
             value_range: The samples that mean black and white; see `read_image`.
         Raises:
-            UnreadableFile: Some are not finite, or what they mean is not known.
+            UnreadableFile: Some are missing or not finite, or what they mean is not known.
         """
+        if self.missing:
+            complete(self.name, self.x.isnan().any(1).numpy())
         all_finite(self.name, self.x.numpy())
         if self.x.is_complex():
             return Picture(self.x, self.form, self.notes)
@@ -167,15 +172,14 @@ def read_stored(path: str | Path) -> Stored:
             f"{file}: got a file ending in '{file.suffix}', wanted one of {known}"
         )
     notes: tuple[str, ...] = ()
-    stored_range = None
+    stored_range = missing = None
     if suffix in ARRAYS:
         values, key, stored_range = load(file, key)
         form = Form(suffix, values.dtype.str, key=key)
     else:
         with reading(file):
             samples = read_samples(File(str(file), file, key=key))
-        values, notes = samples.values, samples.notes
-        complete(file, samples)
+        values, notes, missing = samples.values, samples.notes, samples.missing
         if samples.alpha is not None:
             notes += ("alpha set aside",)
         form = Form(
@@ -197,22 +201,24 @@ def read_stored(path: str | Path) -> Stored:
     else:
         pixels, axes = (values, "HWC") if values.ndim == 3 else (values[..., None], "HW")
     x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float64))[None]
-    return Stored(str(file), x, replace(form, axes=axes), notes, stored_range)
+    if missing is not None:
+        x[..., torch.from_numpy(np.ascontiguousarray(missing))] = torch.nan
+    return Stored(str(file), x, replace(form, axes=axes), notes, stored_range, missing is not None)
 
 
-def complete(path: Path | str, samples: Samples) -> None:
+def complete(path: Path | str, missing: np.ndarray | None) -> None:
     """Checks that a picture file calls none of its pixels missing.
 
     Args:
         path: The file, for the message.
-        samples: What it holds.
+        missing: Which pixels are, as a boolean array; None where the file says nothing.
     Raises:
         UnreadableFile: Some are; the message says how many.
     """
-    if samples.missing is not None:
+    if missing is not None and missing.any():
         raise UnreadableFile(
-            f"{path}: {int(samples.missing.sum())} of {samples.missing.size} pixels are missing "
-            "(they equal the nodata value that the file states)"
+            f"{path}: {int(missing.sum())} of {missing.size} pixels are missing (they equal the "
+            "nodata value that the file states)"
         )
 
 

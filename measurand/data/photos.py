@@ -177,7 +177,7 @@ def opaque(file: File) -> np.ndarray:
     """Returns the samples of a picture file over white, with shape (H, W) or (H, W, 3)."""
     with reading(file, "a picture"):
         picture = read_samples(file)
-        complete(file.name, picture)
+        complete(file.name, picture.missing)
         samples, alpha = picture.values, picture.alpha
         if samples.dtype == bool:
             samples = samples.astype(np.uint8) * np.uint8(255)
