@@ -248,3 +248,29 @@ def test_counted():
     tiled = Counted(Tiled(CallableDenoiser(shrink), tile=2, overlap=1))
     tiled.denoise(torch.randn(1, 1, 6, 6), 0.1)
     assert tiled.nfe == 1
+
+
+BAD_LEVELS = [
+    -1.0,
+    -1,
+    float("nan"),
+    float("inf"),
+    torch.tensor([0.1, -0.1]),
+    torch.tensor(torch.nan),
+]
+
+
+@pytest.mark.parametrize("sigma", BAD_LEVELS)
+def test_levels_are_finite_and_not_negative(sigma):
+    prior = CallableDenoiser(shrink)
+    with pytest.raises(ValueError, match="CallableDenoiser: got sigma .*wanted a finite"):
+        prior.denoise(torch.zeros(2, 1, 8, 8), sigma)
+
+
+def test_integers_are_no_images():
+    prior = CallableDenoiser(shrink)
+    for dtype in (torch.uint8, torch.int64, torch.bool):
+        with pytest.raises(ValueError, match=r"CallableDenoiser: got images of .*in \[-1, 1\]"):
+            prior.denoise(torch.zeros(2, 1, 8, 8, dtype=dtype), 0.1)
+    for dtype in (torch.float64, torch.float16):
+        prior.denoise(torch.zeros(2, 1, 8, 8, dtype=dtype), 0.0)

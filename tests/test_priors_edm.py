@@ -281,3 +281,21 @@ def test_gains_are_linear_between_quarter_octaves_and_one_outside():
 def test_gains_are_one_for_each_level():
     with pytest.raises(ValueError, match="got 3 gains, wants 29"):
         EDMDenoiser(GaussianNet(), channels=1, gains=[0.1] * 3)
+
+
+@pytest.mark.parametrize("sigma", [-1.0, float("nan"), float("inf"), torch.tensor([0.1, -0.1])])
+def test_levels_are_finite_and_not_negative(sigma):
+    with pytest.raises(ValueError, match="EDMDenoiser: got sigma .*wanted a finite noise level"):
+        tiny().denoise(torch.zeros(2, 3, 8, 8), sigma)
+
+
+def test_bytes_are_no_images():
+    with pytest.raises(ValueError, match=r"EDMDenoiser: got images of torch.uint8.*in \[-1, 1\]"):
+        tiny().denoise(torch.full((1, 3, 8, 8), 200, dtype=torch.uint8), 25.0)
+
+
+def test_a_traced_denoiser_has_levels_as_inputs():
+    prior, v = tiny().eval().requires_grad_(False), torch.randn(2, 3, 8, 8)
+    sigma = torch.tensor([0.1, 0.5])
+    program = torch.export.export(prior, (v, sigma))
+    torch.testing.assert_close(program.module()(v, sigma), prior(v, sigma), atol=1e-5, rtol=1e-4)

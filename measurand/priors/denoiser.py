@@ -36,6 +36,7 @@ __all__ = [
     "Restorer",
     "Tiled",
     "check_kind",
+    "check_level",
     "require",
     "score",
 ]
@@ -153,10 +154,35 @@ def score(prior: Denoiser, v: Tensor, sigma: float | Tensor) -> Tensor:
 
 
 def check_kind(prior: Denoiser, v: Tensor) -> None:
-    """Raise a `ValueError` unless images are of the prior's kind, real or complex."""
+    """Raise a `ValueError` unless images are floating-point and of the prior's kind."""
     if v.is_complex() != prior.dtype.is_complex:
         raise ValueError(
             f"{type(prior).__name__}: got images of {v.dtype}, wanted the kind of {prior.dtype}"
+        )
+    if not (v.is_complex() or v.is_floating_point()):
+        ends = "" if prior.range is None else f" in [{prior.range[0]:g}, {prior.range[1]:g}]"
+        raise ValueError(
+            f"{type(prior).__name__}: got images of {v.dtype}, wanted floating-point values{ends}"
+        )
+
+
+def check_level(prior: Denoiser, sigma: float | Tensor) -> None:
+    """Raise a `ValueError` unless a noise level is finite and not negative.
+
+    Levels on an accelerator are looked at where no gradients are asked for (each look waits for
+    it, which would slow down training), and none are while a graph is traced.
+    """
+    if isinstance(sigma, Tensor):
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or sigma.is_complex():
+            return
+        if sigma.is_cuda and (torch.is_grad_enabled() or torch.cuda.is_current_stream_capturing()):
+            return
+        good = bool(((sigma >= 0) & torch.isfinite(sigma)).all())
+    else:
+        good = 0 <= sigma < math.inf
+    if not good:
+        raise ValueError(
+            f"{type(prior).__name__}: got sigma {sigma}, wanted a finite noise level >= 0"
         )
 
 
@@ -183,6 +209,7 @@ class CallableDenoiser(nn.Module):
     def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
         """The function's value."""
         check_kind(self, v)
+        check_level(self, sigma)
         return self.function(v, sigma) if condition is None else self.function(v, sigma, condition)
 
 

@@ -43,6 +43,7 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors import from_channels, per_item, randn_like, to_channels
+from .denoiser import check_kind, check_level
 
 __all__ = ["EDMDenoiser", "edm_loss", "fast_dtype", "fitted_gains", "lognormal_sigma"]
 
@@ -113,7 +114,8 @@ class EDMDenoiser(nn.Module):
         Returns:
             The denoised image, of v's shape and dtype.
         Raises:
-            ValueError: v is of another kind, or has other channels than the prior.
+            ValueError: v is of another kind, or has other channels than the prior; or sigma is
+                negative or not finite.
         """
         complex_ = self.dtype.is_complex
         if v.is_complex() != complex_ or v.ndim != 4 or v.shape[1] != self.channels:
@@ -122,6 +124,8 @@ class EDMDenoiser(nn.Module):
                 f"EDMDenoiser: got an image of shape {tuple(v.shape)} and {v.dtype}, wants {kind} "
                 f"(B, {self.channels}, H, W)"
             )
+        check_kind(self, v)
+        check_level(self, sigma)
         if not complex_:
             return self.preconditioned(v, sigma, condition)
         return from_channels(self.preconditioned(to_channels(v), sigma, condition))
