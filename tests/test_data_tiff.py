@@ -327,6 +327,56 @@ def packed(path, values, bits):
     return path
 
 
+def lzw(data):
+    """Bytes as LZW codes of nine bits, cleared before they grow."""
+    codes = [c for i in range(0, len(data), 200) for c in (256, *data[i : i + 200])] + [257]
+    bits = "".join(f"{code:09b}" for code in codes)
+    bits += "0" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+def planar(path, pixels, photometric, extra=()):
+    """A TIFF with an LZW strip for each channel, written straight from the specification."""
+    strips = [lzw(np.ascontiguousarray(pixels[..., k]).tobytes()) for k in range(pixels.shape[2])]
+    (height, width, channels), depth = pixels.shape, 8 * pixels.dtype.itemsize
+    tags = {256: [width], 257: [height], 258: [depth] * channels, 259: [5], 262: [photometric]}
+    tags |= {273: [0] * channels, 277: [channels], 278: [height], 284: [2]}
+    tags |= {279: [len(strip) for strip in strips]} | ({338: list(extra)} if extra else {})
+    start = 8 + 2 + 12 * len(tags) + 4
+    ends = start + 4 * sum(len(v) for v in tags.values() if len(v) > 1)
+    tags[273] = [ends + sum(map(len, strips[:k])) for k in range(channels)]
+    entries = values = b""
+    for tag in sorted(tags):
+        numbers = struct.pack(f"<{len(tags[tag])}I", *tags[tag])
+        place = numbers if len(numbers) == 4 else struct.pack("<I", start + len(values))
+        entries += struct.pack("<HHI", tag, 4, len(tags[tag])) + place
+        values += numbers if len(numbers) > 4 else b""
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    path.write_bytes(head + entries + bytes(4) + values + b"".join(strips))
+    return path
+
+
+def test_planes_that_pillow_unpacks(tmp_path):
+    pixels = samples(13, 17, 4)
+    found = read(planar(tmp_path / "a.tif", pixels[..., :3], 2))
+    np.testing.assert_array_equal(found.values, pixels[..., :3])
+    found = read(planar(tmp_path / "b.tif", pixels, 2, [UNASSOCIATED]))
+    np.testing.assert_array_equal(found.values, pixels[..., :3])
+    np.testing.assert_array_equal(found.alpha, pixels[..., 3])
+    uncompressed = written(
+        tmp_path / "c.tif", pixels, photometric="separated", planarconfig="contig"
+    )
+    inks = read(planar(tmp_path / "d.tif", pixels, 5))
+    np.testing.assert_array_equal(inks.values, read(uncompressed).values)
+    deep = samples(13, 17, 3, dtype=np.uint16)
+    for path in (
+        planar(tmp_path / "e.tif", pixels, 2, [UNSPECIFIED]),
+        planar(tmp_path / "f.tif", deep, 2),
+    ):
+        with pytest.raises(UnreadableFile, match="compressed by LZW.*pip install imagecodecs"):
+            read(path)
+
+
 def test_damaged_files_are_read_or_refused(tmp_path):
     pixels, refused = Image.fromarray(samples(16, 16, 3)), 0
     for compression in ("tiff_lzw", "tiff_deflate", None):
