@@ -4,14 +4,22 @@ This file imports nothing heavy, so that help is there at once; the commands are
 `commands`, whose fields are their options. Operators and methods are chosen by name and configured
 by their own fields, in any order after the file:
 
-    measurand reconstruct photo.png --operator gaussian-blur --operator.sigma 1.6 --method hqs
+    measurand reconstruct photo.png --operator valid-blur
+        --operator.kernel gaussian_kernel:1.6 --method hqs
 
 Exit codes: 0 done, 1 a check found something that does not fit, or a scan of many failed, 2 the
 arguments or the data are wrong (one line says what), 130 interrupted.
+
+Whoever reads the output may leave (`measurand train ... | head -1`, `2>&-`): the command goes on
+to its end, and what it prints after that is dropped.
 """
 
+import errno
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 __all__ = ["main"]
 
@@ -61,6 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    with lasting_streams() as out:
+        code = _run(words)
+        sys.stdout.flush()
+        if code == 0 and out.error is not None and out.error.errno not in _LEFT:
+            return _fail(f"standard output: {out.error.strerror}")
+        return code
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -78,9 +95,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands.run(name, arranged(rest), words)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing half-written is left", 130)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        sys.stdout = None  # type: ignore[assignment]
-        return 0
     except (ValueError, TypeError, KeyError, OSError, ArithmeticError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         return _fail(str(text))
@@ -124,6 +138,81 @@ def arranged(words: Sequence[str]) -> list[str]:
         ordered += groups[choice]
     helps = [word for word in ordered if word in ("-h", "--help")]
     return [word for word in ordered if word not in ("-h", "--help")] + helps[:1]
+
+
+_LEFT = (errno.EPIPE, errno.EBADF)  # whoever read the output has seen enough
+
+
+class Lasting:
+    """A stream that drops what is written after its reader has left.
+
+    Args:
+        stream: The stream.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.error: OSError | None = None  # the first one
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except UnicodeEncodeError:  # a terminal without these letters
+            kind = self.stream.encoding
+            return self.write(text.encode(kind, "backslashreplace").decode(kind))
+        except OSError as error:
+            self._drop(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        self.error = self.error or error
+        try:  # also what it holds back, which Python would try to write at the end
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())
+            os.close(null)
+            self.stream.flush()
+        except (OSError, ValueError, AttributeError):  # it is no file
+            pass
+
+
+@contextmanager
+def lasting_streams() -> Iterator[Lasting]:
+    """Standard output and error that no reader can break, while the block lasts.
+
+    Where one is closed from the start, a file that is opened later would take its number, and
+    what libraries print would be written into it: it is replaced by /dev/null.
+
+    Yields:
+        Standard output.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        out, err = (Lasting(nowhere if stream is None else stream) for stream in before)
+        sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+        try:
+            yield out
+        finally:
+            out.flush()
+            err.flush()
+            sys.stdout, sys.stderr = before
 
 
 def _fail(message: str, code: int = 2) -> int:

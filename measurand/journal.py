@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from .training import Progress
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "tell"]
 
 
 class Journal:
@@ -98,7 +99,7 @@ class Journal:
         if not self.quiet:
             stamp = time.strftime("%H:%M:%S ")
             words = " ".join(f"{k}={v}" for k, v in line.items())
-            print(stamp + words, file=sys.stderr, flush=True)
+            tell(stamp + words)
         if self.events is not None:
             for name, value in line.items():
                 numbers = dict(enumerate(value)) if isinstance(value, list) else value
@@ -108,6 +109,13 @@ class Journal:
                         tag = f"{name}/{key}" if key != "" else name
                         self.events.add_scalar(tag, number, line["step"])
             self.events.flush()
+
+
+def tell(words: str) -> None:
+    """Prints a line on stderr; a run does not end because nobody reads it."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(words, file=sys.stderr, flush=True)
 
 
 def finite(value: float, digits: int) -> float | None:

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from ..devices import device_named
 from ..domains import domain_of
 from ..export import compile_portable, export
 from ..jobs.folders import check_outside, free, named_inputs
+from ..journal import tell
 from ..priors.edm import EDMDenoiser
 from ..quality import calibration, denoising_psnr
 from ..ranks import rank
@@ -134,7 +134,7 @@ class Train:
         licence: Licence and origin of the data, in a few words, for the card of the weights.
         licence_of_recipe: The data are those of the recipe: its own words on them are true.
         held_out: More files, to measure the quality on.
-        out: Folder of the run; runs/NAME when absent.
+        out: Folder of the run; runs/NAME when absent, with -2, -3 where that is of other data.
         time_budget: How long to train: 90s, 20m, 2h; the recipe's budget when absent.
         steps: Number of steps instead.
         init: Weights to start from: a prior, also of other images; for an unfolded network one
@@ -206,7 +206,7 @@ class Train:
             parts=["run.json", "metrics.jsonl", "states", *weights],
         )
         if out != first and self.out is None and not self.quiet and rank() == 0:
-            print(f"{first} holds a run on other data: this one is in {out}", file=sys.stderr)
+            tell(f"{first} holds a run on other data: this one is in {out}")
         return out
 
     def _licence(self) -> str:
@@ -237,7 +237,7 @@ def skips_said() -> Iterator[None]:
             if not issubclass(category, SkippedFiles):
                 shown(message, category, *where, **how)
             elif rank() == 0:
-                print(message, file=sys.stderr)
+                tell(str(message))
 
         warnings.showwarning = show
         yield

@@ -64,7 +64,7 @@ class Restored:
     """What a method made of a measurement.
 
     Args:
-        estimate: The image, with shape (1, C, ...); the mean of the draws of a sampler.
+        estimate: The images, with shape (B, C, ...); the mean of the draws of a sampler.
         draws: The draws, with shape (S, C, ...); None for a solver.
         seconds: Wall time.
         nfe: Calls of a denoising network for one image, or one draw.
@@ -93,10 +93,10 @@ def restore(
     batch: int = 4,
     on_step: Callable[[int, int, Step], None] | None = None,
 ) -> Restored:
-    """One image, or several draws of it, from one measurement.
+    """One image of each item of a measurement, or several draws of a single one.
 
     Args:
-        measurement: What was seen, one item.
+        measurement: What was seen; several items, such as slices, are for solvers only.
         prior: What the method needs: a denoiser, or something with a proximal map.
         method: A solver or a sampler.
         draws: Number of draws of a sampler.
@@ -106,11 +106,17 @@ def restore(
     Returns:
         The estimate, the draws, and what they cost.
     Raises:
-        ValueError: No draw is asked for.
+        ValueError: No draw is asked for, or draws of several items.
         FloatingPointError: The method returned values that are NaN or infinite.
     """
     if draws < 1:
         raise ValueError(f"restore: got draws = {draws}, wanted at least 1")
+    items = len(measurement)
+    if is_sampler(method) and items > 1:
+        raise ValueError(
+            f"{type(method).__name__}: got {items} images at once, and draws are made of one; "
+            "save each to a file of its own, or use a solver (--method hqs)"
+        )
     counted = counting(prior, method)
     used = counted or prior
     device = measurement.y.device
@@ -118,7 +124,7 @@ def restore(
     found, started = [], time.perf_counter()
     for first in range(0, count, batch):
         some = min(batch, count - first)
-        every = generators(seed, first + some, device)[first:]
+        every = generators(seed, max(first + some, items), device)[first:]
         told = None if on_step is None else _told(on_step, first, some)
         repeated = measurement.repeat(some) if some > 1 else measurement
         found.append(method(repeated, used, generator=every, callback=told))
@@ -131,7 +137,7 @@ def restore(
             "infinite; nothing is written. The noise level or a step size may be wrong: "
             "`measurand check` says what does not fit"
         )
-    nfe = round(counted.items / count) if counted else 0
+    nfe = round(counted.items / max(count, items)) if counted else 0
     if isinstance(prior, Unfolded):  # one evaluation is as many calls as it has steps
         nfe *= prior.depth
     if not is_sampler(method):
@@ -359,13 +365,14 @@ def bar(
     """
     from tqdm import tqdm
 
+    seen = sys.stderr is not None and sys.stderr.isatty()
     shown = tqdm(
         total=total,
         desc=label,
         unit=unit,
         delay=2.0,
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file wants few lines
-        disable=quiet,
+        mininterval=0.2 if seen else 10.0,  # a log file wants few lines
+        disable=quiet or sys.stderr is None,  # closed: there is nobody to look
         file=sys.stderr,
         leave=False,
     )

@@ -28,7 +28,7 @@ from ..domains import Domain
 from ..domains.material import Material
 from ..ema import EMA
 from ..files import sha256, sha256_file, write_atomic
-from ..journal import Journal
+from ..journal import Journal, tell
 from ..priors.edm import fast_dtype
 from ..ranks import joined, rank
 from ..states import check_unused
@@ -183,7 +183,7 @@ def train_recipe(
             words = f"{recipe.name}: {material.images} images to train on"
             if recipe.crops[1] < large:
                 words += f", large crops of {recipe.crops[1]} pixels in place of {large}"
-            print(words, file=sys.stderr)
+            tell(words)
         model: Any = recipe.new(init)
         model.to(own).to(memory_format=torch.channels_last)
         recipe.prepare(model, material)
