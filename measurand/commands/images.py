@@ -61,8 +61,9 @@ class Reconstruct:
         settings: A settings file, as `tune` writes it: the method with its settings, and a prior.
         draws: Number of draws of a sampler.
         seed: Seed of everything random; the same seed gives the same bits.
-        out: Folder for the results; runs/NAME-METHOD when absent. What an earlier run has left
-            there is replaced as a whole; no other folder is taken unless it is empty.
+        out: Folder for the results; runs/NAME-METHOD when absent, with -2, -3 where that is of
+            another file. What an earlier run has left there is replaced as a whole; no other
+            folder is taken unless it is empty, and none that holds what is read.
         truth: The true image, where it is known: adds metrics and an error map. For a folder, a
             folder of truths under the same names.
         shape: Shape C H W of the image, where it does not follow from the measurement.
@@ -251,7 +252,8 @@ class Simulate:
         operator: How it is measured.
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1].
         seed: Seed of the noise.
-        out: Folder for the results; runs/NAME-measured when absent.
+        out: Folder for the results; runs/NAME-measured when absent, with -2, -3 where that is of
+            another file.
         value_range: Samples that mean black and white, for floating-point files.
         quiet: Print nothing but errors.
         json: Print the record of the run, as JSON.

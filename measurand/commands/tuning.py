@@ -71,7 +71,8 @@ class Tune:
         bounds: Hard limits of settings, as NAME=LOW:HIGH.
         draws: Number of draws of a sampler, whose mean is judged.
         seed: Seed of everything random; the same seed gives the same trials.
-        out: Folder for the results; runs/tuned-METHOD when absent.
+        out: Folder for the results; runs/tuned-METHOD when absent, with -2, -3 where that is of
+            other files.
         shape: Shape C H W of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
         truth_range: The same of the truth; that of the measurement when absent, if both are files
