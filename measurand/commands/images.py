@@ -15,7 +15,7 @@ from ..data.files import Form, read_image, write_image
 from ..devices import device_named
 from ..files import sha256_file, write_atomic
 from ..fit import DOUBTFUL, check_fit, fits
-from ..jobs.arguments import build, files_of, fitted, is_sampler, methods, twins, union
+from ..jobs.arguments import build, files_of, fitted, is_sampler, methods, notes_of, twins, union
 from ..jobs.batch import Job, failures, run, summary, table
 from ..jobs.executors import Loop, executors
 from ..jobs.folders import alone, check_outside, free, named_inputs, reserved, staged
@@ -285,7 +285,7 @@ class Simulate:
             axes = "" if y.is_complex() else "CHW"
             form = Form(".npz", kind, axes=axes, low=-1.0, high=1.0, key="y")
             write_image(folder / "measurement.npz", y, form)
-            if not y.is_complex():
+            if not y.is_complex() and y.shape[1] in (1, 3):
                 write_image(folder / "measurement.png", y, Form())
             record = {
                 "command": ["measurand", *command],
@@ -293,7 +293,7 @@ class Simulate:
                 "operator": resolved(self.operator) | {"image": list(operator.in_shape)},
                 "sigma": self.sigma,
                 "seed": self.seed,
-                "notes": list(picture.notes),
+                "notes": [*picture.notes, *notes_of(self.operator, operator.in_shape)],
                 **facts("cpu"),
             }
             write_atomic(folder / "run.json", json.dumps(record, indent=1) + "\n")
@@ -349,7 +349,7 @@ class Check:
             said = {"fits": good, "doubts": doubts, "verdicts": [v._asdict() for v in verdicts]}
             print(json.dumps(said))
             return 0 if good else 1
-        for note in notes + more:
+        for note in notes + notes_of(twin, operator.in_shape) + more:
             print(f"note: {note}")
         width = max(len(v.name) for v in verdicts)
         for v in verdicts:

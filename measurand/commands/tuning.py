@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from ..data.files import read_image
 from ..devices import device_named
 from ..files import write_atomic
-from ..jobs.arguments import build, files_of, kebab, methods, twins, union
+from ..jobs.arguments import build, files_of, kebab, methods, notes_of, twins, union
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
 from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in
 from ..jobs.restore import bar, facts, prior_for, resolved, suited
@@ -213,6 +213,7 @@ class Tune:
         for k, file in enumerate(self.files):
             found = measured(file, operator_of, self.sigma, self.value_range)
             notes += found.notes
+            notes += notes_of(self.operator, found.operator.in_shape) if k == 0 else []
             if sigma is None:
                 sigma = found.sigma  # of the first file for all
             truth = None

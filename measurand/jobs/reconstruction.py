@@ -36,7 +36,7 @@ from ..report import comparison
 from ..schedules import Step
 from ..solvers import first_guess
 from ..unfolded import FlowProximal
-from .arguments import build, files_of, fitted, is_sampler
+from .arguments import build, files_of, fitted, is_sampler, notes_of
 from .manifest import Scan
 from .restore import (
     Loaded,
@@ -214,7 +214,7 @@ class Restorer:
             truth, told = truth_in(
                 scan.truth, found, scan.file, said=how.truth_range, of_file=how.value_range
             )
-        said = (*notes, *more, *told)
+        said = (*notes, *notes_of(how.operator, operator.in_shape), *more, *told)
         return Problem(scan, measurement, y, sigma, form, prior, record, truth, said)
 
     def _build(self, seen: tuple[int, ...]) -> LinearOperator:
@@ -244,23 +244,22 @@ class Restorer:
         )
         operator = problem.measurement.operator
         inside = (lambda x: x) if how.margins else operator.framed
-        x = inside(result.estimate.cpu())
-        write_image(folder / f"estimate{form.suffix}", x, form)
-        panels = [("measured", problem.y), ("estimate", x)]
+        x = result.estimate.cpu()
+        write_image(folder / f"estimate{form.suffix}", inside(x), form)
+        panels = [("measured", problem.y), ("estimate", operator.framed(x))]
         if result.draws is not None:
-            panels[1] = ("mean of draws", x)
+            panels[1] = ("mean of draws", operator.framed(x))
             (folder / "draws").mkdir()
             for i, draw in enumerate(inside(result.draws.cpu())):
                 write_image(folder / "draws" / f"{i:02d}{form.suffix}", draw[None], form)
         if result.sd is not None:
-            sd = inside(result.sd.cpu()) * form.unit
-            np.save(folder / "sd.npy", sd[0].numpy(), allow_pickle=False)
-            panels.append(("standard deviation", sd))
+            sd = result.sd.cpu() * form.unit
+            np.save(folder / "sd.npy", inside(sd)[0].numpy(), allow_pickle=False)
+            panels.append(("standard deviation", operator.framed(sd)))
         metrics: dict[str, float] = {}
         if problem.truth is not None:
-            seen = operator.framed(result.estimate.cpu())
             draws = None if result.draws is None else operator.framed(result.draws.cpu())
-            metrics = _metrics(seen, problem.truth, draws)
+            metrics = _metrics(operator.framed(x), problem.truth, draws)
             panels.append(("truth", problem.truth))
         if isinstance(problem.prior, FlowProximal):  # how usual this image is: far off is a sign
             last: Any = problem.prior.priors[-1]
