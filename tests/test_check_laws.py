@@ -4,8 +4,16 @@ import pytest
 import torch
 
 import measurand.operators as operators
-from measurand.check import adjoint_error, norm_error, operator_laws, prox_error
+from measurand.check import (
+    adjoint_error,
+    norm_error,
+    operator_laws,
+    prox_error,
+    random_input,
+    random_output,
+)
 from measurand.operators.base import LinearOperator
+from measurand.tensors import norm
 
 CLASSES = [
     getattr(operators, name)
@@ -24,6 +32,28 @@ def test_laws(cls, double):
         operator = operator.double()
     failed = [law for law in operator_laws(operator) if not law.holds]
     assert not failed
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
+def test_prox_lowers_the_gradient_as_far_as_it_is_asked(cls):
+    """Every operator takes the option, and closed forms ignore it."""
+    operator = cls.example().double()
+    v, y = random_input(operator, operator.batch), random_output(operator, operator.batch)
+    gamma = 1e-3 * operator.norm**2
+    exact = operator.prox(v, y, gamma)
+    start = norm(operator.adjoint(operator(v) - y))
+    proximal = [operator.prox(v, y, gamma, residual=residual) for residual in (0.5, 0.1, 1e-3)]
+    for p, residual in zip(proximal, (0.5, 0.1, 1e-3), strict=True):
+        gradient = norm(operator.adjoint(operator(p) - y) + gamma * (p - v))
+        assert (gradient <= 1.001 * residual * start).all()
+    if torch.equal(proximal[0], exact):
+        assert all(torch.equal(p, exact) for p in proximal)
+    else:
+        assert distance(proximal[2], exact) < 0.2 * distance(proximal[0], exact)
+
+
+def distance(a, b):
+    return float(norm(a - b).max())
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)

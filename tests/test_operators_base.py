@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from measurand.measurement import Measurement
+from measurand.noises import Gaussian
 from measurand.operators import (
     SENSE,
     Adjoint,
@@ -16,7 +18,9 @@ from measurand.operators import (
     Scaled,
     Stacked,
     birdcage_maps,
+    variable_density_mask,
 )
+from measurand.tensors import generators, randn_like
 
 
 def two_masks():
@@ -83,3 +87,80 @@ def test_arrays_are_taken_like_tensors():
         assert torch.equal(found(x), wanted(x))
     with pytest.raises(ValueError, match="SENSE: got maps with shape"):
         SENSE((1, 6, 8), maps[0, 0].numpy(), mask)
+
+
+def counted(operator):
+    """The operator with a list of the calls of its `gram`."""
+    calls, gram = [], operator.gram
+    object.__setattr__(operator, "gram", lambda x: calls.append(1) or gram(x))
+    return operator, calls
+
+
+def coils(gamma=1e-4, n=1):
+    mask = variable_density_mask((24, 32), 4.0, generator=generators(0, 1))
+    A = SENSE((1, 24, 32), birdcage_maps((24, 32), 4), mask).double()
+    x = randn_like(A.blank_input(n), generators(0, n))
+    y = A(x)
+    return A, x + 0.1 * randn_like(x, generators(1, n)), y, gamma
+
+
+def test_a_prox_to_a_residual_starts_at_v_and_takes_fewer_iterations():
+    A, v, y, gamma = coils()
+    exact = A.prox(v, y, gamma)
+    A, calls = counted(A)
+    taken, errors = {}, {}
+    for residual in (None, 1e-3, 1e-2, 1.01):
+        calls.clear()
+        found = A.prox(v, y, gamma, residual=residual)
+        taken[residual] = len(calls)
+        errors[residual] = float((found - exact).norm() / (v - exact).norm())
+    assert torch.equal(found, v) and taken[1.01] <= 1  # the one that a gradient may need
+    assert taken[1e-2] < taken[1e-3] < 0.6 * taken[None]
+    assert errors[None] < 1e-5 < errors[1e-3] < errors[1e-2] < 0.5
+
+
+def test_a_prox_to_a_residual_leaves_the_neighbours_of_an_item_alone():
+    A, v, y, gamma = coils(n=3)
+    gamma = torch.tensor([1e-4, 1e-1, 1e-3], dtype=torch.float64)
+    y = y * torch.tensor([1.0, 30.0, 0.01], dtype=torch.float64).reshape(3, 1, 1, 1)
+    together = A.prox(v, y, gamma, residual=1e-2)
+    for i in range(3):
+        at = slice(i, i + 1)
+        alone = A.prox(v[at], y[at], gamma[at], residual=1e-2)
+        torch.testing.assert_close(alone, together[at], rtol=1e-9, atol=1e-9)
+
+
+def test_multiples_pass_a_residual_on():
+    A, v, y, gamma = coils()
+    found = (3.0 * A).prox(v, 3.0 * y, 9.0 * gamma, residual=1e-2)
+    torch.testing.assert_close(found, A.prox(v, y, gamma, residual=1e-2), rtol=1e-6, atol=1e-6)
+    closed = Scaled(Identity((2, 3)), 2.0)
+    v, y = torch.randn(2, 1, 2, 3)
+    assert torch.equal(closed.prox(v, y, 0.1, residual=0.1), closed.prox(v, y, 0.1))
+
+
+def test_the_default_prox_asks_a_solve_of_its_own_for_nothing_new():
+    """Operators written before the option: a `solve` or `prox` without it works as it did."""
+
+    class Own(Identity):
+        def solve(self, b, gamma):
+            return b / (1 + gamma)
+
+    class Closed(Own):
+        def prox(self, v, y, gamma, *, prepared=None):
+            return (y + gamma * v) / (1 + gamma)
+
+    v, y = torch.randn(2, 1, 2, 3)
+    for A in (Own((2, 3)), Closed((2, 3)), Scaled(Closed((2, 3)), 1.0)):
+        torch.testing.assert_close(A.prox(v, y, 0.5), (y + 0.5 * v) / 1.5)
+        torch.testing.assert_close(Measurement(A, Gaussian(0.1), y).prox(v, 0.1), (y + v) / 2)
+
+
+def test_a_prox_to_a_residual_differentiates():
+    A, v, y, gamma = coils()
+    grads = {}
+    for residual in (None, 1e-5):
+        w = v.clone().requires_grad_()
+        A.prox(w, y, gamma, residual=residual).abs().square().sum().backward()
+        grads[residual] = w.grad
+    assert float((grads[1e-5] - grads[None]).norm() / grads[None].norm()) < 1e-2

@@ -151,6 +151,7 @@ class LinearOperator(nn.Module, ABC):
         *,
         x0: Tensor | None = None,
         tol: float | None = None,
+        residual: float | None = None,
         max_iter: int = 1000,
     ) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`.
@@ -161,9 +162,12 @@ class LinearOperator(nn.Module, ABC):
         Args:
             b: Right-hand side, with shape (B, *in_shape).
             gamma: Positive weight, a scalar or one per item.
-            x0: Where an iterative solver starts; closed forms ignore it, and the next two.
+            x0: Where an iterative solver starts; closed forms ignore it, and the next three.
             tol: Largest relative error of an iterative solver; 1e-4 in single precision and 1e-6
                 in double where None.
+            residual: Positive relative residual `||(A^H A + gamma) x - b|| / ||b||` at which an
+                iterative solver stops instead, if given: in a fraction of the iterations where
+                gamma is small, with no bound of the error of what A hardly sees.
             max_iter: Largest number of its iterations; to end there with
                 more than ten times `tol` gives a warning.
         Returns:
@@ -174,13 +178,19 @@ class LinearOperator(nn.Module, ABC):
             lambda x: self.gram(x) + weight * x,
             b,
             x0=x0,
-            tol=enough(b) if tol is None else tol,
+            tol=residual or (enough(b) if tol is None else tol),
             max_iter=max_iter,
-            least=gamma,
+            least=None if residual else gamma,
         )
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        *,
+        prepared: Tensor | None = None,
+        residual: float | None = None,
     ) -> Tensor:
         """The proximal map of the squared misfit, `argmin 1/2||Ax-y||^2 + gamma/2||x-v||^2`.
 
@@ -194,11 +204,15 @@ class LinearOperator(nn.Module, ABC):
             y: Measurement, with shape (B, *out_shape).
             gamma: Positive weight, a scalar or one per item.
             prepared: `prepare(y)`, where the caller already has it; for closed forms.
+            residual: Where given, an iterative solver starts at v and stops as soon as the
+                gradient of the objective has fallen to this share of its norm at v (see `solve`);
+                closed forms ignore it.
         Returns:
             The minimiser, with the shape of `v`.
         """
         # not A^H y - A^H A v: the rounding errors of that difference would be divided by gamma
-        return v + self.solve(self.adjoint(y - self.forward(v)), gamma)
+        b = self.adjoint(y - self.forward(v))
+        return v + self.solve(b, gamma, **_if_given(residual))
 
     def sample(
         self,
@@ -333,6 +347,11 @@ class LinearOperator(nn.Module, ABC):
             f"{type(self).__name__}({side(self.in_shape, self.in_dtype)} -> "
             f"{side(self.out_shape, self.out_dtype)})"
         )
+
+
+def _if_given(residual: float | None) -> dict[str, Any]:
+    """The option for a `solve` or `prox` that may not know it, such as a user's closed form."""
+    return {} if residual is None else {"residual": residual}
 
 
 class Identity(LinearOperator):
@@ -540,10 +559,16 @@ class Scaled(_Wrapping):
         return self.inner[0].solve(b, gamma / c2, **options) / c2
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        *,
+        prepared: Tensor | None = None,
+        residual: float | None = None,
     ) -> Tensor:
         c = self.factor
-        return self.inner[0].prox(v, y / c, gamma / c**2, prepared=prepared)
+        return self.inner[0].prox(v, y / c, gamma / c**2, prepared=prepared, **_if_given(residual))
 
     def sample(
         self,

@@ -63,7 +63,13 @@ class Blur(Convolution):
         return filtered(b, share(b) / (self.spectra(b)[1] + per_item(gamma, b)))
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        *,
+        prepared: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """The proximal map of the squared misfit, in closed form.
 

@@ -61,13 +61,16 @@ class ValidBlur(Convolution):
         *,
         x0: Tensor | None = None,
         tol: float | None = None,
+        residual: float | None = None,
         max_iter: int = 1000,
     ) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, by conjugate gradients.
 
         Preconditioned by the circular blur, `x = M^-1/2 z` with `M = F^-1 (|K|^2 + gamma) F`, from
         which A^H A differs at the margins only. M joins the filters that A needs anyway, so an
-        iteration costs no more. The error that `tol` bounds is that of z.
+        iteration costs no more. The error that `tol` bounds is that of z. The residual is that of
+        z too, and has to fall to a quarter of `residual`: while it falls fast, the margins of x
+        still change.
         """
         k, power = self.spectra(b)
         weight = per_item(gamma, b)
@@ -82,13 +85,14 @@ class ValidBlur(Convolution):
             return irfft2(back + spectrum * ridge, z.shape[-2:])
 
         start = None if x0 is None else filtered(x0, per_pixel / root)
+        goal = residual / 4 if residual else enough(b) if tol is None else tol
         z = cg(
             apply,
             filtered(b, per_pixel * root),
             x0=start,
-            tol=enough(b) if tol is None else tol,
+            tol=goal,
             max_iter=max_iter,
-            least=(ridge / per_pixel).detach().flatten(1).amin(1),
+            least=None if residual else (ridge / per_pixel).detach().flatten(1).amin(1),
         )
         return filtered(z, per_pixel * root)
 
@@ -161,12 +165,18 @@ class ReflectiveBlur(Convolution):
         return _idct2(_dct2(b) / (k**2 + per_item(gamma, b)))
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        *,
+        prepared: Tensor | None = None,
+        **options: Any,
     ) -> Tensor:
         """The proximal map of the squared misfit: closed if the kernel is symmetric."""
         k = self._eigenvalues(v)
         if k is None:
-            return super().prox(v, y, gamma, prepared=prepared)
+            return super().prox(v, y, gamma, prepared=prepared, **options)
         weight = per_item(gamma, v)
         return _idct2((k * _dct2(y) + weight * _dct2(v)) / (k**2 + weight))
 

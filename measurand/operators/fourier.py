@@ -63,7 +63,13 @@ class FourierMask(LinearOperator):
         return self.adjoint(y)
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        *,
+        prepared: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         # frequencies that were not measured stay exactly those of v, however small gamma is
         back = self.prepare(y) if prepared is None else prepared

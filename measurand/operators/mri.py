@@ -75,7 +75,13 @@ class CartesianMRI(LinearOperator):
         return self.adjoint(y)
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        *,
+        prepared: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         back = self.prepare(y) if prepared is None else prepared
         return v + (back - self.gram(v)) / (1 + per_item(gamma, v))

@@ -77,7 +77,13 @@ class Mask(LinearOperator):
         return b / (self._weights(b).square() + per_item(gamma, b))
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        *,
+        prepared: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
         m, weight = self._weights(v), per_item(gamma, v)

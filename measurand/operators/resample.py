@@ -89,7 +89,13 @@ class Downsample(Convolution):
         return (rest + self.adjoint(filtered(left, inverse))) / weight
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        *,
+        prepared: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
         inverse = 1 / (self.spectra(v)[1] + per_item(gamma, v)) / math.prod(self.out_shape[-2:])
@@ -182,7 +188,13 @@ class BlockAverage(LinearOperator):
         return rest / weight + self._spread(mean / (self.factor**-2 + weight))
 
     def prox(
-        self, v: Tensor, y: Tensor, gamma: float | Tensor, *, prepared: Tensor | None = None
+        self,
+        v: Tensor,
+        y: Tensor,
+        gamma: float | Tensor,
+        *,
+        prepared: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
         gain = 1 / (1 + self.factor**2 * per_item(gamma, v))

@@ -46,6 +46,15 @@ from .start import finite, first_guess
 __all__ = ["ADMM", "HQS"]
 
 
+def _residual(k: int, steps: int) -> float:
+    """Relative residual at which an iterative data step stops: from 1e-3 down to 1e-4 at last.
+
+    The error of an early step fades in those that follow; that of the last step stays, where gamma
+    is largest and iterations are few.
+    """
+    return 10 ** -(3 + (k + 1) / steps)
+
+
 @dataclass(frozen=True)
 class HQS:
     """Half-quadratic splitting with annealed levels (DPIR).
@@ -99,7 +108,7 @@ class HQS:
             as_generators(generator, x),
         )
         for k, (sigma, r) in enumerate(levels):
-            u = measurement.prox(x, r)
+            u = measurement.prox(x, r, residual=_residual(k, self.steps))
             x = prior.denoise(with_noise(u, sigma, least, generator), sigma)
             if callback is not None:
                 callback(Step(k, sigma, u, x))
@@ -161,7 +170,7 @@ class ADMM:
         for k, (sigma, r) in enumerate(levels):
             if torch.as_tensor(r != last).any():  # z is the dual times r^2, and the dual stays
                 z, last = z * per_item(r / last, z) ** 2, r
-            u = measurement.prox(x - z, r)
+            u = measurement.prox(x - z, r, residual=_residual(k, self.steps))
             z = z + u
             x = prior.denoise(with_noise(z, sigma, least, generator), sigma)
             z = z - x
