@@ -1,6 +1,7 @@
 """Metrics against scikit-image, against closed forms, and against exact ensembles."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -9,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from measurand.metrics import coverage, crps, lpips, nmse, psnr, sam, ssim
+from measurand.metrics import (
+    conformal_factor,
+    coverage,
+    crps,
+    interval_coverage,
+    lpips,
+    nmse,
+    psnr,
+    sam,
+    ssim,
+)
 
 
 def noisy_pair(shape, seed=0, level=0.2):
@@ -150,3 +161,37 @@ def test_lpips_is_a_distance_on_alexnet_features(tmp_path):
     save_file(tensors, str(tmp_path / "short.safetensors"))
     with pytest.raises(KeyError, match="lin3"):
         lpips(x, r, weights=tmp_path / "short.safetensors")
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
+@pytest.mark.parametrize("wrong", [0.4, 1.0, 3.0])
+def test_a_conformal_factor_mends_deviations_that_are_wrong_by_a_factor(level, wrong):
+    """Errors normal with sd: q is the quantile of |n| over the factor that the deviations have."""
+    g = torch.Generator().manual_seed(0)
+    sd = torch.rand(40, 1, 32, 32, generator=g) + 0.1
+    x = torch.randn(40, 1, 32, 32, generator=g)
+    estimate = x + sd * torch.randn(x.shape, generator=g)
+    fit, test = slice(0, 20), slice(20, 40)
+    factor = conformal_factor(estimate[fit], wrong * sd[fit], x[fit], level=level)
+    exact = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    assert factor == pytest.approx(exact / wrong, rel=0.02)
+    covered = interval_coverage(estimate[test], wrong * sd[test], x[test], factor=factor)
+    assert covered.shape == (20,) and float(covered.mean()) == pytest.approx(level, abs=0.01)
+
+
+def test_a_conformal_factor_of_few_pixels_by_hand():
+    x, sd = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 2.0], [4.0, 1.0]]]])
+    estimate = torch.tensor([[[[1.0, 1.0], [-8.0, 0.0]]]])  # scores 1, 0.5, 2, 0
+    assert conformal_factor(estimate, sd, x, level=0.5) == 1.0  # rank ceil(5 / 2) = 3
+    assert conformal_factor(estimate, sd, x, level=0.4) == 0.5
+    assert conformal_factor(estimate, sd, x, level=0.9) == 2.0
+    assert interval_coverage(estimate, sd, x, factor=1.0).tolist() == [0.75]
+    sd[..., 0, 0] = 0  # an error that no deviation explains
+    assert conformal_factor(estimate, sd, x, level=0.4) == 0.5
+    with pytest.raises(ValueError, match="1 of 4 pixels"):
+        conformal_factor(estimate, sd, x, level=0.9)
+    for bad in (-sd, sd[..., :1], sd.to(torch.complex64)):
+        with pytest.raises(ValueError, match="deviations"):
+            interval_coverage(estimate, bad, x)
+    with pytest.raises(ValueError, match="level"):
+        conformal_factor(estimate, sd, x, level=1.0)
