@@ -75,7 +75,7 @@ def test_admm_keeps_its_dual_when_the_level_changes():
     """Annealing does not disturb convergence: carried over unscaled, z would lag behind (1e-4)."""
     m, prior = problem()
     levels = Annealed(high=0.3 / 2, low=1.0, floor=0.0)
-    found = ADMM(steps=200, weight=1.0, levels=levels, noise_above=None)(m, prior)
+    found = ADMM(steps=200, weight=1.0, levels=levels)(m, prior)
     assert distance(found, prior.given(m).mean) < 1e-9
 
 
@@ -87,7 +87,7 @@ def test_hqs_at_a_fixed_level_is_biased_and_annealing_removes_the_bias():
     assert fixed > 0.01 and abs(fixed - again) < 1e-6  # converged, elsewhere
     levels = Annealed(high=0.51 / 2, low=0.0125 / 0.02, floor=0.0)
     error = {
-        k: distance(HQS(steps=k, weight=1.0, levels=levels, noise_above=None)(m, prior), exact)
+        k: distance(HQS(steps=k, weight=1.0, levels=levels)(m, prior), exact)
         for k in (8, 101, 1000)
     }
     assert error[1000] < error[101] / 5 < error[8]
@@ -148,16 +148,22 @@ def test_default_levels_are_those_of_dpir():
         assert torch.allclose(gamma, 0.23 * 0.02**2 / grid**2)
 
 
-def test_almost_noise_free_data_are_treated_as_if_they_had_the_floor():
+def test_no_level_is_below_the_floor_and_data_keep_their_noise():
     A = Blur((1, 16, 16), torch.full((3, 3), 1 / 9))
     prior = CallableDenoiser(lambda v, s: v)
-    m = Measurement(A, GaussianNoise(1e-4), torch.zeros(1, 1, 16, 16))
-    levels = Annealed()(m, prior, 8, 0.23)
-    assert levels[-1].sigma == pytest.approx(0.02)
-    gamma = (1e-4 / levels[-1].r) ** 2
-    assert gamma == pytest.approx(0.23)  # as with noise of 0.02
-    free = Measurement(A, GaussianNoise(0.0), torch.zeros(1, 1, 16, 16))
-    assert Annealed()(free, prior, 8, 0.23)[-1].sigma == pytest.approx(0.02)
+    for sigma in (0.0, 1e-4, 0.01):
+        m = Measurement(A, GaussianNoise(sigma), torch.zeros(1, 1, 16, 16))
+        levels = Annealed()(m, prior, 8, 0.23)
+        assert levels[0].sigma == pytest.approx(2 * 49 / 255)
+        assert levels[-1].sigma == pytest.approx(0.02)
+        assert levels[-1].r == pytest.approx(0.02 / 0.23**0.5)
+
+
+def test_loud_data_begin_at_twice_their_noise():
+    A = Blur((1, 16, 16), torch.full((3, 3), 1 / 9))
+    m = Measurement(A, GaussianNoise(0.5), torch.zeros(1, 1, 16, 16))
+    levels = Annealed()(m, CallableDenoiser(lambda v, s: v), 8, 0.23)
+    assert [levels[0].sigma, levels[-1].sigma] == pytest.approx([1.0, 0.5])
 
 
 def test_noise_in_the_image():
@@ -267,7 +273,8 @@ def test_fresh_noise_of_the_level_while_it_is_high_and_falls(method):
 
     seen = []
     model = CallableDenoiser(denoise, range=(-1.0, 1.0))
-    method(steps=8)(m, model, callback=seen.append, generator=generators(3, 2))
+    noisy = method(steps=8, noise_above=0.04)
+    noisy(m, model, callback=seen.append, generator=generators(3, 2))
     fresh, first = generators(3, 2), method is not HQS and method is not ADMM
     before = [first_guess(m), *[step.x for step in seen]] if first else [s.x for s in seen]
     for k, (v, sigma) in enumerate(asked):
@@ -281,11 +288,11 @@ def test_fresh_noise_of_the_level_while_it_is_high_and_falls(method):
 @pytest.mark.parametrize("method", [HQS, ADMM, RED])
 def test_levels_that_do_not_fall_add_no_noise(method):
     m, prior = problem()
-    loud = method(steps=5, levels=Constant(0.5))
-    still = method(steps=5, levels=Constant(0.5), noise_above=None)
+    loud = method(steps=5, levels=Constant(0.5), noise_above=0.04)
+    still = method(steps=5, levels=Constant(0.5))
     assert torch.equal(loud(m, prior), still(m, prior))
-    loud = method(steps=5, levels=Annealed())
-    still = method(steps=5, levels=Annealed(), noise_above=None)
+    loud = method(steps=5, levels=Annealed(), noise_above=0.04)
+    still = method(steps=5, levels=Annealed())
     assert not torch.equal(loud(m, prior), still(m, prior))
 
 

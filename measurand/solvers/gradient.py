@@ -164,15 +164,16 @@ class RED:
         weight: Weight of the prior; 1 is the posterior of the image with noise of the level.
         step: Share of the denoiser's correction that a step takes, in (0, 1].
         levels: Noise level of each step; the noise of the measurement in the image.
-        noise_above: Levels above this share of the prior's value range add fresh noise of the
-            level to the input of the denoiser, while levels fall; None adds none.
+        noise_above: Where a number, levels above this share of the prior's value range (0.04 is
+            usual) add fresh noise of the level to the input of the denoiser, while levels fall.
+            It fills holes where data have little noise, and loses much where they have more.
     """
 
     steps: int = 100
     weight: float = 0.28
     step: float = field(default=1.0, metadata={"search": (0.0, 1.0)})
     levels: Levels = field(default_factory=Constant)
-    noise_above: float | None = field(default=0.04, metadata={"search": None})
+    noise_above: float | None = field(default=None, metadata={"search": None})
 
     def __post_init__(self) -> None:
         count(self, "steps")

@@ -14,8 +14,9 @@ item by itself,
     s = sigma_y / (||A|| sqrt(max(1, n/m))),
 
 for n unknowns and m data: a blur or a mask leaves it alone, a block average over 4 x 4 pixels
-(norm 1/4, n/m = 16) too, and a tomograph's path lengths are divided out. Almost noise-free data
-are treated as if s were `floor` of the range: neither a network nor a boundary is that exact.
+(norm 1/4, n/m = 16) too, and a tomograph's path lengths are divided out. No level is below `floor`
+of the range, where a network has nothing left to remove; the data keep their own noise there, and
+pull as strongly as they are exact. The first level is at least twice the last.
 
 A network expects noise of its level, and the image after a data step has less: what the data
 determine is nearly free of it. While levels are high, fresh noise of the level may be added to the
@@ -73,7 +74,7 @@ class Annealed:
     Args:
         high: First level, as a share of the prior's value range.
         low: Last level, in multiples of the measurement's noise in the image.
-        floor: Least noise assumed of a measurement, as a share of the prior's value range.
+        floor: Least level, in multiples of `low`, as a share of the prior's value range.
     """
 
     high: float = 49 / 255
@@ -102,11 +103,9 @@ class Annealed:
         return _joined([self._grid(s, prior, steps, weight) for s in noise], measurement)
 
     def _grid(self, noise: float, prior: Denoiser, steps: int, weight: float) -> list[Level]:
-        assumed = max(noise, self.floor * width(prior))
-        low = self.low * assumed
-        grid = log_grid(max(self.high * width(prior), low), low, steps).tolist()
-        trust = noise / assumed if noise > 0 else 1.0
-        return [Level(sigma, trust * radius(sigma, weight)) for sigma in grid]
+        low = self.low * max(noise, self.floor * width(prior))
+        grid = log_grid(max(self.high * width(prior), 2 * low), low, steps).tolist()
+        return [Level(sigma, radius(sigma, weight)) for sigma in grid]
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ and at any fixed level converges to the minimiser itself (for a Gaussian prior a
 exact posterior mean). Learned denoisers are not proximal maps; with them both are fixed-point
 iterations that work well when the level anneals.
 
-Deviations. Fresh noise of the level is added to the input of the denoiser while levels fall and
-are high (`noise_above`; in the paper the input is the image after the data step alone): a network
-that is given less noise than its level says may leave its range on smooth images. The weight of
-the data follows from `Measurement.sigma`; the paper's `tau = sigma^2 / (lambda s^2)` on
+Deviations. Fresh noise of the level can be added to the input of the denoiser while levels fall
+and are high (`noise_above`; in the paper the input is the image after the data step alone): a
+network that is given less noise than its level says may leave its range on smooth images. The
+weight of the data follows from `Measurement.sigma`; the paper's `tau = sigma^2 / (lambda s^2)` on
 `1/2||Ax - y||^2` is the same as r above, with lambda = weight. z is scaled by the square of the
 ratio of radii when the level changes (paper's code: carried over).
 
@@ -66,14 +66,15 @@ class HQS:
             away; about 16 where pixels are missing and have to be filled from their neighbours.
         weight: Weight of the prior.
         levels: Noise level of each step; they follow from the noise and the prior's range.
-        noise_above: Levels above this share of the prior's value range add fresh noise of the
-            level to the input of the denoiser, while levels fall; None adds none.
+        noise_above: Where a number, levels above this share of the prior's value range (0.04 is
+            usual) add fresh noise of the level to the input of the denoiser, while levels fall.
+            It fills holes where data have little noise, and loses much where they have more.
     """
 
     steps: int = 8
     weight: float = 0.23
     levels: Levels = field(default_factory=Annealed)
-    noise_above: float | None = field(default=0.04, metadata={"search": None})
+    noise_above: float | None = field(default=None, metadata={"search": None})
 
     def __post_init__(self) -> None:
         count(self, "steps")
@@ -125,14 +126,15 @@ class ADMM:
         steps: Number of denoiser calls.
         weight: Weight of the prior.
         levels: Noise level of each step; `Constant` for the classical method.
-        noise_above: Levels above this share of the prior's value range add fresh noise of the
-            level to the input of the denoiser, while levels fall; None adds none.
+        noise_above: Where a number, levels above this share of the prior's value range (0.04 is
+            usual) add fresh noise of the level to the input of the denoiser, while levels fall.
+            It fills holes where data have little noise, and loses much where they have more.
     """
 
     steps: int = 24
     weight: float = 0.43
     levels: Levels = field(default_factory=Annealed)
-    noise_above: float | None = field(default=0.04, metadata={"search": None})
+    noise_above: float | None = field(default=None, metadata={"search": None})
 
     def __post_init__(self) -> None:
         count(self, "steps")
