@@ -69,7 +69,7 @@ class ValidBlur(Convolution):
         Preconditioned by the circular blur, `x = M^-1/2 z` with `M = F^-1 (|K|^2 + gamma) F`, from
         which A^H A differs at the margins only. M joins the filters that A needs anyway, so an
         iteration costs no more. The error that `tol` bounds is that of z. The residual is that of
-        z too, and has to fall to an eighth of `residual`: while it falls fast, the margins of x
+        z too, and has to fall to 1/16 of `residual`: while it falls fast, the margins of x
         still change.
         """
         k, power = self.spectra(b)
@@ -85,7 +85,7 @@ class ValidBlur(Convolution):
             return irfft2(back + spectrum * ridge, z.shape[-2:])
 
         start = None if x0 is None else filtered(x0, per_pixel / root)
-        goal = residual / 8 if residual else enough(b) if tol is None else tol
+        goal = residual / 16 if residual else enough(b) if tol is None else tol
         z = cg(
             apply,
             filtered(b, per_pixel * root),
