@@ -71,7 +71,7 @@ class PriorRecipe(Recipe):
     mean: float = 0.0
     sigma_data: float = 0.5
     fitted: int = 128
-    overstated: float = 0.25
+    overstated: float = 0.3
     smooth: float = 0.15
 
     def new(self, init: str | os.PathLike[str] | None = None) -> EDMDenoiser:
