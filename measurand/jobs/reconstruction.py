@@ -335,7 +335,7 @@ def measured(
     which for an operator of gain one is the same map as that of an image, and else is not. Data
     of another kind than images (`LinearOperator.pictures`) keep their values where no range is
     said, and sigma is in their units. Complex data are divided by the size of their image, the
-    99.5 % quantile of the magnitudes of the first guess; `form` has it as its unit.
+    99.5 % quantile of the magnitudes of the initialization; `form` has it as its unit.
 
     Args:
         file: The measurement.
