@@ -39,7 +39,7 @@ WATER = 0.0192  # per mm at about 70 keV
 SETTINGS: dict[str, tuple[float, ...]] = {"TV": (10.0,), "ADMM ct-body": (0.0015, 16)}
 GRIDS: dict[str, tuple[tuple[float, ...], ...]] = {
     "TV": ((5.0, 10.0, 20.0, 40.0),),
-    "ADMM ct-body": ((0.0015, 0.003, 0.006, 0.0125, 0.025), (16,)),
+    "ADMM ct-body": ((0.06, 0.12, 0.25, 0.5), (16,)),
 }
 
 

@@ -36,12 +36,12 @@ NOISE = 0.01
 ACCELERATIONS = {4: 0.08, 8: 0.04}
 
 # chosen on val
-WEIGHTS = {"wavelets": 20.0, "TV": 20.0, "HQS mri-brain": 0.03, "ADMM mri-brain": 0.1}
+WEIGHTS = {"wavelets": 20.0, "TV": 20.0, "HQS mri-brain": 0.12, "ADMM mri-brain": 0.4}
 GRIDS = {
     "wavelets": (5.0, 10.0, 20.0, 40.0, 80.0),
     "TV": (5.0, 10.0, 20.0, 40.0, 80.0),
-    "HQS mri-brain": (0.015, 0.03, 0.06, 0.12),
-    "ADMM mri-brain": (0.05, 0.1, 0.2, 0.4),
+    "HQS mri-brain": (0.06, 0.12, 0.24, 0.48),
+    "ADMM mri-brain": (0.2, 0.4, 0.8, 1.6),
 }
 
 

@@ -269,7 +269,7 @@ def _wraps(operator: LinearOperator) -> bool:
     real = not (operator.in_dtype.is_complex or operator.out_dtype.is_complex)
     if not real or len(shape) < 3 or operator.out_shape != shape:
         return False
-    point = operator.blank_input()[:, :].clone()
+    point = operator.blank_input().clone()
     point[..., 0, 0] = 1
     answer = operator(point.expand(operator.batch, *shape).contiguous())
     shift = tuple(n // 2 for n in shape[-2:])

@@ -16,7 +16,8 @@ the Gaussian `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)` (perturb and opt
 with a closed form override `solve`, `prox` or `sample`; the others inherit conjugate gradients.
 
 Adding one: subclass, call `super().__init__` with the shapes, register tensors as buffers, name in
-`items` those with one entry per item of the batch, write `forward`, `adjoint` and `example`.
+`items` those with one entry per item of the batch, write `forward`, `adjoint` and `example`. A
+closed form takes the options of `solve` or `prox` that it has no use for as `**_`.
 """
 
 import copy
