@@ -36,10 +36,10 @@ VIEWS, PHOTONS = 60, 2e4
 WATER = 0.0192  # per mm at about 70 keV
 
 # chosen on val
-SETTINGS: dict[str, tuple[float, ...]] = {"TV": (10.0,), "ADMM ct-body": (0.0015, 16)}
+SETTINGS: dict[str, tuple[float, ...]] = {"TV": (10.0,), "ADMM ct-body": (0.5, 16)}
 GRIDS: dict[str, tuple[tuple[float, ...], ...]] = {
     "TV": ((5.0, 10.0, 20.0, 40.0),),
-    "ADMM ct-body": ((0.06, 0.12, 0.25, 0.5), (16,)),
+    "ADMM ct-body": ((0.12, 0.25, 0.5, 1.0, 2.0), (16,)),
 }
 
 
