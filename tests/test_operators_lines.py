@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 
+from measurand.check import operator_laws
 from measurand.linalg import cg
 from measurand.measurement import _moved
 from measurand.operators import (
@@ -102,6 +103,12 @@ def test_learned_maps_get_their_gradient_from_the_iterative_solver():
     assert float(maps.grad.norm()) > 0
 
 
+def test_a_decomposed_operator_obeys_the_laws_in_single_precision():
+    operator = coils().decomposed()
+    assert operator.blank_input().dtype == torch.complex64
+    assert all(law.holds for law in operator_laws(operator))
+
+
 def test_only_lines_decompose():
     points = SENSE((1, *SHAPE), birdcage_maps(SHAPE, 3), variable_density_mask(SHAPE, 2.0))
     with pytest.raises(ValueError, match="not one of lines"):
@@ -150,4 +157,4 @@ def test_rows_are_independent():
     back[0, 0, 4] = 0
     assert float(back.norm()) < 1e-6
     modes = line_modes(operator.maps, torch.ones(1, 1, 1, 12))
-    assert torch.allclose(modes.values, operator.maps.abs().square().sum(1).sort()[0].double())
+    assert torch.allclose(modes.values, operator.maps.abs().square().sum(1).sort()[0])

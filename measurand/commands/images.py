@@ -70,7 +70,8 @@ class Reconstruct:
         value_range: Samples of an image that mean black and white, for floating-point files.
         truth_range: The same of the truth; that of the measurement when absent, if both are files
             of one kind.
-        tile: Larger images are denoised in overlapping tiles of this size, in pixels.
+        tile: Larger images are denoised in overlapping tiles, of at most this size in
+            pixels.
         margins: Write all of the estimate, also what lies beyond the frame of the measurement
             (valid-blur sees as far as its kernel reaches).
         device: cpu, cuda, or auto.

@@ -77,7 +77,8 @@ class Tune:
         value_range: Samples that mean black and white, for floating-point files.
         truth_range: The same of the truth; that of the measurement when absent, if both are files
             of one kind.
-        tile: Larger images are denoised in overlapping tiles of this size, in pixels.
+        tile: Larger images are denoised in overlapping tiles, of at most this size in
+            pixels.
         device: cpu, cuda, or auto.
         quiet: Print nothing but errors.
         json: Print the record, as JSON.

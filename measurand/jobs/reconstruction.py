@@ -78,7 +78,8 @@ class Reconstruction:
         value_range: Samples that mean black and white, for floating-point files.
         truth_range: The same of the truth; that of the measurement where absent, if both are
             files of one kind.
-        tile: Larger images are denoised in overlapping tiles of this size, in pixels.
+        tile: Larger images are denoised in overlapping tiles, of at most this size in
+            pixels.
         device: cpu, cuda, or auto; where it is run, not part of what the result is.
         margins: Whether to write what an estimate has beyond the frame of the measurement.
         figure: Whether to draw comparison.png.

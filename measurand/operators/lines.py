@@ -30,7 +30,7 @@ class Modes(NamedTuple):
 
     Attributes:
         axis: Axis along which the mask varies, -1 or -2.
-        values: Eigenvalues, with shape (1 or B, rows, n), in double precision.
+        values: Eigenvalues, with shape (1 or B, rows, n).
         vectors: Eigenvectors in columns, with shape (1 or B, rows, n, n).
     """
 
@@ -47,10 +47,10 @@ class Modes(NamedTuple):
         if len(self.vectors) == 1:  # one matrix, many right-hand sides
             vectors = self.vectors[0]
             inside = (rows.transpose(0, 1).conj() @ vectors).conj() / scale.transpose(0, 1)
-            found = (inside.to(b) @ vectors.mT).transpose(0, 1)
+            found = (inside @ vectors.mT).transpose(0, 1)
         else:
             inside = (rows[..., None, :].conj() @ self.vectors).conj() / scale[..., None, :]
-            found = (inside.to(b) @ self.vectors.mT)[..., 0, :]
+            found = (inside @ self.vectors.mT)[..., 0, :]
         return (found if self.axis == -1 else found.mT)[:, None]
 
 
@@ -72,5 +72,5 @@ def line_modes(maps: Tensor, mask: Tensor) -> Modes:
         s = s if axis == -1 else s.mT
         gram = torch.einsum("chw,chv->hwv", s.conj(), s) * kernels[k % len(kernels)][lag]
         values, vectors = torch.linalg.eigh(gram)
-        found.append((values.clamp_min(0), vectors.to(maps.dtype)))
+        found.append((values.clamp_min(0).to(maps.real.dtype), vectors.to(maps.dtype)))
     return Modes(axis, *(torch.stack(part) for part in zip(*found, strict=True)))
