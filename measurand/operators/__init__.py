@@ -1,5 +1,6 @@
 """The physics: linear operators, one file per kind of measurement."""
 
+from .algebra import Normal, Sum
 from .base import Adjoint, Composed, Identity, LinearOperator, Scaled, Stacked
 from .blur import Blur, GaussianBlur, MotionBlur
 from .boundaries import ReflectiveBlur, ValidBlur
@@ -38,12 +39,14 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "MotionBlur",
+    "Normal",
     "ParallelCT",
     "ReflectiveBlur",
     "SENSE",
     "Scaled",
     "ScipyOperator",
     "Stacked",
+    "Sum",
     "ValidBlur",
     "bernoulli_lines",
     "birdcage_maps",

@@ -331,6 +331,13 @@ class LinearOperator(nn.Module, ABC):
         """The adjoint as an operator."""
         return Adjoint(self)
 
+    @property
+    def N(self) -> "LinearOperator":  # noqa: N802 (the field's symbol)
+        """The normal operator `A^H A`."""
+        from .algebra import Normal
+
+        return Normal(self)
+
     def __matmul__(self, other: "LinearOperator") -> "LinearOperator":
         return Composed(self, other)
 
@@ -339,6 +346,17 @@ class LinearOperator(nn.Module, ABC):
 
     def __mul__(self, factor: float) -> "LinearOperator":
         return NotImplemented if isinstance(factor, LinearOperator) else Scaled(self, factor)
+
+    def __add__(self, other: "LinearOperator") -> "LinearOperator":
+        from .algebra import Sum
+
+        return Sum(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __sub__(self, other: "LinearOperator") -> "LinearOperator":
+        return self + -other if isinstance(other, LinearOperator) else NotImplemented
+
+    def __neg__(self) -> "LinearOperator":
+        return Scaled(self, -1.0)
 
     def __repr__(self) -> str:
         def side(shape: Shape, dtype: torch.dtype) -> str:
