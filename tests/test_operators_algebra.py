@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from measurand.operators import Blur, GaussianBlur, Identity, Mask, gaussian_kernel, random_mask
-from measurand.operators.algebra import Normal, Sum
+from measurand.operators.base import Normal, Sum
 from measurand.tensors import generators
 
 SHAPE = (2, 8, 6)

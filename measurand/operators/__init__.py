@@ -1,7 +1,6 @@
 """The physics: linear operators, one file per kind of measurement."""
 
-from .algebra import Normal, Sum
-from .base import Adjoint, Composed, Identity, LinearOperator, Scaled, Stacked
+from .base import Adjoint, Composed, Identity, LinearOperator, Normal, Scaled, Stacked, Sum
 from .blur import Blur, GaussianBlur, MotionBlur
 from .boundaries import ReflectiveBlur, ValidBlur
 from .fourier import FourierMask
