@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         tensors,
         unfolded,
     )
+    from .adapters import as_operator, as_prior
     from .checkpoints import load_prior, load_unfolded, load_weights, save_weights
     from .measurement import Measurement
     from .metrics import psnr, ssim
@@ -35,6 +36,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Measurement",
+    "as_operator",
+    "as_prior",
     "data",
     "load_prior",
     "load_unfolded",
@@ -56,6 +59,8 @@ __all__ = [
 
 _HOMES = {
     "Measurement": "measurement",
+    "as_operator": "adapters",
+    "as_prior": "adapters",
     "load_prior": "checkpoints",
     "load_unfolded": "checkpoints",
     "load_weights": "checkpoints",

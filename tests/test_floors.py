@@ -14,7 +14,7 @@ FLOORS = [
     {"samplers", "unfolded", "bridges"},
     {"checkpoints", "states", "data"},
     {"training", "ema", "gradients", "journal", "domains", "quality", "problems"},
-    {"recipes", "shift", "export", "viewer", "check", "fit", "report"},
+    {"recipes", "shift", "export", "viewer", "check", "fit", "report", "adapters"},
     {"jobs"},
     {"tuning", "demo"},
     {"commands"},
