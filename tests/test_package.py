@@ -6,7 +6,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-OPTIONAL = ["scipy", "imageio", "PIL", "h5py", "matplotlib", "skimage", "tyro", "diffusers"]
+OPTIONAL = ["scipy", "PIL", "h5py", "matplotlib", "skimage", "tyro", "diffusers"]
 OPTIONAL += ["nibabel", "pydicom", "tifffile"]
 OPTIONAL += ["ray", "submitit"]
 
