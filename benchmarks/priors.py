@@ -26,9 +26,9 @@ from torch import Tensor
 from measurand import recipes
 from measurand.checkpoints import load_prior, opened
 from measurand.domains.material import generator_of
+from measurand.figures import pixels
 from measurand.priors.edm import EDMDenoiser
 from measurand.quality import LEVELS, calibration, denoising_psnr
-from measurand.report import pixels
 from measurand.samplers import ReverseSDE
 from measurand.tensorfile import save_tensors
 from measurand.tensors import generators

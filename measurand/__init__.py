@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from .adapters import as_operator, as_prior
     from .checkpoints import load_prior, load_unfolded, load_weights, save_weights
+    from .figures import compare, save_image, show
     from .measurement import Measurement
     from .metrics import psnr, ssim
 
@@ -38,6 +39,7 @@ __all__ = [
     "Measurement",
     "as_operator",
     "as_prior",
+    "compare",
     "data",
     "load_prior",
     "load_unfolded",
@@ -49,8 +51,10 @@ __all__ = [
     "priors",
     "psnr",
     "samplers",
+    "save_image",
     "save_weights",
     "schedules",
+    "show",
     "solvers",
     "ssim",
     "tensors",
@@ -61,11 +65,14 @@ _HOMES = {
     "Measurement": "measurement",
     "as_operator": "adapters",
     "as_prior": "adapters",
+    "compare": "figures",
     "load_prior": "checkpoints",
     "load_unfolded": "checkpoints",
     "load_weights": "checkpoints",
     "psnr": "metrics",
+    "save_image": "figures",
     "save_weights": "checkpoints",
+    "show": "figures",
     "ssim": "metrics",
 }
 

@@ -14,7 +14,7 @@ FLOORS = [
     {"samplers", "unfolded", "bridges"},
     {"checkpoints", "states", "data"},
     {"training", "ema", "gradients", "journal", "domains", "quality", "problems"},
-    {"recipes", "shift", "export", "viewer", "check", "fit", "report", "adapters"},
+    {"recipes", "shift", "export", "viewer", "check", "fit", "figures", "adapters"},
     {"jobs"},
     {"tuning", "demo"},
     {"commands"},
@@ -64,7 +64,7 @@ def test_imports_go_down(path):
     assert own in LEVEL, f"{path.name} stands on no floor: add it to the table"
     for name in imports_of(path):
         if name == "measurand":  # the version number
-            assert own in {"cli", "report", "demo", "checkpoints"}
+            assert own in {"cli", "demo", "checkpoints"}
             continue
         other = room(name)
         siblings = other == own or (LEVEL[other] == LEVEL[own] and {other, own} <= ROOT_FILES)

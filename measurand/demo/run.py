@@ -33,12 +33,12 @@ from ..metrics import psnr, ssim
 from ..noises import Gaussian
 from ..operators import LinearOperator, Mask
 from ..priors.variation import TotalVariation
-from ..report import Panel, Row, overview, page
 from ..samplers import DiffPIR, PnPDM
 from ..schedules import Step
 from ..solvers import FISTA, HQS, FlowUnfolding, PosteriorMean
 from ..tensors import generators
 from ..unfolded import FlowProximal
+from .page import Panel, Row, overview, page
 from .scenes import Problem, photograph, problems
 
 __all__ = ["demo"]

@@ -26,13 +26,13 @@ from torch import Tensor
 from ..data.arrays import ARRAYS, split_key
 from ..data.files import Form, Stored, read_image, read_stored, write_image
 from ..devices import device_named
+from ..figures import comparison
 from ..files import sha256_file
 from ..measurement import Measurement
 from ..metrics import coverage, crps, nmse, psnr, ssim
 from ..noises import ComplexGaussian, Gaussian, estimate_sigma
 from ..operators import LinearOperator
 from ..priors.flow import bits_of
-from ..report import comparison
 from ..schedules import Step
 from ..solvers import first_guess
 from ..unfolded import FlowProximal

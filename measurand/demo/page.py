@@ -1,17 +1,13 @@
-"""Pictures for the eye: a comparison of one run, an overview and a page of several problems.
+"""What the demo shows: an overview of several problems as a picture, and a page.
 
-An image is shown as it is, an error or a standard deviation through a colour scale that starts at
-black and whose upper end is written beside it. Everything shown side by side has one scale. The
-overview is drawn at one pixel per pixel: nothing is resampled but the enlarged details.
-
-Needs matplotlib (extra `plot`).
+Everything shown side by side has one scale. The overview is drawn at one pixel per pixel: nothing
+is resampled but the enlarged details. Needs matplotlib (extra `plot`).
 """
 
 from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import atomic, write_atomic
+from ..figures import enlarged, heat, pixels, png, quantile, with_matplotlib
+from ..files import atomic, write_atomic
 
-__all__ = ["Panel", "Row", "comparison", "overview", "page"]
+__all__ = ["Panel", "Row", "overview", "page"]
 
 _INK, _SOFT, _GOOD = "#1b1f24", "#68717d", "#0b7a53"
 
@@ -72,102 +69,8 @@ class Row:
         maps += [p.x.mean(1, keepdim=True) for p in self.panels if p.map]
         if not maps:
             return 1.0
-        tops = [_quantile(m, 0.995) for m in maps]
+        tops = [quantile(m, 0.995) for m in maps]
         return max(float(np.median(tops)), 1e-3)
-
-
-def _quantile(x: Tensor, level: float) -> float:
-    """A quantile of a tensor of any size."""
-    return float(x.flatten().kthvalue(max(1, int(level * x.numel()))).values)
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            "figures need matplotlib: install the extra, pip install 'measurand[plot]'"
-        ) from error
-    return matplotlib
-
-
-def pixels(x: Tensor) -> np.ndarray:
-    """An image of any kind as something to look at, with shape (H, W, 3) and dtype uint8.
-
-    Complex images are shown by magnitude, scaled to their maximum; more than three channels by
-    their mean; volumes by their middle slice.
-    """
-    x = x.detach().cpu()[0]
-    while x.ndim > 3:
-        x = x[:, x.shape[1] // 2]
-    if x.is_complex():
-        x = x.abs().square().sum(0, keepdim=True).sqrt()
-        x = 2.0 * x / x.max().clamp_min(1e-12) - 1.0
-    if x.shape[0] not in (1, 3):
-        x = x.mean(0, keepdim=True)
-    u = ((x.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().byte()
-    return np.ascontiguousarray(u.expand(3, *u.shape[1:]).permute(1, 2, 0).numpy())
-
-
-def heat(x: Tensor, top: float) -> np.ndarray:
-    """A non-negative map through a colour scale from 0 (black) to `top`, (H, W, 3) uint8."""
-    u = (x.detach().cpu().abs().float().mean((0, 1)) / top).clamp(0.0, 1.0).numpy()
-    return (255.0 * _matplotlib().colormaps["inferno"](u)[..., :3]).round().astype(np.uint8)
-
-
-def enlarged(image: np.ndarray, zoom: tuple[int, int, int], side: int) -> np.ndarray:
-    """A square of an image, enlarged to `side` pixels without smoothing."""
-    top, left, size = zoom
-    at = np.arange(side) * size // side
-    return image[top : top + size, left : left + size][at][:, at]
-
-
-def png(image: np.ndarray) -> bytes:
-    """The bytes of a PNG file."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG", optimize=True)
-    return out.getvalue()
-
-
-def comparison(path: str | Path, panels: Sequence[tuple[str, Tensor]], *, title: str) -> None:
-    """A figure of a few images beside each other.
-
-    Args:
-        path: The PNG to write.
-        panels: Titles and images (1, C, H, W). One titled "standard deviation" is shown through a
-            colour scale; where the last is "truth", an error map of the image before is added.
-        title: A line above them.
-    """
-    _matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    shown = list(panels)
-    names = [name for name, _ in shown]
-    if names[-1] == "truth":
-        estimate = shown[1][1]
-        shown.append(("absolute error", (estimate - shown[-1][1]).abs()))
-    height, width = shown[-1][1].shape[-2:]
-    inch = 3.4
-    figure = Figure(figsize=(inch * len(shown), inch * min(height / width, 2.0) + 0.9), dpi=120)
-    FigureCanvasAgg(figure)
-    for i, (name, x) in enumerate(shown):
-        axes = figure.add_subplot(1, len(shown), i + 1)
-        if name in ("standard deviation", "absolute error"):
-            shade = x.detach().cpu().abs().float().mean((0, 1))
-            top = max(_quantile(shade, 0.995), 1e-6)
-            mapped = axes.imshow(shade.numpy(), cmap="inferno", vmin=0, vmax=top)
-            figure.colorbar(mapped, ax=axes, fraction=0.046, pad=0.02)
-        else:
-            axes.imshow(pixels(x), interpolation="nearest")
-        axes.set_title(name, fontsize=10, color=_INK)
-        axes.set_axis_off()
-    figure.suptitle(title, fontsize=11, color=_SOFT)
-    figure.tight_layout()
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")
 
 
 def overview(path: str | Path, rows: Sequence[Row], *, title: str, footer: str = "") -> None:
@@ -179,7 +82,7 @@ def overview(path: str | Path, rows: Sequence[Row], *, title: str, footer: str =
         title: The line at the top.
         footer: A line at the bottom.
     """
-    _matplotlib()
+    with_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
