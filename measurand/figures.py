@@ -123,8 +123,8 @@ def compare(
         for i, (name, x) in enumerate(named.items()):
             if name == "truth" or x.shape != true.shape:
                 continue
-            errors[i] = (_magnitude(x) - _magnitude(true)).abs()
-            titles[i] += f"   {_decibels(errors[i], width)}"
+            error = (_magnitude(x) - _magnitude(true)).abs()
+            errors[i], titles[i] = error, f"{name}   {_decibels(error, width)}"
     maps = [m for m in [*errors, spread] if m is not None]
     top = max(max((quantile(m, 0.995) for m in maps), default=0.0), 1e-12)
     rows: list[list[np.ndarray | None]] = [list(first)]
