@@ -4,14 +4,13 @@ Tiles. Pixels that `Tiled` gives the denoiser, over those of the image, and the 
 call of `natural-color` over that of an untiled one, for tiles of a fixed length (before) and for
 tiles that fit the image.
 
-Data steps. HQS and ADMM with the shipped priors on operators without a closed form. Before: every
+Data steps. HQS and ADMM with their defaults and the shipped priors on operators without a closed form. Before: every
 data step is solved to an error of 1e-4 of its correction. Now: to a relative residual that falls
 from 1e-3 to 1e-4 over the steps. PSNR, CPU seconds in all and outside the network, and the number
 of applications of A^H A (ValidBlur: of its preconditioned form). One image each:
 
-    SENSE           8 coils, 256 x 256, random lines R = 4, noise 0.01 (`brain.py`), weights of
-                    `brain.py` and the defaults
-    SENSE, points   the same with a variable-density mask of points, default settings
+    SENSE           8 coils, 256 x 256, random lines R = 4, noise 0.01 (`brain.py`)
+    SENSE, points   the same with a variable-density mask of points
     ValidBlur       a photograph of 256 x 256 in colour, motion kernel, noise of 0.02 of the range
     ReflectiveBlur  the same
     ParallelCT      128 x 128, 60 views, 2e4 photons per ray (`body.py`)
@@ -141,13 +140,12 @@ class Timed:
 
 @dataclass
 class Case:
-    """A measurement of a true image, the name of a prior, and methods."""
+    """A measurement of a true image, and the name of a prior."""
 
     name: str
     x: Tensor
     measurement: Measurement
     prior: str
-    methods: list[Any]
 
     def quality(self, found: Tensor) -> float:
         if self.x.is_complex():
@@ -158,10 +156,7 @@ class Case:
 
 def sense() -> Case:
     x = torch.cat(Brain().look(DATA / "mri_brain_test.npz")[10:11])
-    chosen = [HQS(steps=16, weight=brain.WEIGHTS["HQS mri-brain"])]
-    chosen_admm = [ADMM(steps=16, weight=brain.WEIGHTS["ADMM mri-brain"])]
-    methods = [*chosen, *chosen_admm, HQS(), ADMM()]
-    return Case("SENSE", x, brain.problem(x, 4, 0), "mri-brain", methods)
+    return Case("SENSE", x, brain.problem(x, 4, 0), "mri-brain")
 
 
 def sense_points() -> Case:
@@ -170,7 +165,7 @@ def sense_points() -> Case:
     a = SENSE((1, 256, 256), birdcage_maps((256, 256), 8), mask)
     noise = ComplexGaussian(brain.NOISE)
     m = Measurement(a, noise, noise(a(x), generators(1, 1)))
-    return Case("SENSE, points", x, m, "mri-brain", [HQS(), ADMM()])
+    return Case("SENSE, points", x, m, "mri-brain")
 
 
 def blur(kind: type[ValidBlur] | type[ReflectiveBlur]) -> Case:
@@ -178,7 +173,7 @@ def blur(kind: type[ValidBlur] | type[ReflectiveBlur]) -> Case:
     kernel = torch.from_numpy(np.load(DATA / "blur_kernels.npz")["levin09_0"]).float()
     a, noise = kind((3, 256, 256), kernel / kernel.sum()), Gaussian(0.04)
     m = Measurement(a, noise, noise(a(x), generators(0, 1)))
-    return Case(kind.__name__, x, m, "natural-color", [HQS(), ADMM()])
+    return Case(kind.__name__, x, m, "natural-color")
 
 
 def tomography() -> Case:
@@ -195,9 +190,7 @@ def tomography() -> Case:
     root = counts.sqrt()
     y = root * (-(counts / body.PHOTONS).log() - a(torch.full_like(x, offset)))
     m = Measurement(Mask(a.out_shape, root) @ (gain * a), Gaussian(1.0), y)
-    weight = body.SETTINGS["ADMM ct-body"][0]
-    methods = [HQS(steps=16, weight=weight), ADMM(steps=16, weight=weight)]
-    return Case("ParallelCT", x, m, "ct-body", methods)
+    return Case("ParallelCT", x, m, "ct-body")
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -214,7 +207,7 @@ def steps(problems: Iterable[str]) -> list[dict[str, Any]]:
     for problem in problems:
         case = CASES[problem]()
         m, prior = case.measurement, Timed(load_prior(case.prior))
-        for method in case.methods:
+        for method in (HQS(), ADMM()):
             row = {"problem": case.name, "method": type(method).__name__}
             row |= {"steps": method.steps, "weight": method.weight}
             for name, each in (("before", Exact(m.operator, m.noise, m.y)), ("now", m)):
