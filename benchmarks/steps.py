@@ -4,10 +4,11 @@ Tiles. Pixels that `Tiled` gives the denoiser, over those of the image, and the 
 call of `natural-color` over that of an untiled one, for tiles of a fixed length (before) and for
 tiles that fit the image.
 
-Data steps. HQS and ADMM with their defaults and the shipped priors on operators without a closed form. Before: every
-data step is solved to an error of 1e-4 of its correction. Now: to a relative residual that falls
-from 1e-3 to 1e-4 over the steps. PSNR, CPU seconds in all and outside the network, and the number
-of applications of A^H A (ValidBlur: of its preconditioned form). One image each:
+Data steps. HQS and ADMM with their defaults and the shipped priors on operators without a closed
+form. Before: every data step is solved to an error of 1e-4 of its correction. Now: to a relative
+residual that falls from 1e-3 to 1e-4 over the steps. PSNR, CPU seconds in all and outside the
+network, and the number of applications of A^H A (ValidBlur: of its preconditioned form). One image
+each:
 
     SENSE           8 coils, 256 x 256, random lines R = 4, noise 0.01 (`brain.py`)
     SENSE, points   the same with a variable-density mask of points
