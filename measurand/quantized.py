@@ -93,7 +93,7 @@ def dequantize(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def codes_and_scales(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the codes of weights, in their shape, and the scales, (outputs, groups)."""
-    values = grouped(x.double())  # quotients tell 1/2 from what is next to it
+    values = grouped(x.double())
     m = values.abs().amax(-1, keepdim=True)
     least = (m / (LARGEST + 0.5)).clamp_min(SMALLEST)
     scale = least.to(torch.bfloat16)

@@ -87,11 +87,20 @@ def test_the_largest_code_uses_the_byte():
     assert largest.min() >= 120 and largest.max() <= 127 and (codes > -128).all()
 
 
-def test_ties_and_clips():
-    """127 1/2 scales, the one place where a code is not the nearest whole number."""
-    x = torch.tensor([[127.5, 0.5, 1.5, -127.5, *[1.0] * 28]])
+@pytest.mark.parametrize("m", [127.5, 127.7, 128.1])
+def test_no_weight_is_clipped(m):
+    """Although all others would be exact with a scale of 1."""
+    x = torch.tensor([[m, *range(30, 61)]])
     found, scale = both(x)
-    assert ((found - x).abs() <= scale / 2).all()
+    assert ((found.double() - x.double()).abs() <= scale / 2).all()
+
+
+@pytest.mark.parametrize("k", [0, 2, 60, 120])
+def test_what_is_next_to_a_tie_goes_to_the_nearest(k):
+    for other in (k + 0.5 + 1e-12, -k - 0.5 - 1e-12):
+        x = torch.tensor([[127.0, other, *range(90, 120)]], dtype=torch.float64)
+        found, scale = both(x)
+        assert (scale == 1).all() and ((found - x).abs() <= 0.5).all()
 
 
 def test_the_scale_has_the_least_squared_error():
@@ -133,7 +142,7 @@ def test_constant_tensors_have_a_small_error(value):
     x = torch.full((3, 40), value)
     found, scale = both(x)
     assert ((found.double() - x.double()).abs() <= scale / 2).all()
-    assert (found == found[0, 0]).all()
+    assert (found == found[0, 0]).all() and scale.min() >= 2.0**-126  # a normal number
     if abs(value) > 1e-35:
         assert ((found / x - 1).abs() <= 1 / 239).all()
 
