@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "measurand"
 FLOORS = [
-    {"tensors", "tensorfile", "linalg", "files", "fields", "ranks", "devices"},
+    {"tensors", "tensorfile", "quantized", "linalg", "files", "fields", "ranks", "devices"},
     {"operators", "nets", "noises", "schedules", "metrics"},
     {"measurement", "priors"},
     {"solvers"},
