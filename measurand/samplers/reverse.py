@@ -234,6 +234,7 @@ class Reverse(Sampler):
         return finite(finished(steps), by=self if by is None else by)
 
 
+@dataclass(frozen=True)
 class ReverseSDE(Reverse):
     """Reverse SDE by Gaussian transitions of matched mean and variance (see `transition`)."""
 
@@ -244,6 +245,7 @@ class ReverseSDE(Reverse):
         return transition(x, x_hat, t, t_next, generator), x_hat
 
 
+@dataclass(frozen=True)
 class EulerSDE(Reverse):
     """Reverse SDE by the Euler-Maruyama scheme, as the code of PnP-DM has it."""
 
@@ -255,6 +257,7 @@ class EulerSDE(Reverse):
         return noise.add_(x).add_(x - x_hat, alpha=2 * (t_next - t) / t), x_hat
 
 
+@dataclass(frozen=True)
 class HeunSDE(Reverse):
     """Reverse SDE of second order: lift the state by fresh noise, then follow the flow down.
 
@@ -279,6 +282,7 @@ class HeunSDE(Reverse):
         return heun(denoise, v, math.sqrt(t**2 + fresh), t_next)
 
 
+@dataclass(frozen=True)
 class EulerFlow(Reverse):
     """Probability flow by the Euler scheme (DDIM): deterministic, not a posterior sampler."""
 
@@ -292,6 +296,7 @@ class EulerFlow(Reverse):
         return torch.lerp(x_hat, x, t_next / t), x_hat
 
 
+@dataclass(frozen=True)
 class HeunFlow(Reverse):
     """Probability flow by Heun's scheme (EDM): deterministic, not a posterior sampler."""
 
