@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import (
         data,
+        methods,
         metrics,
         nets,
         noises,
@@ -39,6 +40,7 @@ __all__ = [
     "load_prior",
     "load_unfolded",
     "load_weights",
+    "methods",
     "metrics",
     "nets",
     "noises",

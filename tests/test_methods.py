@@ -1,6 +1,8 @@
 """What every method promises because it is a `Method`, and what the frame does for a new one."""
 
 import math
+import re
+import textwrap
 from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -9,14 +11,13 @@ import torch
 from known_answers import gaussian_problem
 from torch import Tensor
 
-from measurand import samplers, solvers
+from measurand import methods, samplers, solvers
 from measurand.measurement import Measurement
 from measurand.methods import Method, Sampler, Step, fitting
 from measurand.noises import Gaussian as GaussianNoise
 from measurand.noises import Poisson
 from measurand.operators import GaussianBlur
-from measurand.priors import CallableDenoiser, Denoiser
-from measurand.solvers import HQS
+from measurand.priors import CallableDenoiser, Denoiser, require
 from measurand.tensors import generators, randn_like
 
 F64 = torch.float64
@@ -234,6 +235,7 @@ class Blind(Sampler):
         return self.steps
 
     def check(self, measurement, prior):
+        require(prior, *self.needs, by=self)
         if not isinstance(measurement, Blurred):
             raise TypeError(f"Blind: got a {type(measurement).__name__}, wanted Blurred")
 
@@ -291,18 +293,21 @@ def test_a_method_says_itself_what_it_measures():
         Blind()(three_items(), prior)
 
 
-@pytest.mark.parametrize("prior", [Two(None, None), object()], ids=["pair", "none"])
-def test_a_capability_of_a_file_of_its_own_has_its_own_words(prior):
-    @dataclass(frozen=True)
-    class Paired(HQS):
-        needs: ClassVar[tuple[type, ...]] = (Pair,)
+def test_a_capability_of_a_file_of_its_own_has_its_own_words():
+    m, prior = blind_problem()
+    with pytest.raises(TypeError, match=r"Blind: .* wanted a Pair \(image, kernel: knows images"):
+        Blind()(m, prior.image)
 
-    if isinstance(prior, Two):
-        with pytest.raises(AttributeError, match="'Two' object has no attribute"):
-            Paired()(three_items(), prior)  # let in, and HQS knows no pair
-    else:
-        with pytest.raises(TypeError, match=r"wanted a Pair \(image, kernel: knows images and"):
-            Paired()(three_items(), prior)
+
+def test_the_method_of_the_docstring_runs():
+    code = textwrap.dedent(
+        re.search(r"\n(    @dataclass.*?\n)\nEverything", methods.__doc__, re.S)[1]
+    )
+    names = {**vars(methods)}
+    exec(code, names)
+    method, seen = names["Alternating"](), []
+    method(three_items(), Able(), callback=seen.append)
+    assert len(seen) == method.rounds == 10
 
 
 @dataclass(frozen=True)

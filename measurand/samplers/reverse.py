@@ -105,6 +105,10 @@ class Reverse(Sampler):
         sigma_min: Last level; from there the denoiser goes to zero.
     """
 
+    needs: ClassVar[tuple[type, ...]] = (Posterior,)  # a Denoiser, without a measurement
+    stochastic: ClassVar[bool] = True
+    calls: ClassVar[int] = 1  # denoiser calls of a step
+
     steps: int = 100
     sigma_max: float = 80.0
     sigma_min: float = 0.01
@@ -112,10 +116,6 @@ class Reverse(Sampler):
     def __post_init__(self) -> None:
         count(self, "steps")
         positive(self, "sigma_max", "sigma_min")
-
-    needs: ClassVar[tuple[type, ...]] = (Posterior,)
-    stochastic: ClassVar[bool] = True
-    calls: ClassVar[int] = 1  # denoiser calls of a step
 
     @abstractmethod
     def step(
@@ -156,16 +156,17 @@ class Reverse(Sampler):
         return len(self.levels())
 
     def check(self, measurement: Measurement | None, prior: Any) -> None:
-        """Raise a `TypeError` where a prior is no posterior and a measurement is given."""
-        if measurement is not None and not isinstance(prior, Posterior):
+        """Raise a `TypeError` where there is a measurement, and the prior knows no posterior."""
+        if measurement is None:
+            return  # `iterate` asks for a denoiser
+        if not isinstance(prior, Posterior):
             raise TypeError(
                 f"{type(self).__name__}: got a measurement and a {type(prior).__name__}, which "
                 "knows nothing of measurements; wanted a prior with `given(measurement)`, or None "
                 "as the measurement for draws from the prior; DPS, PiGDM, DiffPIR, DAPS and PnPDM "
                 "marry any denoiser to a measurement"
             )
-        if measurement is not None:
-            super().check(measurement, prior)
+        super().check(measurement, prior)
 
     def start(self, measurement: Measurement | None, x0: Tensor | None) -> Tensor:
         """Return the mean of the first state; x0 gives the shape where nothing was measured."""
