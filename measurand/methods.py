@@ -87,7 +87,8 @@ class Method(ABC):
     """A method, which makes an image of a measurement and a prior: one estimate per item.
 
     Attributes:
-        needs: Capabilities of a prior (protocols), of which one is enough.
+        needs: Capabilities of a prior (protocols), of which one is enough; empty where the method
+            has no use for a prior.
         draws: Whether a result is a draw of the posterior, not an estimate.
         command: Name on the command line; empty where it is not there.
     """
@@ -114,7 +115,8 @@ class Method(ABC):
 
     def check(self, measurement: Any, prior: Any) -> None:
         """Raise an error where prior and measurement do not fit the method or each other."""
-        require(prior, *self.needs, by=self, images=measurement.operator.in_dtype)
+        if self.needs:
+            require(prior, *self.needs, by=self, images=measurement.operator.in_dtype)
 
     def start(self, measurement: Any, x0: Unknown | None) -> Unknown:
         """Return where the loop starts: the image given, or `first_guess`."""
@@ -152,6 +154,11 @@ class Method(ABC):
             x = self.start(measurement, x0)
             generator = as_generators(generator, next(iter(parts(x).values())))
             steps = self.iterate(measurement, prior, x, generator)
+            if not isinstance(steps, Generator):
+                raise TypeError(
+                    f"{type(self).__name__}.iterate: got a {type(steps).__name__}, wanted a loop "
+                    "that yields a Step after every step and returns the result"
+                )
             return finite(finished(steps, callback), by=self)
 
 

@@ -310,6 +310,18 @@ def test_the_method_of_the_docstring_runs():
     assert len(seen) == method.rounds == 10
 
 
+def test_a_loop_that_yields_nothing_is_named():
+    @dataclass(frozen=True)
+    class Direct(Method):
+        needs: ClassVar[tuple[type, ...]] = ()
+
+        def iterate(self, measurement, prior, x, generator):
+            return x
+
+    with pytest.raises(TypeError, match="Direct.iterate: got a Tensor, wanted a loop that yields"):
+        Direct()(three_items(), None)
+
+
 @dataclass(frozen=True)
 class EM(Method):
     """Counts: a start of its own, and no step length or noise level."""

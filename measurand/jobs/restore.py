@@ -327,7 +327,7 @@ def variation_weight(measurement: Measurement) -> float:
 
 def suited(method: Method, prior: Any) -> None:
     """Raise a `ValueError` where a prior has none of the capabilities that a method needs."""
-    if isinstance(prior, method.needs):
+    if not method.needs or isinstance(prior, method.needs):
         return
     wanted = " or ".join(meaning(capability) for capability in method.needs)
     others = sorted(name for name, cls in methods().items() if isinstance(prior, cls.needs))
