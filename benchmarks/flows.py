@@ -39,7 +39,7 @@ from measurand.priors.flow import bits_per_dim, dequantization, latent_moments
 from measurand.priors.variation import TotalVariation
 from measurand.problems import Problems, drawn
 from measurand.solvers import FISTA
-from measurand.solvers.start import first_guess
+from measurand.start import first_guess
 from measurand.unfolded import FlowProximal
 
 TV_WEIGHTS = (1.0, 2.5, 5.0, 10.0, 20.0)

@@ -30,7 +30,7 @@ from measurand.nets import ConvUNet, Glow
 from measurand.priors.flow import FlowPrior
 from measurand.recipes import UnfoldedFlowRecipe, train_recipe
 from measurand.schedules import log_grid
-from measurand.solvers.start import first_guess
+from measurand.start import first_guess
 from measurand.tensorfile import load_tensors
 from measurand.unfolded import FlowProximal, Fold, ProximalStep, ShrinkStep
 

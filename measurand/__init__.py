@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import (
         data,
+        methods,
         metrics,
         nets,
         noises,
@@ -44,6 +45,7 @@ __all__ = [
     "load_prior",
     "load_unfolded",
     "load_weights",
+    "methods",
     "metrics",
     "nets",
     "noises",

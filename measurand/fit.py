@@ -36,7 +36,7 @@ from .noises import Gaussian, Noise, estimate_sigma
 from .operators import LinearOperator
 from .priors.denoiser import Denoiser, Posterior, Restorer
 from .solvers import FISTA, HQS, FlowUnfolding, PosteriorMean, noise_in_image
-from .solvers.start import first_guess
+from .start import first_guess
 from .tensors import generators, norm, randn_like
 
 __all__ = ["Verdict", "check_fit", "fits"]

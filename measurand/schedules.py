@@ -5,33 +5,10 @@ units. Grids are decreasing and end at their last positive level; a method that 
 says so in its loop.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-__all__ = ["Callback", "Step", "edm_grid", "log_grid"]
-
-
-class Step(NamedTuple):
-    """What a method tells its callback after each step.
-
-    Attributes:
-        step: Number of the step, from 0.
-        level: Noise level of the step, in image units; of a solver one per item, with shape (B,),
-            where the items of the measurement differ in noise or norm.
-        x: The iterate, with shape (B, ...).
-        x0: The current estimate of the clean image, with the shape of `x`.
-    """
-
-    step: int
-    level: float | Tensor
-    x: Tensor
-    x0: Tensor
-
-
-Callback = Callable[[Step], None] | None
+__all__ = ["edm_grid", "log_grid"]
 
 
 def log_grid(high: float, low: float, n: int) -> Tensor:

@@ -297,7 +297,7 @@ def test_an_unfolded_network_reconstructs_in_one_evaluation_or_by_draws(here, ca
     assert "use --method diff-unfolding or posterior-mean" in capsys.readouterr().err
     tiny(here / "p.safetensors")
     assert run(*common, "--prior", "p.safetensors", "--method", "posterior-mean") == 2
-    assert "PosteriorMean wants an unfolded network" in capsys.readouterr().err
+    assert "PosteriorMean wants a Posterior (given(measurement)" in capsys.readouterr().err
 
 
 def test_flows_reconstruct_unfolded_or_as_a_proximal_map(here, capsys):
@@ -329,7 +329,7 @@ def test_flows_reconstruct_unfolded_or_as_a_proximal_map(here, capsys):
     assert run(*common, "--prior", "n.safetensors", "--method", "hqs") == 2
     assert "use --method flow-unfolding" in capsys.readouterr().err
     assert run(*common, "--prior", "f.safetensors", "--method", "flow-unfolding") == 2
-    assert "FlowUnfolding wants an unfolded network of flows" in capsys.readouterr().err
+    assert "FlowUnfolding wants a Restorer (restore(measurement)" in capsys.readouterr().err
     words = ["check", "a.png", "--operator", "gaussian-blur", "--operator.sigma", 1.0]
     run(*words, "--sigma", 0.05, "--prior", "n.safetensors")  # it has learned nothing yet
     out = capsys.readouterr().out

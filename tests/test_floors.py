@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "measurand"
 FLOORS = [
     {"tensors", "tensorfile", "quantized", "linalg", "files", "fields", "ranks", "devices"},
     {"operators", "nets", "noises", "schedules", "metrics"},
-    {"measurement", "priors"},
+    {"measurement", "priors", "start"},
+    {"methods"},
     {"solvers"},
     {"samplers", "unfolded", "bridges"},
     {"checkpoints", "states", "data"},

@@ -83,7 +83,8 @@ def test_who_can_use_total_variation():
     for method in (HQS(), DiffPIR()):
         with pytest.raises(ValueError, match=f"{type(method).__name__} wants.*--method fista"):
             suited(method, tv)
-        suited(method, object())
+        with pytest.raises(ValueError, match=r"wants a Denoiser .*; got a object: use another "):
+            suited(method, object())
 
 
 def test_no_draw_is_no_result():

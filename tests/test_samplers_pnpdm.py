@@ -69,8 +69,9 @@ def test_chain_at_fixed_coupling_samples_the_split_target(rho):
 @pytest.mark.parametrize("flow", [EulerFlow(40, 10.0), HeunFlow(40, 10.0)], ids=["euler", "heun"])
 def test_a_flow_as_the_prior_step_is_flagged_and_shrinks_the_spread(flow):
     prior, m = gaussian_problem()
-    with pytest.warns(UserWarning, match="not a posterior sample"):
+    with pytest.warns(UserWarning, match="not a posterior sample") as warned:
         draws = PnPDM(sweeps=60, reverse=flow)(m.repeat(2000), prior, generator=one_generator())
+    assert warned[0].filename == __file__  # it points at the call
     _, covariance, trace = spread_errors(draws, prior.given(m))
     assert trace <= 0.85 and covariance > 0.10
 

@@ -9,6 +9,7 @@ from known_answers import gaussian_problem
 from scipy.optimize import brentq, minimize_scalar
 
 from measurand.measurement import Measurement
+from measurand.methods import Method, Step
 from measurand.noises import Gaussian
 from measurand.operators import Identity
 from measurand.priors import TotalVariation
@@ -20,28 +21,36 @@ from measurand.tuning.trials import tune
 
 
 @dataclass(frozen=True)
-class Tikhonov:
+class Tikhonov(Method):
     """Ridge regression: a method of a user's own."""
+
+    needs = ()
 
     weight: float = 0.1
 
-    def __call__(self, measurement, prior, *, x0=None, generator=None, callback=None):
-        return measurement.operator.solve(measurement.adjoint_y, self.weight)
+    def iterate(self, measurement, prior, x, generator):
+        x = measurement.operator.solve(measurement.adjoint_y, self.weight)
+        yield Step(0, 0.0, x, x)
+        return x
 
 
 @dataclass(frozen=True)
-class Shift:
+class Shift(Method):
     """Adds a number to the data; fails where it is large. For the rules of the search."""
+
+    needs = ()
 
     a: float = 1.0
     b: float = 1.0
     calls = []
 
-    def __call__(self, measurement, prior, *, x0=None, generator=None, callback=None):
+    def iterate(self, measurement, prior, x, generator):
         self.calls.append(self)
         if self.a > 1.8:
             raise FloatingPointError("too large")
-        return measurement.y + math.log(self.a / 0.7) + 0.3 * math.log(self.b / 1.5)
+        x = measurement.y + math.log(self.a / 0.7) + 0.3 * math.log(self.b / 1.5)
+        yield Step(0, 0.0, x, x)
+        return x
 
 
 def blank(n=3, size=4):

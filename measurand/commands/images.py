@@ -15,15 +15,15 @@ from ..data.files import Form, read_image, write_image
 from ..devices import device_named
 from ..files import sha256_file, write_atomic
 from ..fit import DOUBTFUL, check_fit, fits
-from ..jobs.arguments import build, files_of, fitted, is_sampler, methods, notes_of, twins, union
+from ..jobs.arguments import build, files_of, fitted, methods, notes_of, twins, union
 from ..jobs.batch import Job, failures, run, summary, table
 from ..jobs.executors import Loop, executors
 from ..jobs.folders import alone, check_outside, free, named_inputs, reserved, staged
 from ..jobs.manifest import Scan, is_many, scans_in, shard, shard_named
 from ..jobs.reconstruction import Reconstruction, measured, noise_of
-from ..jobs.restore import bar, facts, prior_for, resolved, steps_of
+from ..jobs.restore import bar, facts, prior_for, resolved
 from ..measurement import Measurement
-from ..schedules import Step
+from ..methods import Step
 from ..solvers import HQS
 from ..tensors import generators
 from ..tuning.settings import Settings, read_settings
@@ -136,8 +136,8 @@ class Reconstruct:
             reserved(self.out, first, of, by="reconstruct", inputs=inputs) as out,
             staged(out, by="reconstruct", inputs=inputs) as folder,
         ):
-            total = steps_of(self.method)
-            rounds = -(-self.draws // 4) if is_sampler(self.method) else 1
+            total = self.method.rounds
+            rounds = -(-self.draws // 4) if self.method.draws else 1
             with bar(name, total and total * rounds, quiet=self.quiet) as update:
 
                 def on_step(first: int, some: int, step: Step) -> None:

@@ -27,14 +27,14 @@ from torch import Tensor
 from ..checkpoints import load_prior, load_unfolded, load_weights
 from ..files import write_atomic
 from ..jobs.folders import staged
-from ..jobs.restore import Restored, bar, facts, restore, steps_of, variation_weight
+from ..jobs.restore import Restored, bar, facts, restore, variation_weight
 from ..measurement import Measurement
+from ..methods import Step
 from ..metrics import psnr, ssim
 from ..noises import Gaussian
 from ..operators import LinearOperator, Mask
 from ..priors.variation import TotalVariation
 from ..samplers import DiffPIR, PnPDM
-from ..schedules import Step
 from ..solvers import FISTA, HQS, FlowUnfolding, PosteriorMean
 from ..tensors import generators
 from ..unfolded import FlowProximal
@@ -153,7 +153,7 @@ def _solve(
     weight = variation_weight(measurement)
     found: dict[str, Restored] = {}
     for name, method, prior, calls in _methods(weight, networks, operator):
-        steps, told = steps_of(method) or 1, [0]
+        steps, told = method.rounds or 1, [0]
 
         def on_step(first: int, some: int, step: Step) -> None:
             now = calls * (step.step + 1) // steps  # noqa: B023 (called inside the loop only)

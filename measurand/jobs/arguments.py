@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .. import operators, samplers, solvers
 from ..data.arrays import split_key
-from ..measurement import Measurement
+from ..methods import Method
 from ..operators import LinearOperator
 from .operands import operand
 
@@ -34,7 +34,6 @@ __all__ = [
     "build",
     "files_of",
     "fitted",
-    "is_sampler",
     "methods",
     "notes_of",
     "read_tensor",
@@ -128,25 +127,11 @@ def union(named: dict[str, type]) -> Any:
 
 
 @cache
-def methods() -> dict[str, type]:
-    """Every solver and sampler, by its name on the command line.
-
-    That is `command` where the class says one, else its name in small letters.
-    """
-    found = {}
-    for folder in (solvers, samplers):
-        for name in folder.__all__:
-            cls = getattr(folder, name)
-            if inspect.isclass(cls) and dataclasses.is_dataclass(cls):
-                hints = get_type_hints(cls.__call__)
-                if hints.get("measurement") is Measurement and "callback" in hints:
-                    found[getattr(cls, "command", name.lower())] = cls
-    return found
-
-
-def is_sampler(method: object) -> bool:
-    """Whether a method returns draws rather than one estimate."""
-    return type(method).__name__ in samplers.__all__
+def methods() -> dict[str, type[Method]]:
+    """Every solver and sampler that has a name on the command line, by that name."""
+    every = (getattr(folder, name) for folder in (solvers, samplers) for name in folder.__all__)
+    classes = [cls for cls in every if inspect.isclass(cls) and issubclass(cls, Method)]
+    return {cls.command: cls for cls in classes if cls.command}
 
 
 def read_tensor(text: str, name: str, shape: Shape) -> Tensor:

@@ -29,14 +29,14 @@ from ..devices import device_named
 from ..figures import comparison
 from ..files import sha256_file
 from ..measurement import Measurement
+from ..methods import Method, Step
 from ..metrics import coverage, crps, nmse, psnr, ssim
 from ..noises import ComplexGaussian, Gaussian, estimate_sigma
 from ..operators import LinearOperator
 from ..priors.flow import bits_of
-from ..schedules import Step
 from ..solvers import first_guess
 from ..unfolded import FlowProximal
-from .arguments import build, files_of, fitted, is_sampler, notes_of
+from .arguments import build, files_of, fitted, notes_of
 from .manifest import Scan
 from .restore import (
     Loaded,
@@ -86,7 +86,7 @@ class Reconstruction:
     """
 
     operator: Any
-    method: Any
+    method: Method
     sigma: float | None = None
     prior: str = "natural-color"
     draws: int = 4
@@ -117,7 +117,7 @@ class Reconstruction:
             "method": resolved(self.method),
             "sigma": self.sigma,
             "prior": self.prior if weights is None else sha256_file(weights),
-            "draws": self.draws if is_sampler(self.method) else None,
+            "draws": self.draws if self.method.draws else None,
             "shape": resolved(self.shape),
             "value_range": resolved(self.value_range),
             "truth_range": resolved(self.truth_range),
@@ -278,7 +278,7 @@ class Restorer:
             "sigma_estimated": how.sigma is None,
             "prior": problem.prior_record,
             "method": resolved(how.method),
-            "draws": how.draws if is_sampler(how.method) else None,
+            "draws": how.draws if how.method.draws else None,
             "seed": seed,
             "notes": list(problem.notes),
             "seconds": round(result.seconds, 3),

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from .. import problems
 from ..checkpoints import known_weights, load_weights
 from ..files import sha256_file
 from ..measurement import Measurement
+from ..methods import Method, Step
 from ..operators import LinearOperator
 from ..priors.denoiser import (
     Counted,
@@ -31,19 +32,18 @@ from ..priors.denoiser import (
     Denoiser,
     Posterior,
     Rescaled,
-    Restorer,
     Tiled,
+    meaning,
 )
 from ..priors.flow import FlowPrior
 from ..priors.flow_maps import LatentGain
 from ..priors.grey import Grey
 from ..priors.variation import TotalVariation
-from ..schedules import Step
 from ..solvers.levels import noise_in_image
 from ..tensors import generators
 from ..unfolded import FlowProximal
 from ..unfolded.posterior_score import Unfolded
-from .arguments import is_sampler
+from .arguments import methods
 
 __all__ = [
     "Restored",
@@ -86,7 +86,7 @@ class Restored:
 def restore(
     measurement: Measurement,
     prior: Any,
-    method: Any,
+    method: Method,
     *,
     draws: int = 4,
     seed: int = 0,
@@ -112,7 +112,7 @@ def restore(
     if draws < 1:
         raise ValueError(f"restore: got draws = {draws}, wanted at least 1")
     items = len(measurement)
-    if is_sampler(method) and items > 1:
+    if method.draws and items > 1:
         raise ValueError(
             f"{type(method).__name__}: got {items} images at once, and draws are made of one; "
             "save each to a file of its own, or use a solver (--method hqs)"
@@ -120,7 +120,7 @@ def restore(
     counted = counting(prior, method)
     used = counted or prior
     device = measurement.y.device
-    count = draws if is_sampler(method) else 1
+    count = draws if method.draws else 1
     found, started = [], time.perf_counter()
     for first in range(0, count, batch):
         some = min(batch, count - first)
@@ -140,16 +140,18 @@ def restore(
     nfe = round(counted.items / max(count, items)) if counted else 0
     if isinstance(prior, Unfolded):  # one evaluation is as many calls as it has steps
         nfe *= prior.depth
-    if not is_sampler(method):
+    if not method.draws:
         return Restored(images, None, seconds, nfe)
     return Restored(images.mean(0, keepdim=True), images, seconds, nfe)
 
 
-def counting(prior: Any, method: Any) -> Counted | CountedPosterior | None:
+def counting(prior: Any, method: Method) -> Counted | CountedPosterior | None:
     """A prior that counts its calls; None where it is not called as a denoiser."""
-    if get_type_hints(type(method).__call__).get("prior") is Posterior:
-        return CountedPosterior(prior) if hasattr(prior, "given") else None
-    return Counted(prior) if hasattr(prior, "denoise") else None
+    if Denoiser in method.needs and isinstance(prior, Denoiser):
+        return Counted(prior)
+    if Posterior in method.needs and isinstance(prior, Posterior):
+        return CountedPosterior(prior)
+    return None
 
 
 def _told(on_step: Callable[[int, int, Step], None], first: int, some: int) -> Any:
@@ -323,35 +325,17 @@ def variation_weight(measurement: Measurement) -> float:
     return 0.1 / max(float(noise.max()), 1e-3)
 
 
-def suited(method: Any, prior: Any) -> None:
-    """Raise a `ValueError` where a method asks for another kind of prior.
-
-    A method says what it wants in the type of its argument `prior`.
-    """
-    wanted = get_type_hints(type(method).__call__).get("prior")
-    kind = type(method).__name__
-    if wanted is Posterior and not isinstance(prior, Posterior):
-        raise ValueError(
-            f"{kind} wants an unfolded network, which has the physics inside: --prior "
-            f"unfold-color, or one of your own; got a {type(prior).__name__}"
-        )
-    if wanted is Restorer and not isinstance(prior, Restorer):
-        raise ValueError(
-            f"{kind} wants an unfolded network of flows: --prior flow-denoise, flow-inpaint or "
-            f"flow-deblur, or one of your own; got a {type(prior).__name__}"
-        )
-    if wanted is Denoiser and not isinstance(prior, Denoiser):
-        if isinstance(prior, Posterior | Restorer):
-            own = "flow-unfolding" if isinstance(prior, Restorer) else "diff-unfolding"
-            raise ValueError(
-                f"{kind} wants a Denoiser, and an unfolded network has the physics inside; use "
-                f"--method {own}" + ("" if isinstance(prior, Restorer) else " or posterior-mean")
-            )
-    if isinstance(prior, TotalVariation) and wanted is Denoiser:
-        raise ValueError(
-            f"--prior {TV}: {type(method).__name__} wants a Denoiser, and total variation has a "
-            "proximal map only; use --method fista"
-        )
+def suited(method: Method, prior: Any) -> None:
+    """Raise a `ValueError` where a prior has none of the capabilities that a method needs."""
+    if not method.needs or isinstance(prior, method.needs):
+        return
+    wanted = " or ".join(meaning(capability) for capability in method.needs)
+    others = sorted(name for name, cls in methods().items() if isinstance(prior, cls.needs))
+    advice = f"use --method {' or '.join(others)}, or " if others else "use "
+    raise ValueError(
+        f"{type(method).__name__} wants {wanted}; got a {type(prior).__name__}: {advice}another "
+        "--prior (`measurand priors` lists those that ship)"
+    )
 
 
 @contextmanager
@@ -382,14 +366,6 @@ def bar(
             shown.update(done - shown.n)
 
         yield update
-
-
-def steps_of(method: Any) -> int | None:
-    """Number of steps after which a method calls back, where it knows it."""
-    for name in ("steps", "sweeps"):
-        if isinstance(getattr(method, name, None), int):
-            return getattr(method, name)
-    return None
 
 
 def facts(device: str | torch.device) -> dict[str, Any]:

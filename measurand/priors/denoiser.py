@@ -37,6 +37,7 @@ __all__ = [
     "Tiled",
     "check_kind",
     "check_level",
+    "meaning",
     "require",
     "score",
 ]
@@ -46,7 +47,10 @@ Range = tuple[float, float]
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """Knows `E[x | v = x + sigma n]`; `range` is None where it takes images of any range."""
+    """`denoise(v, sigma, condition=None)`, `range`, `dtype`: knows E[x | v = x + sigma n].
+
+    The range is None where it takes images of any range.
+    """
 
     @property
     def range(self) -> Range | None: ...
@@ -61,21 +65,21 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class Proximable(Protocol):
-    """Knows `argmin_x tau g(x) + 1/2 ||x - v||^2`."""
+    """`prox(v, tau)`: knows argmin_x tau g(x) + 1/2 ||x - v||^2."""
 
     def prox(self, v: Tensor, tau: float | Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class Density(Protocol):
-    """Knows its density, `log_prob(x)` with shape (B,)."""
+    """`log_prob(x)`: knows its density, one number per item."""
 
     def log_prob(self, x: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class Latent(Protocol):
-    """Knows images through a code that it can denoise."""
+    """`encode`, `decode`, `denoise_code(z, sigma)`: knows images through a code."""
 
     def encode(self, x: Tensor) -> Tensor: ...
 
@@ -86,7 +90,7 @@ class Latent(Protocol):
 
 @runtime_checkable
 class Posterior(Protocol):
-    """Knows the denoiser of a posterior: unfolded networks, exact priors."""
+    """`given(measurement)`, `range`, `dtype`: knows posteriors, as unfolded networks do."""
 
     @property
     def range(self) -> Range | None: ...
@@ -99,7 +103,7 @@ class Posterior(Protocol):
 
 @runtime_checkable
 class Restorer(Protocol):
-    """Makes an image of a measurement by itself: networks unfolded for one pass."""
+    """`restore(measurement)`, `dtype`: makes the image by itself, as unfolded flows do."""
 
     @property
     def dtype(self) -> torch.dtype: ...
@@ -107,14 +111,13 @@ class Restorer(Protocol):
     def restore(self, measurement: Any) -> Tensor: ...
 
 
-_MEANING: dict[object, str] = {
-    Denoiser: "a Denoiser (denoise(v, sigma, condition=None), range, dtype)",
-    Proximable: "a Proximable (prox(v, tau))",
-    Density: "a Density (log_prob(x))",
-    Latent: "a Latent (encode, decode, denoise_code(z, sigma))",
-    Posterior: "a Posterior (given(measurement), range, dtype)",
-    Restorer: "a Restorer (restore(measurement), dtype)",
-}
+_CAPABILITIES = (Denoiser, Proximable, Density, Latent, Posterior, Restorer)
+
+
+def meaning(capability: type) -> str:
+    """Return a capability in words: its name, and how its docstring begins."""
+    words = (capability.__doc__ or "").partition("\n")[0].replace("`", "").rstrip(".")
+    return f"a {capability.__name__} ({words})"
 
 
 def require(
@@ -131,12 +134,8 @@ def require(
     """
     name = type(by).__name__
     if not any(isinstance(prior, capability) for capability in capabilities):
-        wanted = " or ".join(_MEANING[capability] for capability in capabilities)
-        known = [
-            c.__name__  # type: ignore[attr-defined]
-            for c in _MEANING
-            if isinstance(prior, c)  # type: ignore[arg-type]
-        ]
+        wanted = " or ".join(meaning(capability) for capability in capabilities)
+        known = [c.__name__ for c in _CAPABILITIES if isinstance(prior, c)]
         what = f", which is a {' and a '.join(known)}" if known else ""
         raise TypeError(f"{name}: got a {type(prior).__name__}{what}; wanted {wanted}")
     if images is not None and isinstance(prior, Denoiser | Posterior | Restorer):

@@ -19,23 +19,23 @@ the measurement, unless it is given.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..fields import count, not_negative, positive
 from ..measurement import Measurement
+from ..methods import Iterates, Sampler, Step
 from ..priors.denoiser import Denoiser
-from ..schedules import Callback, Step, edm_grid
-from ..solvers.start import finite
-from ..tensors import Generators, as_generators, randn_like
-from .reverse import EulerFlow, starting_image
+from ..schedules import edm_grid
+from ..tensors import Generators, randn_like
+from .reverse import EulerFlow
 
 __all__ = ["DAPS"]
 
 
 @dataclass(frozen=True)
-class DAPS:
+class DAPS(Sampler):
     """Decoupled annealing posterior sampling; for linear operators with Gaussian noise.
 
     Differentiates through the prior: no.
@@ -53,6 +53,8 @@ class DAPS:
           al., 2024)
         | arXiv:2407.01521
     """
+
+    command: ClassVar[str] = "daps"
 
     steps: int = 50
     flow_steps: int = 5
@@ -77,32 +79,18 @@ class DAPS:
         """Number of denoiser calls of one draw."""
         return self.steps * self.flow_steps
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """Approximate posterior draws, one per item of the measurement.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.steps
 
-        Args:
-            measurement: What was seen, with Gaussian noise.
-            prior: A denoiser.
-            x0: Mean of the first state, with shape (B, ...); zeros where None.
-            generator: One generator, one per item, or None for seed 0.
-            callback: Called with a `Step` after every level.
-        Returns:
-            The draws, with shape (B, ...).
-        """
+    def iterate(
+        self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` after every level."""
         if self.tau is not None:
             noise = type(measurement.noise)(self.tau)
             measurement = Measurement(measurement.operator, noise, measurement.y)
-        x = starting_image(self, measurement, prior, x0)
-        generator = as_generators(generator, x)
         x = x + self.sigma_max * randn_like(x, generator)
         flow = EulerFlow()
         for i, (t, t_next) in enumerate(pairwise((*self.levels, 0.0))):
@@ -111,6 +99,5 @@ class DAPS:
             x = measurement.conditional_sample(x_hat, self.width * t, generator)
             if t_next > 0:
                 x.add_(randn_like(x, generator), alpha=t_next)
-            if callback is not None:
-                callback(Step(i, t, x, x_hat))
-        return finite(x, by=self)
+            yield Step(i, t, x, x_hat)
+        return x

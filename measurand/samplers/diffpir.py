@@ -17,23 +17,23 @@ here: an EDM grid between two levels.
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..fields import count, positive, share
 from ..measurement import Measurement
+from ..methods import Iterates, Sampler, Step
 from ..priors.denoiser import Denoiser
-from ..schedules import Callback, Step, edm_grid
-from ..solvers.start import finite
-from ..tensors import Generators, as_generators, randn_like
-from .reverse import starting_image
+from ..schedules import edm_grid
+from ..tensors import Generators, randn_like
 
 __all__ = ["DiffPIR"]
 
 
 @dataclass(frozen=True)
-class DiffPIR:
+class DiffPIR(Sampler):
     """Denoising diffusion for plug-and-play restoration.
 
     Differentiates through the prior: no.
@@ -48,6 +48,8 @@ class DiffPIR:
         | Denoising Diffusion Models for Plug-and-Play Image Restoration (Zhu et al., 2023)
         | arXiv:2305.08995
     """
+
+    command: ClassVar[str] = "diffpir"
 
     steps: int = 20
     lam: float = 1.0
@@ -70,29 +72,15 @@ class DiffPIR:
         """Number of denoiser calls of one draw."""
         return self.steps
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """Approximate posterior draws, one per item of the measurement.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.steps
 
-        Args:
-            measurement: What was seen.
-            prior: A denoiser.
-            x0: Mean of the first state, with shape (B, ...); zeros where None.
-            generator: One generator, one per item, or None for seed 0.
-            callback: Called with a `Step` after every step.
-        Returns:
-            The draws, with shape (B, ...).
-        """
-        x = starting_image(self, measurement, prior, x0)
-        generator = as_generators(generator, x)
+    def iterate(
+        self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` after every step."""
         x = torch.add(x, randn_like(x, generator), alpha=self.sigma_max)
         for i, (t, t_next) in enumerate(pairwise((*self.levels, 0.0))):
             x_hat = measurement.prox(prior.denoise(x, t), t / math.sqrt(self.lam))
@@ -102,6 +90,5 @@ class DiffPIR:
                 x = noise.add_(x, alpha=keep).add_(x_hat, alpha=1 - keep)
             else:
                 x = x_hat
-            if callback is not None:
-                callback(Step(i, t, x, x_hat))
-        return finite(x, by=self)
+            yield Step(i, t, x, x_hat)
+        return x

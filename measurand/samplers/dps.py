@@ -18,23 +18,22 @@ measurement, and it depends on the size of the image.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..fields import count, not_negative
 from ..measurement import Measurement
+from ..methods import Iterates, Sampler, Step
 from ..priors.denoiser import Denoiser
-from ..schedules import Callback, Step
-from ..solvers.start import finite
-from ..tensors import Generators, as_generators, norm, randn_like
-from .reverse import starting_image
+from ..tensors import Generators, norm, randn_like
 
 __all__ = ["DPS"]
 
 
 @dataclass(frozen=True)
-class DPS:
+class DPS(Sampler):
     """Diffusion posterior sampling; for any operator that autograd can differentiate.
 
     Differentiates through the prior: yes, once a step.
@@ -47,6 +46,8 @@ class DPS:
         | Diffusion Posterior Sampling for General Noisy Inverse Problems (Chung et al., 2023)
         | arXiv:2209.14687
     """
+
+    command: ClassVar[str] = "dps"
 
     steps: int = 1000
     zeta: float = 0.3
@@ -66,30 +67,15 @@ class DPS:
         """Number of denoiser calls of one draw, each with a gradient."""
         return self.steps
 
-    @torch.inference_mode(False)  # which would forbid the gradient that this needs
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """Approximate posterior draws, one per item of the measurement.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.steps
 
-        Args:
-            measurement: What was seen; its noise level is not used.
-            prior: A denoiser that autograd can differentiate.
-            x0: Mean of the first state, with shape (B, ...); zeros where None.
-            generator: One generator, one per item, or None for seed 0.
-            callback: Called with a `Step` after every step.
-        Returns:
-            The draws, with shape (B, ...).
-        """
-        x = starting_image(self, measurement, prior, x0)
-        generator = as_generators(generator, x)
+    def iterate(
+        self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` after every step."""
         levels = self.levels
         x = x + levels[0] * randn_like(x, generator)
         for i, (t, t_next) in enumerate(pairwise((*levels, 0.0))):
@@ -103,6 +89,5 @@ class DPS:
             x = randn_like(x, generator).mul_(t_next * math.sqrt(1 - w)).add_(x, alpha=w)
             x.add_(x_hat, alpha=1 - w)
             x.sub_(pull, alpha=self.zeta * math.sqrt((1 + t**2) * (1 + t_next**2)))
-            if callback is not None:
-                callback(Step(i, t, x, x_hat))
-        return finite(x, by=self)
+            yield Step(i, t, x, x_hat)
+        return x

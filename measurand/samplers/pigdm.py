@@ -19,23 +19,24 @@ s = 1; here s is the field `spread`. Paper: from the highest level of the networ
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..fields import count, positive
 from ..measurement import Measurement
+from ..methods import Iterates, Sampler, Step
 from ..priors.denoiser import Denoiser
-from ..schedules import Callback, Step, log_grid
-from ..solvers.start import finite
-from ..tensors import Generators, as_generators, randn_like
-from .reverse import starting_image, transition
+from ..schedules import log_grid
+from ..tensors import Generators, randn_like
+from .reverse import transition
 
 __all__ = ["PiGDM"]
 
 
 @dataclass(frozen=True)
-class PiGDM:
+class PiGDM(Sampler):
     """Pseudo-inverse guided diffusion; for linear operators with Gaussian noise.
 
     Differentiates through the prior: yes, one vector-Jacobian product a step.
@@ -50,6 +51,8 @@ class PiGDM:
     References:
         | Pseudoinverse-Guided Diffusion Models for Inverse Problems (Song et al., 2023)
     """
+
+    command: ClassVar[str] = "pigdm"
 
     steps: int = 50
     sigma_max: float = 3.0
@@ -70,30 +73,15 @@ class PiGDM:
         """Number of denoiser calls of one draw, each with a gradient."""
         return self.steps
 
-    @torch.inference_mode(False)  # which would forbid the gradient that this needs
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """Approximate posterior draws, one per item of the measurement.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.steps
 
-        Args:
-            measurement: What was seen, with Gaussian noise.
-            prior: A denoiser that autograd can differentiate.
-            x0: Mean of the first state, with shape (B, ...); zeros where None.
-            generator: One generator, one per item, or None for seed 0.
-            callback: Called with a `Step` after every step.
-        Returns:
-            The draws, with shape (B, ...).
-        """
-        x = starting_image(self, measurement, prior, x0)
-        generator = as_generators(generator, x)
+    def iterate(
+        self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` after every step."""
         x = x + self.sigma_max * randn_like(x, generator)
         for i, (t, t_next) in enumerate(pairwise((*self.levels, 0.0))):
             r = t * self.spread / (t**2 + self.spread**2) ** 0.5
@@ -104,6 +92,5 @@ class PiGDM:
             (pull,) = torch.autograd.grad(x_hat, v, measurement.prox(fixed, r) - fixed)
             x_hat = torch.add(fixed, pull, alpha=(t / r) ** 2)
             x = transition(x, x_hat, t, t_next, generator) if t_next > 0 else x_hat
-            if callback is not None:
-                callback(Step(i, t, x, x_hat))
-        return finite(x, by=self)
+            yield Step(i, t, x, x_hat)
+        return x

@@ -28,23 +28,22 @@ standard deviation of about 0.5.
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor
 
 from ..fields import count, positive, share
 from ..measurement import Measurement
+from ..methods import Iterates, Sampler, Step
 from ..priors.denoiser import Denoiser
-from ..schedules import Callback, Step
-from ..tensors import Generators, as_generators
-from .reverse import HeunSDE, Reverse, starting_image
+from ..tensors import Generators
+from .reverse import HeunSDE, Reverse
 
 __all__ = ["PnPDM"]
 
 
 @dataclass(frozen=True)
-class PnPDM:
+class PnPDM(Sampler):
     """Posterior draws by alternating an exact data step and a reverse diffusion.
 
     Differentiates through the prior: no. One chain per item of the measurement: draws come from
@@ -62,6 +61,8 @@ class PnPDM:
           al., 2024)
         | arXiv:2405.18782
     """
+
+    command: ClassVar[str] = "pnpdm"
 
     sweeps: int = 60
     rho_max: float = 3.0
@@ -94,39 +95,28 @@ class PnPDM:
         """Number of denoiser calls of one chain."""
         return sum(self.reverse.nfe(rho) for rho in self.levels)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """Posterior draws, one per item of the measurement.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.sweeps
 
-        Args:
-            measurement: What was seen, with Gaussian noise; one item per chain.
-            prior: A denoiser.
-            x0: Where the chains start, with shape (B, ...); zeros where None.
-            generator: One generator, one per item, or None for seed 0.
-            callback: Called with a `Step` (x: the draw of z, x0: that of x) after every sweep.
-        Returns:
-            The last draw of every chain, with shape (B, ...).
-        """
+    def check(self, measurement: Measurement, prior: Any) -> None:
+        """Also warn of a prior step that does not draw."""
+        super().check(measurement, prior)
         if not self.reverse.stochastic:
             warnings.warn(
                 f"PnPDM: a {type(self.reverse).__name__} as the prior step is not a posterior "
                 "sample: the spread of the chains is too small; use HeunSDE",
-                stacklevel=2,
+                stacklevel=3,
             )
-        x = starting_image(self, measurement, prior, x0)
-        generator = as_generators(generator, x)
+
+    def iterate(
+        self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` after every sweep (x: the draw of z, x0: that of x)."""
         for sweep, rho in enumerate(self.levels):
             z = measurement.conditional_sample(x, rho, generator)
             grid = self.reverse.levels(rho)
             x = self.reverse.descend(prior.denoise, z, grid, generator, by=self)
-            if callback is not None:
-                callback(Step(sweep, rho, z, x))
+            yield Step(sweep, rho, z, x)
         return x

@@ -31,20 +31,20 @@ measurement. All of them run under `torch.no_grad`.
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..fields import count, positive
 from ..measurement import Measurement
-from ..priors.denoiser import Denoiser, require
-from ..schedules import Callback, Step, edm_grid
-from ..solvers.start import finite, given_or_zeros
+from ..methods import Iterates, Sampler, Step, finished, finite
+from ..priors.denoiser import Denoiser, Posterior, require
+from ..schedules import edm_grid
 from ..tensors import Generators, as_generators, inner, per_item, randn_like
 
 __all__ = [
@@ -54,7 +54,6 @@ __all__ = [
     "HeunSDE",
     "Reverse",
     "ReverseSDE",
-    "starting_image",
     "transition",
 ]
 
@@ -87,23 +86,6 @@ def transition(x: Tensor, x_hat: Tensor, t: float, t_next: float, generator: Gen
     return randn_like(x, generator).mul_(per_item(sd, x)).add_(away, alpha=w).add_(x_hat)
 
 
-def starting_image(
-    method: object, measurement: Measurement, prior: Denoiser, x0: Tensor | None
-) -> Tensor:
-    """Where a sampler starts, after a check that prior, measurement and x0 fit together.
-
-    Args:
-        method: The sampler, for the message.
-        measurement: What was seen.
-        prior: What should be a denoiser of images of the same kind, real or complex.
-        x0: The image to start at, or None.
-    Returns:
-        The image `x0`, or zeros, with shape (B, *in_shape).
-    """
-    require(prior, Denoiser, by=method, images=measurement.adjoint_y.dtype)
-    return given_or_zeros(x0, measurement, by=method)
-
-
 def heun(denoise: Denoise, x: Tensor, t: float, t_next: float) -> tuple[Tensor, Tensor]:
     """One step of Heun's scheme for the probability flow, and the estimate `D(x, t)`."""
     x_hat = denoise(x, t)
@@ -114,7 +96,7 @@ def heun(denoise: Denoise, x: Tensor, t: float, t_next: float) -> tuple[Tensor, 
 
 
 @dataclass(frozen=True)
-class Reverse(ABC):
+class Reverse(Sampler):
     """A reverse process: a grid of levels and the step from one to the next.
 
     Args:
@@ -123,6 +105,10 @@ class Reverse(ABC):
         sigma_min: Last level; from there the denoiser goes to zero.
     """
 
+    needs: ClassVar[tuple[type, ...]] = (Posterior,)  # a Denoiser, without a measurement
+    stochastic: ClassVar[bool] = True
+    calls: ClassVar[int] = 1  # denoiser calls of a step
+
     steps: int = 100
     sigma_max: float = 80.0
     sigma_min: float = 0.01
@@ -130,9 +116,6 @@ class Reverse(ABC):
     def __post_init__(self) -> None:
         count(self, "steps")
         positive(self, "sigma_max", "sigma_min")
-
-    stochastic: ClassVar[bool] = True
-    calls: ClassVar[int] = 1  # denoiser calls of a step
 
     @abstractmethod
     def step(
@@ -167,51 +150,67 @@ class Reverse(ABC):
         """Number of denoiser calls of a descent from `sigma_max`, or from `sigma`."""
         return self.calls * (len(self.levels(sigma)) - 1) + 1
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement | None,
-        prior: Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """Draws from the distribution that a denoiser denoises.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return len(self.levels())
 
-        With a measurement, `prior` must have `given(measurement)`, the denoiser of its posterior.
-        Without one it is used as it is: draws from a prior, or from a posterior given before.
-        Differentiates through the prior: no.
+    def check(self, measurement: Measurement | None, prior: Any) -> None:
+        """Raise a `TypeError` where there is a measurement, and the prior knows no posterior."""
+        if measurement is None:
+            return  # `iterate` asks for a denoiser
+        if not isinstance(prior, Posterior):
+            raise TypeError(
+                f"{type(self).__name__}: got a measurement and a {type(prior).__name__}, which "
+                "knows nothing of measurements; wanted a prior with `given(measurement)`, or None "
+                "as the measurement for draws from the prior; DPS, PiGDM, DiffPIR, DAPS and PnPDM "
+                "marry any denoiser to a measurement"
+            )
+        super().check(measurement, prior)
+
+    def start(self, measurement: Measurement | None, x0: Tensor | None) -> Tensor:
+        """Return the mean of the first state; x0 gives the shape where nothing was measured."""
+        if measurement is not None:
+            return super().start(measurement, x0)
+        if x0 is None:
+            raise ValueError(
+                f"{type(self).__name__}: got neither a measurement nor x0, wanted a shape in x0"
+            )
+        return x0
+
+    def iterate(
+        self, measurement: Measurement | None, prior: Any, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` after every step.
 
         Args:
-            measurement: What was seen, one item per draw; or None.
-            prior: A denoiser.
-            x0: Mean of the first state, with shape (B, ...); it gives the shape where there is no
-                measurement (zeros will do).
-            generator: One generator, one per item, or None for seed 0.
-            callback: Called with a `Step` after every step.
-        Returns:
-            The draws, with shape (B, ...).
+            measurement: What was seen, one item per draw; None for draws from the denoiser itself.
+            prior: What knows the posterior of a measurement; without one, a denoiser.
+            x: Mean of the first state.
+            generator: One generator, or one per item.
         """
-        name = type(self).__name__
-        if measurement is not None:
-            if not hasattr(prior, "given"):
-                raise TypeError(
-                    f"{name}: got a measurement and a {type(prior).__name__}, which knows nothing "
-                    "of measurements; wanted a prior with `given(measurement)`, or None as the "
-                    "measurement for draws from the prior; DPS, PiGDM, DiffPIR, DAPS and PnPDM "
-                    "marry any denoiser to a measurement"
-                )
-            prior = prior.given(measurement)
-        if measurement is not None:
-            x0 = starting_image(self, measurement, prior, x0)
-        elif x0 is None:
-            raise ValueError(f"{name}: got neither a measurement nor x0, wanted a shape in x0")
-        else:
-            require(prior, Denoiser, by=self, images=x0.dtype)
-        generator = as_generators(generator, x0)
-        x = x0 + self.sigma_max * randn_like(x0, generator)
-        return self.descend(prior.denoise, x, self.levels(), generator, callback)
+        denoiser = prior if measurement is None else prior.given(measurement)
+        require(denoiser, Denoiser, by=self, images=x.dtype)
+        x = x + self.sigma_max * randn_like(x, generator)
+        return (yield from self.descent(denoiser.denoise, x, self.levels(), generator))
+
+    def descent(
+        self, denoise: Denoise, x: Tensor, levels: list[float], generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` after every level of a grid; returns the clean image at its end.
+
+        Args:
+            denoise: The denoiser, `(x, level) -> estimate`.
+            x: State at the first level, with shape (B, ...).
+            levels: Decreasing noise levels.
+            generator: One generator, or one per item.
+        """
+        for i, (t, t_next) in enumerate(pairwise(levels)):
+            x, x_hat = self.step(denoise, x, t, t_next, generator)
+            yield Step(i, t, x, x_hat)
+        x = denoise(x, levels[-1])  # the step to level zero: no noise, no division by zero
+        yield Step(len(levels) - 1, levels[-1], x, x)
+        return x
 
     def descend(
         self,
@@ -219,32 +218,24 @@ class Reverse(ABC):
         x: Tensor,
         levels: list[float],
         generator: Generators = None,
-        callback: Callback = None,
         by: object = None,
     ) -> Tensor:
-        """The clean image at the end of a grid of levels.
+        """The clean image at the end of a `descent`.
 
         Args:
             denoise: The denoiser, `(x, level) -> estimate`.
             x: State at the first level, with shape (B, ...).
             levels: Decreasing noise levels.
             generator: One generator, one per item, or None for seed 0.
-            callback: Called with a `Step` after every step.
             by: The method of which this is a part, for the message of an error; None for this one.
         Returns:
             The clean image, with the shape of `x`; a `FloatingPointError` where it is not finite.
         """
-        generator = as_generators(generator, x)
-        for i, (t, t_next) in enumerate(pairwise(levels)):
-            x, x_hat = self.step(denoise, x, t, t_next, generator)
-            if callback is not None:
-                callback(Step(i, t, x, x_hat))
-        x = denoise(x, levels[-1])  # the step to level zero: no noise, no division by zero
-        if callback is not None:
-            callback(Step(len(levels) - 1, levels[-1], x, x))
-        return finite(x, by=self if by is None else by)
+        steps = self.descent(denoise, x, levels, as_generators(generator, x))
+        return finite(finished(steps), by=self if by is None else by)
 
 
+@dataclass(frozen=True)
 class ReverseSDE(Reverse):
     """Reverse SDE by Gaussian transitions of matched mean and variance (see `transition`)."""
 
@@ -255,6 +246,7 @@ class ReverseSDE(Reverse):
         return transition(x, x_hat, t, t_next, generator), x_hat
 
 
+@dataclass(frozen=True)
 class EulerSDE(Reverse):
     """Reverse SDE by the Euler-Maruyama scheme, as the code of PnP-DM has it."""
 
@@ -266,6 +258,7 @@ class EulerSDE(Reverse):
         return noise.add_(x).add_(x - x_hat, alpha=2 * (t_next - t) / t), x_hat
 
 
+@dataclass(frozen=True)
 class HeunSDE(Reverse):
     """Reverse SDE of second order: lift the state by fresh noise, then follow the flow down.
 
@@ -290,9 +283,11 @@ class HeunSDE(Reverse):
         return heun(denoise, v, math.sqrt(t**2 + fresh), t_next)
 
 
+@dataclass(frozen=True)
 class EulerFlow(Reverse):
     """Probability flow by the Euler scheme (DDIM): deterministic, not a posterior sampler."""
 
+    needs: ClassVar[tuple[type, ...]] = (Posterior,)
     stochastic: ClassVar[bool] = False
 
     def step(
@@ -302,9 +297,11 @@ class EulerFlow(Reverse):
         return torch.lerp(x_hat, x, t_next / t), x_hat
 
 
+@dataclass(frozen=True)
 class HeunFlow(Reverse):
     """Probability flow by Heun's scheme (EDM): deterministic, not a posterior sampler."""
 
+    needs: ClassVar[tuple[type, ...]] = (Posterior,)
     stochastic: ClassVar[bool] = False
     calls: ClassVar[int] = 2
 

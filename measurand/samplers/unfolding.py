@@ -17,24 +17,22 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from ..fields import count, positive
 from ..measurement import Measurement
-from ..priors.denoiser import Posterior, require
-from ..schedules import Callback
-from ..solvers.start import finite, given_or_zeros
-from ..tensors import Generators, as_generators, randn_like
+from ..methods import Iterates, Sampler, finite
+from ..priors.denoiser import Posterior
+from ..tensors import Generators, randn_like
 from .reverse import HeunFlow
 
 __all__ = ["DiffUnfolding"]
 
 
 @dataclass(frozen=True)
-class DiffUnfolding:
+class DiffUnfolding(Sampler):
     """Draws by an unfolded network: its probability flow, warm-started, 2 steps evaluations.
 
     Differentiates through the prior: no.
@@ -46,6 +44,7 @@ class DiffUnfolding:
         sigma_max: Level of the evaluation that finds the mean.
     """
 
+    needs: ClassVar[tuple[type, ...]] = (Posterior,)
     command: ClassVar[str] = "diff-unfolding"
 
     steps: int = 20
@@ -67,40 +66,26 @@ class DiffUnfolding:
         """Number of evaluations of the posterior's denoiser."""
         return 1 + self.flow.nfe()
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Posterior,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """One draw per item.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.flow.rounds
 
-        Args:
-            measurement: What was seen, one item per draw, with Gaussian noise.
-            prior: What knows the denoiser of a posterior: an unfolded network.
-            x0: Mean of the noisy image at `sigma_max`; zero where None, and it hardly matters.
-            generator: One generator, one per item, or None for seed 0.
-            callback: Called with a `Step` after every step.
-        Returns:
-            The draws, with shape (B, ...).
-        Raises:
-            ValueError: `sigma_start` is not between the other two levels: nothing would be drawn.
-        """
+    def check(self, measurement: Measurement, prior: Any) -> None:
+        """Also raise a `ValueError` where nothing would be drawn."""
         if not self.sigma_min < self.sigma_start <= self.sigma_max:
             raise ValueError(
                 f"DiffUnfolding: got sigma_start {self.sigma_start:g}, wants it above sigma_min "
                 f"{self.sigma_min:g} and not above sigma_max {self.sigma_max:g}"
             )
-        require(prior, Posterior, by=self, images=measurement.operator.in_dtype)
-        generator = as_generators(generator, measurement.adjoint_y)
-        posterior = prior.given(measurement)
-        x = given_or_zeros(x0, measurement, by=self)
+        super().check(measurement, prior)
+
+    def iterate(
+        self, measurement: Measurement, prior: Posterior, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` after every step of the flow."""
+        denoise = prior.given(measurement).denoise
         x = x + self.sigma_max * randn_like(x, generator)
-        mean = finite(posterior.denoise(x, self.sigma_max), by=self)
+        mean = finite(denoise(x, self.sigma_max), by=self)
         x = mean + self.sigma_start * randn_like(mean, generator)
-        flow = self.flow
-        return flow.descend(posterior.denoise, x, flow.levels(), generator, callback, by=self)
+        return (yield from self.flow.descent(denoise, x, self.flow.levels(), generator))

@@ -1,11 +1,11 @@
 """Solvers: one estimate of the image."""
 
+from ..start import first_guess
 from .flow import FlowUnfolding
 from .gradient import FISTA, PGM, RED, GradientRED
 from .levels import Annealed, Constant, Level, noise_in_image
 from .posterior import PosteriorMean
 from .splitting import ADMM, HQS
-from .start import finite, first_guess
 
 __all__ = [
     "ADMM",
@@ -19,7 +19,6 @@ __all__ = [
     "FlowUnfolding",
     "GradientRED",
     "Level",
-    "finite",
     "first_guess",
     "noise_in_image",
 ]

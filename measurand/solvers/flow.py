@@ -12,14 +12,12 @@ References:
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..measurement import Measurement
-from ..priors.denoiser import Restorer, require
-from ..schedules import Callback, Step
+from ..methods import Iterates, Method, Step, finite, given_or_zeros
+from ..priors.denoiser import Restorer
 from ..tensors import Generators
-from .start import finite
 
 __all__ = ["FlowUnfolding"]
 
@@ -27,39 +25,30 @@ FAR = 100.0  # no image, but what an inverse makes of latents far from those of 
 
 
 @dataclass(frozen=True)
-class FlowUnfolding:
+class FlowUnfolding(Method):
     """The image that an unfolded network of flows makes of a measurement.
 
     Differentiates through the network: no; train it by `unfolded.unfolding_loss`.
     """
 
+    needs: ClassVar[tuple[type, ...]] = (Restorer,)
     command: ClassVar[str] = "flow-unfolding"
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Restorer,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """One estimate per item.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return 1
 
-        Args:
-            measurement: What was seen; the operator may be another than in training.
-            prior: What makes an image of a measurement: an unfolded network of flows.
-            x0: Not used: the network begins where it was trained to.
-            generator: Not used.
-            callback: Called with a `Step` once.
-        Returns:
-            The estimate, with shape (B, ...).
-        """
-        require(prior, Restorer, by=self, images=measurement.operator.in_dtype)
+    def start(self, measurement: Measurement, x0: Tensor | None) -> Tensor:
+        """Return an image that is not used: the network begins where it was trained to."""
+        return given_or_zeros(x0, measurement, by=self)
+
+    def iterate(
+        self, measurement: Measurement, prior: Restorer, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields one `Step`, of the result."""
         x = prior.restore(measurement)
-        if callback is not None:
-            callback(Step(0, 0.0, x, x))
+        yield Step(0, 0.0, x, x)
         largest = float(finite(x, by=self).abs().max())
         if largest > FAR:
             raise FloatingPointError(

@@ -30,24 +30,24 @@ References:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..fields import count, not_negative, positive, share
 from ..measurement import Measurement
+from ..methods import Iterates, Method, Step
 from ..noises import Gaussian
 from ..priors.denoiser import Denoiser, Proximable, require
-from ..schedules import Callback, Step
-from ..tensors import Generators, as_generators, per_item
+from ..tensors import Generators, per_item
 from .levels import Constant, Levels, item_values, noise_floor, with_noise
-from .start import finite, first_guess
 
 __all__ = ["FISTA", "PGM", "RED", "GradientRED"]
 
 
 @dataclass(frozen=True)
-class PGM:
+class PGM(Method):
     """Proximal gradient method (ISTA), or its plug-and-play form with a denoiser.
 
     Differentiates through the prior: no.
@@ -59,6 +59,9 @@ class PGM:
             it has none its denoiser at sqrt(step).
     """
 
+    needs: ClassVar[tuple[type, ...]] = (Proximable, Denoiser)
+    command: ClassVar[str] = "pgm"
+
     steps: int = 200
     step: float | None = None
     level: float | None = None
@@ -67,39 +70,25 @@ class PGM:
         count(self, "steps")
         positive(self, "step", "level")
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Proximable | Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """One estimate per item.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.steps
 
-        Args:
-            measurement: What was seen.
-            prior: A proximable prior or a denoiser.
-            x0: Where to start, with shape (B, ...); `first_guess` where None.
-            generator: Not used: nothing is random.
-            callback: Called with a `Step` (x: after the data step, x0: after the prior's).
-        Returns:
-            The estimate, with shape (B, ...).
-        """
+    def iterate(
+        self, measurement: Measurement, prior: Any, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` (x: after the data step, x0: after the prior's)."""
         step, level, prior_step = _prepare(self, measurement, prior)
-        x = first_guess(measurement) if x0 is None else x0
         for k in range(self.steps):
             v = x - per_item(step, x) * measurement.gradient(x)
             x = prior_step(v)
-            if callback is not None:
-                callback(Step(k, level, v, x))
-        return finite(x, by=self)
+            yield Step(k, level, v, x)
+        return x
 
 
 @dataclass(frozen=True)
-class FISTA:
+class FISTA(Method):
     """Accelerated proximal gradient method, or its plug-and-play form with a denoiser.
 
     Differentiates through the prior: no.
@@ -111,6 +100,9 @@ class FISTA:
             it has none its denoiser at sqrt(step).
     """
 
+    needs: ClassVar[tuple[type, ...]] = (Proximable, Denoiser)
+    command: ClassVar[str] = "fista"
+
     steps: int = 100
     step: float | None = None
     level: float | None = None
@@ -119,42 +111,28 @@ class FISTA:
         count(self, "steps")
         positive(self, "step", "level")
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Proximable | Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """One estimate per item.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.steps
 
-        Args:
-            measurement: What was seen.
-            prior: A proximable prior or a denoiser.
-            x0: Where to start, with shape (B, ...); `first_guess` where None.
-            generator: Not used: nothing is random.
-            callback: Called with a `Step` (x: after the data step, x0: after the prior's).
-        Returns:
-            The estimate, with shape (B, ...).
-        """
+    def iterate(
+        self, measurement: Measurement, prior: Any, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` (x: after the data step, x0: after the prior's)."""
         step, level, prior_step = _prepare(self, measurement, prior)
-        x = first_guess(measurement) if x0 is None else x0
         z, t = x, 1.0
         for k in range(self.steps):
             v = z - per_item(step, z) * measurement.gradient(z)
             last, x = x, prior_step(v)
             t_last, t = t, (1 + math.sqrt(1 + 4 * t**2)) / 2
             z = torch.lerp(last, x, 1 + (t_last - 1) / t)
-            if callback is not None:
-                callback(Step(k, level, v, x))
-        return finite(x, by=self)
+            yield Step(k, level, v, x)
+        return x
 
 
 @dataclass(frozen=True)
-class RED:
+class RED(Method):
     """Regularisation by denoising, with the proximal map of the data.
 
     Differentiates through the prior: no.
@@ -169,6 +147,8 @@ class RED:
             It fills holes where data have little noise, and loses much where they have more.
     """
 
+    command: ClassVar[str] = "red"
+
     steps: int = 100
     weight: float = 0.28
     step: float = field(default=1.0, metadata={"search": (0.0, 1.0)})
@@ -180,44 +160,26 @@ class RED:
         not_negative(self, "weight", "noise_above")
         share(self, "step", zero=False)
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """One estimate per item.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.steps
 
-        Args:
-            measurement: What was seen, with Gaussian noise.
-            prior: A denoiser.
-            x0: Where to start, with shape (B, ...); `first_guess` where None.
-            generator: Draws the fresh noise; one per item, or None for seed 0.
-            callback: Called with a `Step` (x: after the data step, x0: denoised) in every step.
-        Returns:
-            The estimate, with shape (B, ...).
-        """
-        require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
-        x = first_guess(measurement) if x0 is None else x0
+    def iterate(
+        self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` (x: after the data step, x0: denoised)."""
         levels = self.levels(measurement, prior, self.steps, self.weight / self.step)
-        least, generator = (
-            noise_floor(self.noise_above, levels, prior),
-            as_generators(generator, x),
-        )
+        least = noise_floor(self.noise_above, levels, prior)
         for k, (sigma, r) in enumerate(levels):
             x_hat = prior.denoise(with_noise(x, sigma, least, generator), sigma)
             x = measurement.prox(torch.lerp(x, x_hat, self.step), r)
-            if callback is not None:
-                callback(Step(k, sigma, x, x_hat))
-        return finite(x, by=self)
+            yield Step(k, sigma, x, x_hat)
+        return x
 
 
 @dataclass(frozen=True)
-class GradientRED:
+class GradientRED(Method):
     """Regularisation by denoising, by steepest descent: any differentiable likelihood.
 
     Differentiates through the prior: no.
@@ -229,6 +191,8 @@ class GradientRED:
         levels: Noise level of each step; the noise of the measurement in the image.
     """
 
+    command: ClassVar[str] = "gradientred"
+
     steps: int = 200
     weight: float = 0.28
     step: float | None = None
@@ -239,29 +203,15 @@ class GradientRED:
         not_negative(self, "weight")
         positive(self, "step")
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """One estimate per item.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.steps
 
-        Args:
-            measurement: What was seen.
-            prior: A denoiser.
-            x0: Where to start, with shape (B, ...); `first_guess` where None.
-            generator: Not used: nothing is random.
-            callback: Called with a `Step` (x: the iterate, x0: denoised) in every step.
-        Returns:
-            The estimate, with shape (B, ...).
-        """
-        require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
-        x = first_guess(measurement) if x0 is None else x0
+    def iterate(
+        self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` (x: the iterate, x0: denoised)."""
         for k, (sigma, _) in enumerate(self.levels(measurement, prior, self.steps, self.weight)):
             pull = per_item(self.weight / sigma**2, x)
             step = per_item(
@@ -271,9 +221,8 @@ class GradientRED:
                 step = 1 / (1 / step + pull)
             x_hat = prior.denoise(x, sigma)
             x = x - step * (measurement.gradient(x) + pull * (x - x_hat))
-            if callback is not None:
-                callback(Step(k, sigma, x, x_hat))
-        return finite(x, by=self)
+            yield Step(k, sigma, x, x_hat)
+        return x
 
 
 def _prepare(
@@ -282,8 +231,8 @@ def _prepare(
     """The step, the level and the prior's map of a proximal gradient method."""
     step = _longest_step(method, measurement) if method.step is None else method.step
     level = step**0.5 if method.level is None else method.level
-    wanted = (Proximable, Denoiser) if method.level is None else (Denoiser,)
-    require(prior, *wanted, by=method, images=measurement.operator.in_dtype)
+    if method.level is not None:
+        require(prior, Denoiser, by=method)
     if method.level is None and isinstance(prior, Proximable):
         return step, level, lambda v: prior.prox(v, step)
     denoiser: Denoiser = prior  # type: ignore[assignment]

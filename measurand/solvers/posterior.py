@@ -7,21 +7,19 @@ At a level far above the image nothing is left of it in `x_s = x + s n`, so that
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..fields import positive
 from ..measurement import Measurement
-from ..priors.denoiser import Posterior, require
-from ..schedules import Callback, Step
+from ..methods import Iterates, Method, Step, given_or_zeros
+from ..priors.denoiser import Posterior
 from ..tensors import Generators, randn_like
-from .start import finite, given_or_zeros
 
 __all__ = ["PosteriorMean"]
 
 
 @dataclass(frozen=True)
-class PosteriorMean:
+class PosteriorMean(Method):
     """E[x given y] of an unfolded network or an exact prior, in one evaluation.
 
     Differentiates through the prior: no.
@@ -30,6 +28,7 @@ class PosteriorMean:
         sigma_max: Level of the noise that the denoiser is given, far above the image.
     """
 
+    needs: ClassVar[tuple[type, ...]] = (Posterior,)
     command: ClassVar[str] = "posterior-mean"
 
     sigma_max: float = 80.0
@@ -37,31 +36,20 @@ class PosteriorMean:
     def __post_init__(self) -> None:
         positive(self, "sigma_max")
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Posterior,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """One estimate per item.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return 1
 
-        Args:
-            measurement: What was seen, with Gaussian noise.
-            prior: What knows the denoiser of a posterior: an unfolded network.
-            x0: Mean of the noisy image; zero where None, and it hardly matters.
-            generator: One generator, one per item, or None for seed 0.
-            callback: Called with a `Step` once.
-        Returns:
-            The estimate, with shape (B, ...).
-        """
-        require(prior, Posterior, by=self, images=measurement.operator.in_dtype)
-        mean = given_or_zeros(x0, measurement, by=self)
-        v = mean + self.sigma_max * randn_like(mean, generator)
+    def start(self, measurement: Measurement, x0: Tensor | None) -> Tensor:
+        """Return the mean of the noisy image: the image given, or zero; it hardly matters."""
+        return given_or_zeros(x0, measurement, by=self)
+
+    def iterate(
+        self, measurement: Measurement, prior: Posterior, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields one `Step` (x: the noisy image)."""
+        v = x + self.sigma_max * randn_like(x, generator)
         x = prior.given(measurement).denoise(v, self.sigma_max)
-        if callback is not None:
-            callback(Step(0, self.sigma_max, v, x))
-        return finite(x, by=self)
+        yield Step(0, self.sigma_max, v, x)
+        return x

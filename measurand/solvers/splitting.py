@@ -31,17 +31,17 @@ References:
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..fields import count, not_negative
 from ..measurement import Measurement
-from ..priors.denoiser import Denoiser, require
-from ..schedules import Callback, Step
-from ..tensors import Generators, as_generators, per_item
+from ..methods import Iterates, Method, Step
+from ..priors.denoiser import Denoiser
+from ..tensors import Generators, per_item
 from .levels import Annealed, Levels, noise_floor, with_noise
-from .start import finite, first_guess
 
 __all__ = ["ADMM", "HQS"]
 
@@ -56,7 +56,7 @@ def _residual(k: int, steps: int) -> float:
 
 
 @dataclass(frozen=True)
-class HQS:
+class HQS(Method):
     """Half-quadratic splitting with annealed levels (DPIR).
 
     Differentiates through the prior: no.
@@ -71,6 +71,8 @@ class HQS:
             It fills holes where data have little noise, and loses much where they have more.
     """
 
+    command: ClassVar[str] = "hqs"
+
     steps: int = 8
     weight: float = 0.23
     levels: Levels = field(default_factory=Annealed)
@@ -80,44 +82,26 @@ class HQS:
         count(self, "steps")
         not_negative(self, "weight", "noise_above")
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """One estimate per item.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.steps
 
-        Args:
-            measurement: What was seen, with Gaussian noise.
-            prior: A denoiser.
-            x0: Where to start, with shape (B, ...); `first_guess` where None.
-            generator: Draws the fresh noise; one per item, or None for seed 0.
-            callback: Called with a `Step` (x: after the data step, x0: denoised) in every step.
-        Returns:
-            The estimate, with shape (B, ...).
-        """
-        require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
+    def iterate(
+        self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` (x: after the data step, x0: denoised)."""
         levels = self.levels(measurement, prior, self.steps, self.weight)
-        x = first_guess(measurement) if x0 is None else x0
-        least, generator = (
-            noise_floor(self.noise_above, levels, prior),
-            as_generators(generator, x),
-        )
+        least = noise_floor(self.noise_above, levels, prior)
         for k, (sigma, r) in enumerate(levels):
             u = measurement.prox(x, r, residual=_residual(k, self.steps))
             x = prior.denoise(with_noise(u, sigma, least, generator), sigma)
-            if callback is not None:
-                callback(Step(k, sigma, u, x))
-        return finite(x, by=self)
+            yield Step(k, sigma, u, x)
+        return x
 
 
 @dataclass(frozen=True)
-class ADMM:
+class ADMM(Method):
     """Plug-and-play ADMM: at a fixed level exact for the prior that the denoiser belongs to.
 
     Differentiates through the prior: no.
@@ -131,6 +115,8 @@ class ADMM:
             It fills holes where data have little noise, and loses much where they have more.
     """
 
+    command: ClassVar[str] = "admm"
+
     steps: int = 24
     weight: float = 0.43
     levels: Levels = field(default_factory=Annealed)
@@ -140,35 +126,18 @@ class ADMM:
         count(self, "steps")
         not_negative(self, "weight", "noise_above")
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        measurement: Measurement,
-        prior: Denoiser,
-        *,
-        x0: Tensor | None = None,
-        generator: Generators = None,
-        callback: Callback = None,
-    ) -> Tensor:
-        """One estimate per item.
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.steps
 
-        Args:
-            measurement: What was seen, with Gaussian noise.
-            prior: A denoiser.
-            x0: Where to start, with shape (B, ...); `first_guess` where None.
-            generator: Draws the fresh noise; one per item, or None for seed 0.
-            callback: Called with a `Step` (x: after the data step, x0: denoised) in every step.
-        Returns:
-            The estimate, with shape (B, ...).
-        """
-        require(prior, Denoiser, by=self, images=measurement.operator.in_dtype)
+    def iterate(
+        self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` (x: after the data step, x0: denoised)."""
         levels = self.levels(measurement, prior, self.steps, self.weight)
-        x = first_guess(measurement) if x0 is None else x0
         z, last = torch.zeros_like(x), levels[0].r
-        least, generator = (
-            noise_floor(self.noise_above, levels, prior),
-            as_generators(generator, x),
-        )
+        least = noise_floor(self.noise_above, levels, prior)
         for k, (sigma, r) in enumerate(levels):
             if torch.as_tensor(r != last).any():  # z is the dual times r^2, and the dual stays
                 z, last = z * per_item(r / last, z) ** 2, r
@@ -176,6 +145,5 @@ class ADMM:
             z = z + u
             x = prior.denoise(with_noise(z, sigma, least, generator), sigma)
             z = z - x
-            if callback is not None:
-                callback(Step(k, sigma, u, x))
-        return finite(x, by=self)
+            yield Step(k, sigma, u, x)
+        return x

@@ -45,7 +45,7 @@ from ..measurement import Measurement
 from ..priors.flow import FlowPrior, bits_per_dim
 from ..priors.flow_maps import latent_gain
 from ..schedules import log_grid
-from ..solvers.start import first_guess
+from ..start import first_guess
 from ..tensors import per_item, to_channels
 from .physics import exactly
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..measurement import Measurement
-from ..solvers.start import first_guess
+from ..start import first_guess
 from ..tensors import per_item
 
 __all__ = ["Problem", "exactly", "facts", "norms", "settled"]

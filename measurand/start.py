@@ -1,4 +1,4 @@
-r"""Where a solver starts, and a look at what it ends with.
+r"""Where a solver starts.
 
 `first_guess` spreads the data back over the image and divides by how much of it each pixel saw,
 
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..measurement import Measurement
-from ..tensors import from_channels, per_item, to_channels
+from .measurement import Measurement
+from .tensors import from_channels, per_item, to_channels
 
-__all__ = ["finite", "first_guess", "given_or_zeros"]
+__all__ = ["first_guess"]
 
 _SEEN = 0.1  # share of the best seen pixel from which a pixel counts as seen
 _ROUNDING = 100.0  # times eps ||A||^2: what counts as not seen at all
@@ -78,42 +78,3 @@ def _fill(x: Tensor, seen: Tensor) -> Tensor:
     fine = functional.interpolate(coarse, size=shape, mode=_MODE[len(shape)], align_corners=False)
     # an item without holes is not smoothed because its neighbour has some
     return torch.where(whole, x / seen, (x + _SEEN**2 * fine) / (seen + _SEEN**2))
-
-
-def finite(x: Tensor, *, by: object) -> Tensor:
-    """The result of a method, after a check that it is a number everywhere.
-
-    Args:
-        x: What the method found.
-        by: The method, for the message.
-    Returns:
-        The same tensor; a `FloatingPointError` where some value is not finite.
-    """
-    if not bool(torch.isfinite(x).all()):
-        bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-        raise FloatingPointError(
-            f"{by}: the result is not finite for {bad} of {len(x)} items; the prior returned "
-            "something that is not a number, or the step is too long"
-        )
-    return x
-
-
-def given_or_zeros(x0: Tensor | None, measurement: Measurement, *, by: object) -> Tensor:
-    """The image that a caller gives, if it fits the measurement; zeros where there is none.
-
-    Args:
-        x0: The image to start at, or None.
-        measurement: What was seen.
-        by: The method that asks, for the message.
-    Returns:
-        An image, with shape (B, *in_shape).
-    """
-    blank = torch.zeros_like(measurement.adjoint_y)
-    if x0 is None:
-        return blank
-    if x0.shape != blank.shape or x0.dtype != blank.dtype:
-        raise ValueError(
-            f"{type(by).__name__}: got x0 with shape {tuple(x0.shape)} of {x0.dtype}, wanted "
-            f"{tuple(blank.shape)} of {blank.dtype}"
-        )
-    return x0
