@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         tensors,
         unfolded,
     )
-    from .checkpoints import load_prior, load_unfolded, load_weights, save_weights
+    from .checkpoints import load, load_prior, save
     from .measurement import Measurement
     from .metrics import psnr, ssim
 
@@ -36,9 +36,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Measurement",
     "data",
+    "load",
     "load_prior",
-    "load_unfolded",
-    "load_weights",
     "metrics",
     "nets",
     "noises",
@@ -46,7 +45,7 @@ __all__ = [
     "priors",
     "psnr",
     "samplers",
-    "save_weights",
+    "save",
     "schedules",
     "solvers",
     "ssim",
@@ -56,11 +55,10 @@ __all__ = [
 
 _HOMES = {
     "Measurement": "measurement",
+    "load": "checkpoints",
     "load_prior": "checkpoints",
-    "load_unfolded": "checkpoints",
-    "load_weights": "checkpoints",
     "psnr": "metrics",
-    "save_weights": "checkpoints",
+    "save": "checkpoints",
     "ssim": "metrics",
 }
 
