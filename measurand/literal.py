@@ -37,4 +37,7 @@ def instance(text: str, kinds: Mapping[str, type], what: str) -> Any:
     known = {field.name for field in fields(kind)} if kind else set()
     if kind is None or not values.keys() <= known or len(values) < len(words):
         raise unknown
-    return kind(**values)
+    try:
+        return kind(**values)
+    except TypeError as error:  # a value of another type, or a field without a default
+        raise unknown from error
