@@ -110,7 +110,7 @@ def test_a_new_kind_is_found_by_every_command(named, here, capsys):  # noqa: F81
     assert 0 < record["size"]["size"] < 1
 
     assert run("export", "s.safetensors", "--size", 8, 8, "--portable-only") == 2
-    assert "got a Shrink, wants UnfoldedDR or a prior" in capsys.readouterr().err
+    assert "got Shrink, wants UnfoldedDR or a prior" in capsys.readouterr().err
     assert not (here / "exported").exists()
     assert run("check", "a.png", "--operator", "identity", "--sigma", 0.1, "--prior",
                "s.safetensors") in (0, 1)  # fmt: skip

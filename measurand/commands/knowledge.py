@@ -38,6 +38,7 @@ Weights = Annotated[
     tuple[str, ...],
     tyro.conf.arg(metavar="WEIGHTS | NAME-portable.pt2 ...", help_behavior_hint="(required)"),
 ]
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")]
 Size = Annotated[
     tuple[int, int],
     tyro.conf.arg(metavar="HEIGHT WIDTH", help_behavior_hint="(required for weights)"),
@@ -278,7 +279,7 @@ class Priors:
         json: Print whole cards, as JSON.
     """
 
-    names: Positional[tuple[str, ...]] = ()
+    names: Positional[Names] = ()
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:

@@ -351,7 +351,7 @@ class Trained(nn.Module, ABC):
         Raises:
             ValueError: There is none, or the program in `cpp/` does not know it.
         """
-        raise ValueError(f"export: got a {type(self).__name__}, wants UnfoldedDR or a prior")
+        raise ValueError(f"export: got {type(self).__name__}, wants UnfoldedDR or a prior")
 
     def matched(self, images: Images, name: str, *, grey: bool) -> bool:
         """Returns whether images are grey, to be shown to the network as several equal channels.
