@@ -38,7 +38,7 @@ Weights = Annotated[
     tuple[str, ...],
     tyro.conf.arg(metavar="WEIGHTS | NAME-portable.pt2 ...", help_behavior_hint="(required)"),
 ]
-Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")]
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]")]
 Size = Annotated[
     tuple[int, int],
     tyro.conf.arg(metavar="HEIGHT WIDTH", help_behavior_hint="(required for weights)"),
