@@ -23,7 +23,7 @@ from torch import Tensor
 from unfolding import KINDS, SEEN
 from unfolding_rivals import DATA
 
-from measurand.checkpoints import load_prior, load_unfolded
+from measurand.checkpoints import load, load_prior
 from measurand.metrics import coverage, psnr
 from measurand.problems import Problems, drawn
 from measurand.samplers import DiffPIR, DiffUnfolding
@@ -74,7 +74,7 @@ def main() -> None:
     x = photographs("test", args.images, args.data)[..., cut : cut + args.side, :]
     x = x[..., cut : cut + args.side]
     methods = {
-        "unfold-color": (DiffUnfolding(), load_unfolded("unfold-color")),
+        "unfold-color": (DiffUnfolding(), load("unfold-color")),
         "DiffPIR": (DiffPIR(), load_prior("natural-color")),
     }
     rows: list[dict[str, Any]] = []

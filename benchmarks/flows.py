@@ -31,7 +31,7 @@ from machine import RESULTS, write
 from torch import Tensor
 from unfolding_rivals import DATA, PHOTOGRAPHS
 
-from measurand.checkpoints import load_weights
+from measurand.checkpoints import load
 from measurand.domains import Body
 from measurand.measurement import Measurement
 from measurand.metrics import psnr, ssim
@@ -107,9 +107,9 @@ def density(network: FlowProximal, inside: Tensor, images: dict[str, Tensor]) ->
 def compared(task: str, runs: Path | None) -> dict[str, Any]:
     """What is compared on a task beside total variation, by name."""
     found: dict[str, Any] = {"first guess": first_guess}
-    found["retrained"] = load_weights(f"flow-{task}", FlowProximal)
+    found["retrained"] = load(f"flow-{task}", FlowProximal)
     for other in TASKS.keys() - {task}:
-        found[f"flow-{other}"] = load_weights(f"flow-{other}", FlowProximal)
+        found[f"flow-{other}"] = load(f"flow-{other}", FlowProximal)
     for rival in RIVALS if runs is not None else ():
         if (network := trained(task, rival, runs)) is not None:
             found[rival] = network

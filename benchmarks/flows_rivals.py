@@ -14,6 +14,7 @@ Inside the same three folds with the same data step, all on as many patches as w
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from torch import Tensor, nn
 from unfolding_rivals import DATA, PHOTOGRAPHS
 
 from measurand import recipes
-from measurand.checkpoints import described, load_weights
+from measurand.checkpoints import load
 from measurand.measurement import Measurement
 from measurand.nets import ConvUNet, Glow
+from measurand.priors.capabilities import Fitted, Images, Trained
 from measurand.priors.flow import FlowPrior
 from measurand.recipes import UnfoldedFlowRecipe, train_recipe
 from measurand.schedules import log_grid
@@ -78,8 +80,10 @@ class UNet(nn.Module):
         return self.net(v, v.new_zeros(len(v)))
 
 
-class Maps(nn.Module):
+class Maps(Trained):
     """Folds as those of `FlowProximal`, whose step for the prior is v + F(v)."""
+
+    kind = "rival"
 
     def __init__(self, kind: type[nn.Module], depth: int) -> None:
         super().__init__()
@@ -88,6 +92,7 @@ class Maps(nn.Module):
         self.maps = nn.ModuleList(kind() for _ in range(depth))
         self.priors = nn.ModuleList()
         self.card: dict[str, Any] = {}
+        self.channels, self.dtype = 3, torch.float32
 
     def iterates(self, measurement: Measurement) -> list[Tensor]:
         x, found = first_guess(measurement), []
@@ -103,10 +108,19 @@ class Maps(nn.Module):
     def knobs(self) -> list[nn.Parameter]:
         return list(self.steps.parameters())
 
+    def to_card(self) -> dict[str, Any]:
+        return {"kind": type(self.maps[0]).__name__}
 
-@described.register
-def _(network: Maps) -> dict[str, Any]:
-    return {"kind": type(network.maps[0]).__name__}
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> Trained:
+        raise ValueError("a rival is made by its recipe, see `trained`")
+
+    @classmethod
+    def summary(cls, card: Mapping[str, Any]) -> str:
+        return f"a rival, {card['kind']}"
+
+    def fitted(self, images: Images, *, tile: int = 1024, name: str = "") -> Fitted:
+        return Fitted(self, [])
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,7 @@ class RivalRecipe(UnfoldedFlowRecipe):
         if self.rival in ("U-Net", "ResNet"):
             return Maps({"U-Net": UNet, "ResNet": ResNet}[self.rival], self.depth)
         if self.rival == "shrink":
-            prior = load_weights(self.start, FlowPrior)
+            prior = load(self.start, FlowPrior)
             radii = log_grid(0.4, 0.04, self.depth).tolist()
             # 1 / (1 + tau) of the shrink has no unit: tau over the variance of an image
             folds = [Fold(ProximalStep(r), ShrinkStep(r**2 / 0.25)) for r in radii]
@@ -156,7 +170,7 @@ def train(args: argparse.Namespace) -> None:
     for task in args.tasks:
         for rival in args.rivals:
             recipe = recipe_of(task, rival)
-            steps = load_weights(f"flow-{task}", FlowProximal).card["steps"]
+            steps = load(f"flow-{task}", FlowProximal).card["steps"]
             train_recipe(
                 recipe,
                 [args.data / name for name in PHOTOGRAPHS],
@@ -174,7 +188,7 @@ def trained(task: str, rival: str, runs: Path) -> Any:
     if not file.is_file():
         return None
     if rival not in ("U-Net", "ResNet"):
-        return load_weights(file, FlowProximal)
+        return load(file, FlowProximal)
     network = recipe_of(task, rival).new()
     network.load_state_dict(load_tensors(file)[0])
     return network.eval().requires_grad_(False)

@@ -20,7 +20,7 @@ from machine import write
 from torch import Tensor
 from unfolding_rivals import DATA
 
-from measurand.checkpoints import load_weights
+from measurand.checkpoints import load
 from measurand.domains import Brain, Faces
 from measurand.priors.flow import bits_per_dim, dequantization
 
@@ -53,7 +53,7 @@ def main() -> None:
     }
     rows = []
     for name in FLOWS:
-        prior: Any = load_weights(name)
+        prior: Any = load(name)
         with torch.no_grad():
             bits = {
                 k: bits_per_dim(prior.log_prob(x + dequantization(x)), x[0].numel())

@@ -15,7 +15,7 @@ import torch
 from machine import write
 from unfolding_rivals import DATA
 
-from measurand.checkpoints import load_prior, load_unfolded
+from measurand.checkpoints import load, load_prior
 from measurand.domains import Photographs
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
@@ -55,7 +55,7 @@ def main() -> None:
         f"HQS, {Path(name).stem}": (HQS(), load_prior(name)) for name in args.grey
     }
     methods["HQS, natural-color"] = (HQS(), Grey(load_prior("natural-color")))
-    methods["unfold-color"] = (PosteriorMean(), load_unfolded("unfold-color").in_grey())
+    methods["unfold-color"] = (PosteriorMean(), load("unfold-color").in_grey())
     rows = []
     for label, operator in problems().items():
         for name, (method, prior) in methods.items():

@@ -39,7 +39,7 @@ from unfolding import KINDS, posterior_mean
 from unfolding_brain import KINDS as KINDS_BRAIN
 
 from measurand import recipes
-from measurand.checkpoints import known_weights, load_weights, opened
+from measurand.checkpoints import known_weights, load, opened
 from measurand.domains.material import generator_of
 from measurand.priors.edm import OCTAVES, EDMDenoiser, fitted_gains
 from measurand.priors.flow import bits_of, dequantization
@@ -207,7 +207,7 @@ def measured(file: str, name: str, args: argparse.Namespace) -> dict[str, Any]:
     names = {k for k in CODED[card["kind"]](tensors) if not any(w in k for w in args.whole)}
     coded = quantize(tensors, names)
     dtype = torch.bfloat16 if args.bfloat16 else torch.float32
-    variants = {label: load_weights(file, dtype=dtype) for label in ("stored", "8 bits")}
+    variants = {label: load(file, dtype=dtype) for label in ("stored", "8 bits")}
     changed: Any = variants["8 bits"]
     weights = dequantize(coded)
     (changed.net if card["kind"] == "edm" else changed).load_state_dict(weights)

@@ -30,7 +30,7 @@ from machine import RESULTS, write
 from torch import Tensor
 from unfolding_rivals import DATA, UNSEEN, load_concatenated
 
-from measurand.checkpoints import load_prior, load_unfolded
+from measurand.checkpoints import load, load_prior
 from measurand.measurement import Measurement
 from measurand.metrics import psnr, ssim
 from measurand.priors import Counted, CountedPosterior
@@ -137,7 +137,7 @@ def methods(label: str, prior: Any, network: Any, args: argparse.Namespace) -> d
         name = "oracle-" + label.replace(" ", "-")
         oracle = runs / name / f"{name}-0.05.safetensors"
         if oracle.is_file():
-            other = CountedPosterior(load_unfolded(oracle))
+            other = CountedPosterior(load(oracle))
             found["oracle"] = (posterior_mean(other), other)
     for name in WEIGHTS:
         count = counted()
@@ -236,7 +236,7 @@ def main() -> None:
         if args.search:
             search(prior, images, args.kinds, args.noise)
         else:
-            evaluate(prior, load_unfolded(args.network), images, args)
+            evaluate(prior, load(args.network), images, args)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from machine import write
 from unfolding import KINDS, posterior_mean, quality
 from unfolding_rivals import DATA
 
-from measurand.checkpoints import load_prior, load_unfolded, save_weights
+from measurand.checkpoints import load, load_prior, save
 
 PROBLEMS = [(kind, 0.04) for kind in KINDS] + [
     ("denoising", 0.1),
@@ -55,12 +55,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    network = load_unfolded(args.network, dtype=torch.float32)
+    network = load(args.network, dtype=torch.float32)
     prior = load_prior(args.prior, dtype=torch.float32)
     if args.write is not None:
         made = between(network, prior, args.write)
         made.card = {k: v for k, v in network.card.items() if k not in ("format", "tensors")}
-        save_weights(args.out, made)
+        save(args.out, made)
         return
     images = photographs("val", 6, args.data)
     cut = (images.shape[-1] - args.side) // 2

@@ -23,7 +23,7 @@ from machine import write
 from torch import Tensor
 from unfolding import posterior_mean
 
-from measurand.checkpoints import load_prior, load_unfolded
+from measurand.checkpoints import load, load_prior
 from measurand.domains import Brain
 from measurand.metrics import nmse, psnr, ssim
 from measurand.operators import equispaced_lines, variable_density_mask
@@ -103,7 +103,7 @@ def main() -> None:
         print(f"skipped: no data set {file.name}")
         return
     slices = torch.cat(Brain().look(file)[:: args.every])
-    network, prior = load_unfolded(args.network), load_prior(args.prior)
+    network, prior = load(args.network), load_prior(args.prior)
     rows: list[dict[str, Any]] = []
     with torch.no_grad():
         for label, kind in KINDS.items():

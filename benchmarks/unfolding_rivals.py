@@ -90,7 +90,7 @@ concatenated = ConcatenatedRecipe(
 
 
 def load_concatenated(path: Path) -> Concatenated:
-    """Returns the trained network of a file, in the precision that `load_unfolded` would take."""
+    """Returns the trained network of a file, in the precision that `load` would take."""
     network = concatenated.new()
     tensors, network.card = load_tensors(path)
     network.load_state_dict(tensors)

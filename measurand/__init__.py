@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         unfolded,
     )
     from .adapters import as_operator, as_prior
-    from .checkpoints import load_prior, load_unfolded, load_weights, save_weights
+    from .checkpoints import load, load_prior, save
     from .figures import compare, save_image, show
     from .measurement import Measurement
     from .metrics import psnr, ssim
@@ -42,9 +42,8 @@ __all__ = [
     "as_prior",
     "compare",
     "data",
+    "load",
     "load_prior",
-    "load_unfolded",
-    "load_weights",
     "methods",
     "metrics",
     "nets",
@@ -53,8 +52,8 @@ __all__ = [
     "priors",
     "psnr",
     "samplers",
+    "save",
     "save_image",
-    "save_weights",
     "schedules",
     "show",
     "solvers",
@@ -68,12 +67,11 @@ _HOMES = {
     "as_operator": "adapters",
     "as_prior": "adapters",
     "compare": "figures",
+    "load": "checkpoints",
     "load_prior": "checkpoints",
-    "load_unfolded": "checkpoints",
-    "load_weights": "checkpoints",
     "psnr": "metrics",
+    "save": "checkpoints",
     "save_image": "figures",
-    "save_weights": "checkpoints",
     "show": "figures",
     "ssim": "metrics",
 }

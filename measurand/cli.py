@@ -33,7 +33,7 @@ commands:
   simulate     measure a picture: apply an operator, add noise
   check        do this operator, this prior and this measurement fit together?
   tune         find the settings of a method for a problem; reconstruct takes them
-  evaluate     denoising quality of a prior on a set of pictures
+  evaluate     how good a prior or a network is on a set of pictures
   train        train a prior or an unfolded network by a named recipe
   export       a prior or an unfolded network as a file that runs without Python
   priors       the priors that ship, with their data and licence

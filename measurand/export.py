@@ -24,29 +24,16 @@ from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .files import atomic
-from .priors.edm import EDMDenoiser
-from .unfolded import UnfoldedDR
-from .unfolded.posterior_score import Unfolded
+from .priors.capabilities import Trained, numbers
 
 __all__ = ["compile_portable", "export"]
 
 
-class Block(nn.Module):
-    """The learned part of one step, on the real channels that its network sees."""
-
-    def __init__(self, prior: EDMDenoiser) -> None:
-        super().__init__()
-        self.prior = prior
-
-    def forward(self, v: Tensor, r: Tensor) -> Tensor:
-        return self.prior.preconditioned(v, r)
-
-
 def export(
-    model: EDMDenoiser | Unfolded,
+    model: Trained,
     out: str | os.PathLike[str],
     *,
     size: tuple[int, int],
@@ -67,19 +54,21 @@ def export(
         ValueError: The network has steps that the program in `cpp/` does not know, the batch is
             not positive, or there is no compiler.
     """
-    if not isinstance(model, EDMDenoiser | Unfolded):
-        raise ValueError(f"export: got a {type(model).__name__}, wants UnfoldedDR or a prior")
+    exported = model.exported()
     if batch < 1 or min(size) < 1:
         raise ValueError(
             f"export: got a batch of {batch} and images of {size}, wants them above 0"
         )
-    if isinstance(model, Unfolded) and type(model) is not UnfoldedDR:
-        raise ValueError(f"export: got {type(model).__name__}, wants UnfoldedDR or a prior")
     out = compiled_file(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    priors: list[Any] = list(model.priors) if isinstance(model, Unfolded) else [model]
-    programs = [program(prior, size, batch) for prior in priors]
-    about = described(model, size, batch)
+    programs = [program(block, exported.channels, size, batch) for block in exported.blocks]
+    about = exported.about | {
+        "name": str(model.card.get("name", "")),
+        "licence": str(model.card.get("licence", "")),
+        "size": numbers(size),
+        "batch": str(batch),
+        "device": next(model.parameters()).device.type,
+    }
     files = []
     for k, one in enumerate(programs):
         label = f"-{k}" if len(programs) > 1 else ""
@@ -140,18 +129,19 @@ def compiled_file(out: str | os.PathLike[str]) -> Path:
     return out if out.suffix == ".pt2" else out.with_name(f"{out.name}.pt2")
 
 
-def program(prior: EDMDenoiser, size: tuple[int, int], batch: int) -> torch.export.ExportedProgram:
+def program(
+    block: nn.Module, channels: int, size: tuple[int, int], batch: int
+) -> torch.export.ExportedProgram:
     """Returns the exported program of one block, for up to `batch` images."""
-    channels = prior.channels * (2 if prior.dtype.is_complex else 1)
     n = min(batch, 2)  # an example of one item would fix the batch to one
-    device = next(prior.parameters()).device
+    device = next(block.parameters()).device
     v, r = torch.randn(n, channels, *size, device=device), torch.rand(n, device=device) + 0.1
     shapes = None
     if batch > 1:
         items = torch.export.Dim("items", min=1, max=batch)
         shapes = ({0: items}, {0: items})
     with torch.no_grad():
-        return torch.export.export(Block(prior), (v, r), dynamic_shapes=shapes)
+        return torch.export.export(block, (v, r), dynamic_shapes=shapes)
 
 
 def package(
@@ -183,40 +173,3 @@ def package(
         with atomic(out) as temporary:
             package_aoti(str(temporary), compiled)
     return out
-
-
-def described(model: EDMDenoiser | Unfolded, size: tuple[int, int], batch: int) -> dict[str, str]:
-    """Returns what a program has to know of a network, as text; numbers apart by blanks."""
-    first: Any = model.priors[0] if isinstance(model, Unfolded) else model
-
-    def text(numbers: Any) -> str:
-        values = torch.as_tensor(numbers, dtype=torch.float64).flatten().tolist()
-        return " ".join(f"{x:.17g}" for x in values)
-
-    about = {
-        "name": str(model.card.get("name", "")),
-        "licence": str(model.card.get("licence", "")),
-        "complex": str(int(first.dtype.is_complex)),
-        "channels": str(first.channels),
-        "size": text(size),
-        "range": text(first.range),
-        "sigma_range": text(first.sigma_range),
-        "batch": str(batch),
-        "device": next(first.parameters()).device.type,
-        "depth": "0",
-    }
-    if isinstance(model, UnfoldedDR):
-        steps = [model.relaxation(at) for at in model.places(model.depth)]
-        about |= {
-            "depth": str(model.depth),
-            "blocks": str(len(model.priors)),
-            "radii": "shrinking",
-            "sigma_data": text(model.sigma_data),
-            "alpha": text([float(alpha) for alpha, _ in steps]),
-            "beta": text([float(beta) for _, beta in steps]),
-        }
-        for layer in ("first", "second"):
-            linear: Any = getattr(model.radius, layer)
-            about[f"radius.{layer}.weight"] = text(linear.weight.detach())
-            about[f"radius.{layer}.bias"] = text(linear.bias.detach())
-    return about

@@ -24,7 +24,7 @@ unfolded network, which has the physics inside, is asked for its range as any pr
 result is the quick reconstruction; it is not a denoiser that could be told a noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +34,7 @@ from .check import adjoint_error, norm_error
 from .measurement import Measurement
 from .noises import Gaussian, Noise, estimate_sigma
 from .operators import LinearOperator
-from .priors.denoiser import Denoiser, Posterior, Restorer
+from .priors.capabilities import Denoiser, Posterior, Proximable, Restorer
 from .solvers import FISTA, HQS, FlowUnfolding, PosteriorMean, noise_in_image
 from .start import first_guess
 from .tensors import generators, norm, randn_like
@@ -58,6 +58,30 @@ class Verdict(NamedTuple):
     verdict: str
     found: str
     advice: str = ""
+
+
+class Way(NamedTuple):
+    """How a prior is asked, by what it can do.
+
+    Attributes:
+        can: The capability.
+        quick: A method for such priors that gives an image soon.
+        answer: What the prior makes of a measurement and an initialization.
+        inside: Whether it has the physics inside.
+    """
+
+    can: type
+    quick: Any
+    answer: Callable[[Any, Measurement, Tensor], Tensor]
+    inside: bool = False
+
+
+WAYS = (  # the first one counts
+    Way(Denoiser, HQS(steps=8), lambda prior, m, x: prior.denoise(x, 0.1)),
+    Way(Posterior, PosteriorMean(), lambda prior, m, x: prior.given(m).denoise(x, 0.1), True),
+    Way(Restorer, FlowUnfolding(), lambda prior, m, x: prior.restore(m), True),
+    Way(Proximable, FISTA(steps=50), lambda prior, m, x: prior.prox(x, 1e-4)),
+)
 
 
 def fits(verdicts: Sequence[Verdict]) -> bool:
@@ -90,36 +114,38 @@ def check_fit(
     gaussian = isinstance(noise, Gaussian)
     if gaussian:
         found.append(_prox(measurement, seed))
-    inside = isinstance(prior, Posterior | Restorer) and not isinstance(prior, Denoiser)
-    if inside and not gaussian:
+    way = next((way for way in WAYS if isinstance(prior, way.can)), None)
+    if way is None:
+        wanted = ", ".join(way.can.__name__ for way in WAYS)
+        words = f"a {type(prior).__name__} is none of {wanted}"
+        return [*found, Verdict("prior", NOT, words, "choose another prior (`measurand priors`)")]
+    if way.inside and not gaussian:
         words = f"{type(noise).__name__}, and the prior is an unfolded network"
         advice = "it has a proximal map of Gaussian noise inside; use another prior and method"
         return [*found, Verdict("noise", NOT, words, advice)]
     guess = first_guess(measurement)
-    found.append(_channels(measurement[:1], guess[:1], prior))
+    found.append(_channels(measurement[:1], guess[:1], prior, way))
     if not fits(found[-1:]):
         return found
-    if inside or isinstance(prior, Denoiser):
+    if way.can is not Proximable:
         noisy = float(torch.as_tensor(noise_in_image(measurement)).max()) if gaussian else 0.0
-        values = getattr(prior, "range", None)
-        found.append(_gain(measurement, guess, values, noisy))
-        found.append(_range(guess, values, noisy, operator.pictures))
+        found.append(_gain(measurement, guess, prior.range, noisy))
+        found.append(_range(guess, prior.range, noisy, operator.pictures))
     if not gaussian or not fits(found):
         return found
-    quick = _quick(prior)
     try:
-        estimate = quick(measurement, prior)
+        estimate = way.quick(measurement, prior)
         again = _simulated(measurement, estimate, seed)
-        expected = again.residual(quick(again, prior))
+        expected = again.residual(way.quick(again, prior))
     except FloatingPointError as error:
         advice = "choose a prior that was trained for such a measurement (`measurand priors`)"
         return [*found, Verdict("reconstruction", NOT, str(error), advice)]
     if _wraps(operator):
         found.append(_edges(measurement.residual(estimate), expected))
-    if isinstance(prior, Denoiser):
+    if way.can is Denoiser:
         found.append(_told(estimate, prior, seed))
     level = _noise_level(measurement, measurement.residual(estimate), expected)
-    if inside and level.advice:
+    if way.inside and level.advice:
         level = level._replace(
             advice=f"{level.advice}; or the network was trained for other measurements"
         )
@@ -198,18 +224,11 @@ def _prox(measurement: Measurement, seed: int) -> Verdict:
     return Verdict("prox optimality", NOT, words, advice)
 
 
-def _channels(measurement: Measurement, guess: Tensor, prior: Any) -> Verdict:
+def _channels(measurement: Measurement, guess: Tensor, prior: Any, way: Way) -> Verdict:
     shape = measurement.operator.in_shape
     label = f"images {'complex' if guess.is_complex() else 'real'} {shape}"
     try:
-        if isinstance(prior, Denoiser):
-            answer = prior.denoise(guess, 0.1)
-        elif isinstance(prior, Posterior):
-            answer = prior.given(measurement).denoise(guess, 0.1)
-        elif isinstance(prior, Restorer):
-            answer = prior.restore(measurement)
-        else:
-            answer = prior.prox(guess, 1e-4)
+        answer = way.answer(prior, measurement, guess)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error).split("\n")[0]
         advice = "choose a prior of such images (`measurand priors`), or convert the channels"
@@ -218,15 +237,6 @@ def _channels(measurement: Measurement, guess: Tensor, prior: Any) -> Verdict:
         words = f"{label}: the prior returned shape {tuple(answer.shape)}"
         return Verdict("channels", NOT, words, "a prior keeps the shape and returns numbers")
     return Verdict("channels", FITS, f"the prior accepts {label}")
-
-
-def _quick(prior: Any) -> Any:
-    """A method that gives an image soon, of the kind that the prior is for."""
-    if isinstance(prior, Denoiser):
-        return HQS(steps=8)
-    if isinstance(prior, Posterior):
-        return PosteriorMean()
-    return FlowUnfolding() if isinstance(prior, Restorer) else FISTA(steps=50)
 
 
 def _simulated(measurement: Measurement, x: Tensor, seed: int) -> Measurement:

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from .measurement import Measurement
-from .priors.denoiser import Denoiser, require
+from .priors.capabilities import Denoiser, require
 from .start import first_guess
 from .tensors import Generators, as_generators
 

@@ -10,12 +10,13 @@ as a pure function of the generator. A new kind is a frozen dataclass with `oper
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .literal import instance
 from .measurement import Measurement
 from .noises import ComplexGaussian, Gaussian
 from .operators import (
@@ -43,6 +44,7 @@ __all__ = [
     "Problems",
     "SuperResolution",
     "drawn",
+    "problem_of",
 ]
 
 Shape = tuple[int, ...]
@@ -279,3 +281,14 @@ def lines(
     factors = uniform(n, kind.low, kind.high, generator).tolist()
     masks = [random_lines(shape, factor, kind.center, generator=generator) for factor in factors]
     return torch.cat(masks).to(generator.device)
+
+
+def problem_of(text: str) -> Problems:
+    """Returns the kind of problem of which this is the `repr`, as a card has it.
+
+    Raises:
+        ValueError: It names no kind of this file, or fields that the kind does not have.
+    """
+    named = {name: globals()[name] for name in __all__}
+    kinds = {k: v for k, v in named.items() if isinstance(v, type) and is_dataclass(v)}
+    return instance(text, kinds, "problem")

@@ -1,13 +1,16 @@
-r"""How good a prior is on images that it was not trained on, and whether it knows its own error.
+r"""How good a network is on images that it was not trained on, and whether it knows its own error.
 
-    psnr          of D(x + sigma n, sigma), sigma = width level / 255, in dB of the range's width
+    psnr          of D(x + sigma n, sigma), sigma = width level / 255, in dB of the range's width;
+                  of unfolded networks, of images restored from simulated measurements
     calibration   E |D(v, sigma) - x|^2 against sigma^2 div D(v, sigma), which are equal for the
                   conditional mean D(v, sigma) = E[x given v] (Stein, Tweedie)
 
-The divergence is that of the real coordinates, by random signs.
+The divergence is that of the real coordinates, by random signs. `HeldOut` is what a network of any
+kind is measured on: its class says which of these (`Trained.quality`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -15,14 +18,86 @@ from torch import Tensor
 
 from .measurement import Measurement
 from .metrics import psnr
+from .priors.capabilities import Score, Trained
 from .priors.edm import EDMDenoiser
-from .problems import Problems, drawn
+from .problems import Problems, drawn, problem_of
 from .tensors import randn_like, to_channels
 
-__all__ = ["LEVELS", "SIGMAS", "calibration", "denoising_psnr", "restoration_psnr"]
+__all__ = ["HeldOut", "LEVELS", "SIGMAS", "calibration", "denoising_psnr", "restoration_psnr"]
 
 LEVELS = (5.0, 15.0, 25.0, 50.0, 75.0, 100.0)  # 255ths of the range's width
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # image units
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Images that a network was not trained on, and how it is to be measured on them.
+
+    Args:
+        images: Images, each (1, C, H, W); what is random for image k has seed k.
+        levels: Noise levels for denoisers, in 255ths of the range's width; 15, 25 and 50 where
+            None.
+        calibrated: Whether to compare the error that a denoiser expects with its true error.
+        problems: Kinds of problems for unfolded networks; those of the training where empty.
+        noise: Smallest and largest noise of a measurement, relative to the operator's norm; that
+            of the training where None.
+    """
+
+    images: Sequence[Tensor]
+    levels: tuple[float, ...] | None = None
+    calibrated: bool = False
+    problems: tuple[Problems, ...] = ()
+    noise: tuple[float, float] | None = None
+
+    def denoised(self, prior: EDMDenoiser) -> list[Score]:
+        """Returns the PSNR of denoised images, and where it is asked for the calibration."""
+        self._check(problems=False)
+        words = "PSNR in dB of denoised images, by noise level in 255ths of the range"
+        levels = (15.0, 25.0, 50.0) if self.levels is None else self.levels
+        scores = [Score("psnr", words, denoising_psnr(prior, self.images, levels=levels))]
+        if self.calibrated:
+            words = "predicted over measured squared error, by noise level sigma"
+            scores.append(Score("calibration", words, calibration(prior, self.images)))
+        return scores
+
+    def restored(
+        self, network: Trained, restore: Callable[[Measurement, torch.Generator], Tensor]
+    ) -> list[Score]:
+        """Returns the PSNR of images restored from simulated measurements, by kind of problem."""
+        self._check(levels=False)
+        mix = self.problems or tuple(problem_of(text) for text in network.problems)
+        noise = self.noise or network.recipe.get("sigma_y")
+        if not mix or not noise:
+            raise ValueError(
+                f"{type(network).__name__}: its card names no problems that it was trained on, "
+                "and their noise; say them by --problems 'Denoising()' and --noise 0.05 0.05"
+            )
+        low, high = map(float, noise)
+        words = (
+            f"PSNR in dB of images restored from simulated measurements with a noise of {low:g} "
+            f"to {high:g}, relative to the norm of the operator"
+        )
+        found = restoration_psnr(restore, mix, self.images, sigma=(low, high))
+        return [Score("psnr", words, found)]
+
+    @torch.no_grad()
+    def each(
+        self, name: str, words: str, value: Callable[[Tensor, torch.Generator], Tensor]
+    ) -> list[Score]:
+        """Returns the mean of a number over the images."""
+        self._check(levels=False, problems=False)
+        total = sum(
+            float(value(x, torch.Generator(x.device).manual_seed(k)))
+            for k, x in enumerate(self.images)
+        )
+        return [Score(name, words, {name: total / len(self.images)} if self.images else {})]
+
+    def _check(self, *, levels: bool = True, problems: bool = True) -> None:
+        """Raise a `ValueError` where something is asked for that is not measured."""
+        if not levels and (self.levels is not None or self.calibrated):
+            raise ValueError("evaluate: --levels and --calibration are for denoisers")
+        if not problems and (self.problems or self.noise):
+            raise ValueError("evaluate: --problems and --noise are for unfolded networks")
 
 
 @torch.no_grad()

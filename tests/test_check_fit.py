@@ -314,6 +314,7 @@ def test_networks_with_the_physics_inside_are_judged_by_their_own_results(case):
 class Restorer:
     """Makes the same of everything."""
 
+    range = None
     dtype = torch.float32
 
     def __init__(self, value):

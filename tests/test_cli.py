@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from measurand.checkpoints import load_prior, save_weights
+from measurand.checkpoints import load_prior, save
 from measurand.cli import HELP, arranged, main
-from measurand.commands import COMMANDS, knowledge, seconds
+from measurand.commands import COMMANDS, seconds
 from measurand.data.files import read_image
 from measurand.domains import Body
 from measurand.nets import ConvUNet, Glow
@@ -32,7 +32,7 @@ def tiny(path, channels=3, seed=0, **card):
     net = ConvUNet(channels, widths=(4, 8), blocks=1, features=8)
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.02)
-    save_weights(
+    save(
         path,
         EDMDenoiser(net, channels=channels, card={"name": "tiny", "licence": "none", **card}),
     )
@@ -274,7 +274,7 @@ def test_an_unfolded_network_reconstructs_in_one_evaluation_or_by_draws(here, ca
     net = ConvUNet(3, widths=(4, 8), blocks=1, features=8)
     network = UnfoldedDR([EDMDenoiser(net, channels=3)], 2)
     network.card = {"name": "tiny", "licence": "none"}
-    save_weights(here / "u.safetensors", network)
+    save(here / "u.safetensors", network)
     picture(here / "a.png", 24, 20, 3)
     common = ["reconstruct", "a.png", "--operator", "mask", "--operator.mask", "random_mask:0.5"]
     common += ["--sigma", 0.05, "--quiet"]
@@ -306,8 +306,8 @@ def test_flows_reconstruct_unfolded_or_as_a_proximal_map(here, capsys):
     x = torch.rand(4, 3, 16, 16)
     prior.flow.initialize(x)
     prior.calibrate(x)
-    save_weights(here / "f.safetensors", prior)
-    save_weights(here / "n.safetensors", FlowProximal(prior, proximal_folds(prior, 2)))
+    save(here / "f.safetensors", prior)
+    save(here / "n.safetensors", FlowProximal(prior, proximal_folds(prior, 2)))
     picture(here / "a.png", 22, 18, 3)  # sides that the flow does not divide
     common = ["reconstruct", "a.png", "--operator", "mask", "--operator.mask", "random_mask:0.5"]
     common += ["--sigma", 0.05, "--quiet"]
@@ -423,10 +423,9 @@ def test_priors_lists_what_ships(capsys):
 
 def test_priors_says_how_good_they_are_where_the_card_does(here, capsys, monkeypatch):
     found = {"psnr": {"15": 33.914, "50": 28.1}, "calibration": {"0.02": 1.0, "0.5": 0.957}}
-    files = {"old": tiny(here / "old.safetensors"), "new": tiny(here / "new.safetensors", **found)}
-    monkeypatch.setattr(knowledge, "known_weights", lambda: files)
-    assert run("priors") == 0
-    old, new = capsys.readouterr().out.split("new: ")
+    files = [tiny(here / "old.safetensors"), tiny(here / "new.safetensors", **found)]
+    assert run("priors", *files) == 0
+    old, new = capsys.readouterr().out.split("new  ")
     assert "    PSNR in dB, by noise of 255: 15: 33.91, 50: 28.10\n" in new
     assert "    predicted over measured error, by sigma: 0.02: 1.00, 0.5: 0.96\n" in new
     assert "PSNR" not in old and "measured" not in old

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from test_cli import tiny
 
-from measurand.checkpoints import load_prior, save_weights
+from measurand.checkpoints import load_prior, save
 from measurand.demo import Problem, demo, photograph, problems
 from measurand.demo.page import Panel, Row, overview, page
 from measurand.figures import comparison, heat, pixels
@@ -40,13 +40,13 @@ def weights(tmp_path):
     torch.manual_seed(0)
     prior = tiny(tmp_path / "p.safetensors")
     network = UnfoldedDR([load_prior(prior, dtype=torch.float32)], 2)
-    save_weights(tmp_path / "u.safetensors", network)
+    save(tmp_path / "u.safetensors", network)
     flow = FlowPrior(Glow.tiny(3), shape=(3, 16, 16))
     x = torch.rand(4, 3, 16, 16)
     flow.flow.initialize(x)
     flow.calibrate(x)
     flows = str(tmp_path / "f.safetensors")
-    save_weights(flows, FlowProximal(flow, proximal_folds(flow, 2)))
+    save(flows, FlowProximal(flow, proximal_folds(flow, 2)))
     unfolded = str(tmp_path / "u.safetensors")
     return {"prior": str(prior), "unfolded": unfolded, "flows": (flows, flows)}
 

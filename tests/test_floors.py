@@ -7,7 +7,17 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "measurand"
 FLOORS = [
-    {"tensors", "tensorfile", "quantized", "linalg", "files", "fields", "ranks", "devices"},
+    {
+        "tensors",
+        "tensorfile",
+        "quantized",
+        "linalg",
+        "files",
+        "fields",
+        "literal",
+        "ranks",
+        "devices",
+    },
     {"operators", "nets", "noises", "schedules", "metrics"},
     {"measurement", "priors", "start"},
     {"methods"},

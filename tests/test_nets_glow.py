@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.data import astronaut
 
-from measurand.checkpoints import load_weights
+from measurand.checkpoints import load
 from measurand.nets import Glow
 from measurand.nets.glow import ActNorm, Coupling, Mix, bounded
 from measurand.tensorfile import load_tensors, save_tensors
@@ -49,7 +49,7 @@ def test_the_inverse_of_every_flow_that_ships_is_exact(name, dtype, most):
     clean = torch.stack([picture[:, i : i + 64, j : j + 64] for i in (0, 100) for j in (0, 100)])
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     x = torch.cat((clean, clean + 0.4 * noise, torch.zeros_like(clean))).to(dtype)
-    model = load_weights(name).to(dtype)
+    model = load(name).to(dtype)
     for prior in getattr(model, "priors", [model]):
         with torch.no_grad():
             assert (prior.flow.inverse(prior.flow(x)[0]) - x).abs().max() <= most

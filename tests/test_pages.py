@@ -10,7 +10,7 @@ from PIL import Image
 from test_cli import tiny
 
 import measurand as ms
-from measurand.checkpoints import save_weights
+from measurand.checkpoints import save
 from measurand.tensors import generators
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -56,7 +56,7 @@ def given(tmp_path, monkeypatch):
     tiny(tmp_path / "tiny.safetensors")
     network = ms.unfolded.UnfoldedDR([ms.load_prior("tiny.safetensors", dtype=torch.float32)], 2)
     network.card = {}
-    save_weights(tmp_path / "unfolded.safetensors", network)
+    save(tmp_path / "unfolded.safetensors", network)
     noise = ms.noises.Gaussian(sigma=0.04)
 
     def measured(seed):

@@ -19,7 +19,7 @@ from measurand.priors import (
     Straight,
     TableVP,
 )
-from measurand.priors.denoiser import Denoiser
+from measurand.priors.capabilities import Denoiser
 from measurand.tensors import from_channels, to_channels
 
 F64 = torch.float64

@@ -17,7 +17,7 @@ from measurand.priors import (
     require,
     score,
 )
-from measurand.priors.denoiser import Denoiser, Density, Latent, Proximable
+from measurand.priors.capabilities import Denoiser, Density, Latent, Proximable
 
 F64 = torch.float64
 

@@ -12,7 +12,7 @@ from measurand.noises import ComplexGaussian
 from measurand.noises import Gaussian as GaussianNoise
 from measurand.operators.base import LinearOperator
 from measurand.priors import CosineGaussian, FourierGaussian, Gaussian, GaussianMixture
-from measurand.priors.denoiser import Denoiser, Density, Proximable
+from measurand.priors.capabilities import Denoiser, Density, Proximable
 from measurand.priors.dense import matrix
 from measurand.tensors import generators, randn_like
 

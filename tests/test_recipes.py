@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from measurand import recipes
-from measurand.checkpoints import load_prior, load_unfolded, load_weights
+from measurand.checkpoints import load, load_prior
 from measurand.domains.material import Material, generator_of
 from measurand.priors.flow import FlowPrior
 from measurand.recipes import natural_color, train_recipe
@@ -225,7 +225,7 @@ def test_an_unfolded_network_is_trained_from_a_prior(recipe, data, tmp_path):
     (first, _) = train_recipe(
         small, paths, out, held_out=paths, steps=6, workers=2, quiet=True
     ).values()
-    network = load_unfolded(first)
+    network = load(first)
     assert type(network) is recipe.method and network.card["recipe"]["method"] in str(
         type(network)
     )
@@ -259,7 +259,7 @@ def test_flows_are_trained_by_likelihood_and_then_unfolded(data, tmp_path):
         recipes.flow_color, levels=2, steps=1, hidden=8, batch=4, crops=(16, 16), warmup=1
     )
     (start, _) = train_recipe(flow, [data], tmp_path / "f", held_out=[data], steps=30).values()
-    prior = load_weights(start, FlowPrior)
+    prior = load(start, FlowPrior)
     assert prior.kappa[0].gt(0).all() and prior.shape == (3, 16, 16) and prior.flow.initialized
     lines = [json.loads(s) for s in (tmp_path / "f" / "metrics.jsonl").read_text().splitlines()]
     assert 0 < prior.card["least_pivot"] < 10
@@ -275,7 +275,7 @@ def test_flows_are_trained_by_likelihood_and_then_unfolded(data, tmp_path):
         (file, _) = train_recipe(
             own, [data], tmp_path / str(k), held_out=[data], steps=4, workers=2, quiet=True
         ).values()
-        network = load_weights(file, FlowProximal)
+        network = load(file, FlowProximal)
         assert network.card["held_out_psnr"].keys() == {repr(recipe.kind)}
         assert network.card["init"]["file"] == start.stem
         with pytest.raises(ValueError, match="holds another network than recipe .*: folds"):

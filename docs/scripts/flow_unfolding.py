@@ -57,7 +57,7 @@ def main() -> None:
             x,
             first_guess(m),
             total_variation(m, x),
-            FlowUnfolding()(m, ms.load_weights(weights)),
+            FlowUnfolding()(m, ms.load(weights)),
         )
         for axis, image, title in zip(row, images, titles, strict=True):
             axis.imshow(((image[0].permute(1, 2, 0) + 1) / 2).clamp(0, 1).numpy())

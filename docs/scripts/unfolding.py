@@ -31,7 +31,7 @@ ROWS = (
 
 
 def main() -> None:
-    network, prior = ms.load_unfolded("unfold-color"), ms.load_prior("natural-color")
+    network, prior = ms.load("unfold-color"), ms.load_prior("natural-color")
     titles = ("photograph", "first guess", "HQS", "Diff-Unfolding: mean", "a draw", "deviation")
     psnr: dict[str, dict[str, float]] = {}
     figure, axes = plt.subplots(4, 6, figsize=(12, 8.6), layout="constrained")

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -16,15 +16,17 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from .. import recipes
-from ..checkpoints import known_weights, load_prior, load_weights
+from ..checkpoints import kinds, known_weights, load, weight_file
 from ..data.sources import SkippedFiles
 from ..devices import device_named
 from ..domains import domain_of
 from ..export import compile_portable, export
+from ..files import sha256_file
 from ..jobs.folders import check_outside, free, named_inputs
 from ..journal import tell
-from ..priors.edm import EDMDenoiser
-from ..quality import calibration, denoising_psnr
+from ..priors.capabilities import Trained
+from ..problems import problem_of
+from ..quality import HeldOut
 from ..ranks import rank
 from ..tensorfile import load_tensors
 
@@ -36,6 +38,7 @@ Weights = Annotated[
     tuple[str, ...],
     tyro.conf.arg(metavar="WEIGHTS | NAME-portable.pt2 ...", help_behavior_hint="(required)"),
 ]
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]")]
 Size = Annotated[
     tuple[int, int],
     tyro.conf.arg(metavar="HEIGHT WIDTH", help_behavior_hint="(required for weights)"),
@@ -52,20 +55,27 @@ else:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Denoising quality of a prior on a set of images.
+    """How good a prior or a network is on a set of images.
 
-    Centre crops of 256 x 256 pixels, noise of image k (sorted by name) from seed k, mean PSNR in
-    dB over the images.
+    Mean over the images of what is measured of its kind: of a denoiser the PSNR in dB by noise
+    level, of an unfolded network the PSNR of images restored from simulated measurements, of a
+    flow the bits per pixel value. Images are centre crops of 256 x 256 pixels; what is random for
+    image k (sorted by name) has seed k.
 
     Args:
-        prior: A prior that ships, or a weight file.
+        prior: A prior or a network that ships, or a weight file.
         data: A folder, a zip or a file of images of the prior's domain.
         domain: What the images are, such as 'Photographs(grey=True)'; as the card of the prior
             says, when absent.
         under: Only what is in this folder of it, such as test.
-        levels: Noise levels, as standard deviations in 255ths of the range of the images.
+        levels: Of a denoiser, the noise levels, as standard deviations in 255ths of the range of
+            the images; 15, 25 and 50 when absent.
+        calibration: Of a denoiser, also compare the error that it expects with its true error.
+        problems: Of an unfolded network, the kinds of problems, such as 'GaussianBlurs(low=1.0)';
+            those of its training, as the card says, when absent.
+        noise: Of an unfolded network, the smallest and the largest noise of a measurement,
+            relative to the norm of the operator; as in its training when absent.
         limit: Use the first images only.
-        calibration: Also compare the error that the prior expects with its true error.
         device: cpu, cuda, or auto.
         skip_bad: Leave out files that cannot be read, and say so.
         json: Print JSON.
@@ -75,44 +85,48 @@ class Evaluate:
     data: Path
     domain: str | None = None
     under: str = ""
-    levels: tuple[float, ...] = (15.0, 25.0, 50.0)
-    limit: int | None = None
+    levels: tuple[float, ...] | None = None
     calibration: bool = False
+    problems: tuple[str, ...] = ()
+    noise: tuple[float, float] | None = None
+    limit: int | None = None
     device: str = "auto"
     skip_bad: bool = False
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
-        if not self.levels or not all(0 < level < math.inf for level in self.levels):
-            raise ValueError(f"--levels: got {self.levels}, wants positive noise levels")
+        for option, values in (("--levels", self.levels), ("--noise", self.noise)):
+            if values is not None and not (values and all(0 < x < math.inf for x in values)):
+                raise ValueError(f"{option}: got {values}, wants positive noise levels")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit: got {self.limit}, wants at least one image")
-        prior = load_prior(self.prior, device=device_named(self.device))
+        device = device_named(self.device)
+        network: Trained = load(self.prior, device=device)
         with skips_said():
-            images = self.images(prior)
-        found = denoising_psnr(prior, images, levels=self.levels)
-        known = calibration(prior, images) if self.calibration else {}
+            images = [x.to(device) for x in self.images(network)]
+        mix = tuple(problem_of(text) for text in self.problems)
+        scores = network.quality(HeldOut(images, self.levels, self.calibration, mix, self.noise))
         if self.json:
-            record = {"prior": self.prior, "images": len(images), "psnr": found}
-            print(json.dumps({**record, "calibration": known} if known else record))
-        else:
-            print(f"{self.prior} on {len(images)} images of {self.data}")
-            for level, value in found.items():
-                print(f"  noise {level:>4} of 255: {value:.2f} dB")
-            for level, value in known.items():
-                print(f"  sigma {level:>4}: predicted over measured error {value:.3f}")
+            record = {"prior": self.prior, "images": len(images)}
+            measured = {score.name: score.words for score in scores}
+            found = {score.name: score.values for score in scores}
+            print(json.dumps({**record, "measured": measured, **found}))
+            return 0
+        print(f"{self.prior} on {len(images)} images of {self.data}")
+        for score in scores:
+            print(score.words)
+            for name, value in score.values.items():
+                print(f"  {name}: {value:.3f}")
         return 0
 
-    def images(self, prior: EDMDenoiser) -> list[Tensor]:
-        """The images that the prior's domain finds in the data, centre crops of 256 pixels."""
-        recipe = prior.card.get("recipe")
-        named = self.domain or (recipe.get("domain") if isinstance(recipe, dict) else None)
+    def images(self, network: Trained) -> list[Tensor]:
+        """The images that the network's domain finds in the data, centre crops of 256 pixels."""
         try:
-            domain = domain_of(named or "")
+            domain = domain_of(self.domain or network.recipe.get("domain") or "")
         except ValueError as error:
             raise ValueError(
-                f"{self.prior}: what are its images? {error}; say it by --domain, or measure the "
-                "prior in Python, by measurand.quality.denoising_psnr"
+                f"{self.prior}: what are its images? {error}; say it by --domain, or measure it "
+                "in Python, by measurand.quality.HeldOut"
             ) from error
         images = domain.look(self.data, self.under, skip_bad=self.skip_bad)[: self.limit]
         if not images:
@@ -257,31 +271,34 @@ def seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class Priors:
-    """The priors that ship, with their data and licence.
+    """The priors and networks that ship: a line each, or all about some of them.
 
     Args:
-        json: Print the whole cards, as JSON.
+        names: Those of which to print what the card says, with its digests; names or weight
+            files.
+        json: Print whole cards, as JSON.
     """
 
+    names: Positional[Names] = ()
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
-        cards = {name: load_tensors(path)[1] for name, path in known_weights().items()}
+        files = {path.stem: path for path in map(weight_file, self.names)} or known_weights()
+        cards: dict[str, dict[str, Any]] = {}
+        for name, path in files.items():
+            try:
+                cards[name] = load_tensors(path)[1]
+            except (OSError, ValueError) as error:  # one file less, not an end of the list
+                cards[name] = {"error": str(error)}
         if self.json:
-            print(json.dumps({k: {**c, "tensors": len(c["tensors"])} for k, c in cards.items()}))
+            told = {k: {**c, "tensors": len(c.get("tensors", ()))} for k, c in cards.items()}
+            print(json.dumps(told))
             return 0
+        width = max((len(name) for name in cards), default=0)
         for name, card in cards.items():
-            print(f"{name}: {_kind(card)}")
-            held_out = [key for key in card if key.startswith("held_out")]
-            for label in ("licence", "data", *held_out, "init"):
-                if card.get(label):
-                    print(f"    {label.replace('_', ' ')}: {_words(card[label])}")
-            for key, label in (
-                ("psnr", "PSNR in dB, by noise of 255"),
-                ("calibration", "predicted over measured error, by sigma"),
-            ):
-                if card.get(key):
-                    print(f"    {label}: {_words(card[key])}")
+            print(f"{name:<{width}}  {_line(card, files[name])}")
+            for line in _details(card, files[name]) if self.names else ():
+                print(f"    {line}")
         if not cards:
             print("no prior ships with this package")
         return 0
@@ -345,27 +362,56 @@ class Export:
             raise ValueError("export: wants --size HEIGHT WIDTH, that of the images in pixels")
         (weights,) = self.weights
         dtype = None if self.precision == "auto" else getattr(torch, self.precision)
-        model = load_weights(weights, device=device_named(self.device), dtype=dtype)
+        model = load(weights, device=device_named(self.device), dtype=dtype)
         name = Path(weights).name.removesuffix(".safetensors")
         out = self.out or Path("exported") / f"{name}.pt2"
         compiled = not self.portable_only
         return export(model, out, size=self.size, batch=self.batch, compiled=compiled)
 
 
-def _kind(card: dict[str, Any]) -> str:
-    """What weights are, in a few words."""
-    match card["kind"]:
-        case "edm" | "unfolded":
-            block = card if card["kind"] == "edm" else card["priors"][0]
-            low, high = block["range"]
-            words = f"{block['channels']} channels in [{low:g}, {high:g}]"
-            more = f", {card['method']} of {card['depth']} steps" if "depth" in card else ""
-            return words + more
-        case "flow":
-            return f"{card['shape'][0]} channels in [-1, 1], density by a flow"
-        case _:
-            channels = card["prior"]["shape"][0]
-            return f"{channels} channels in [-1, 1], FlowProximal of {len(card['folds'])} folds"
+def _line(card: dict[str, Any], path: Path) -> str:
+    """What weights are, how good, of what, how large and under which licence, in a line."""
+    if "error" in card:
+        return f"cannot be read: {card['error']}"
+    cls = kinds().get(str(card.get("kind")))
+    try:
+        what = (
+            f"of a kind unknown here, {card.get('kind')!r}" if cls is None else cls.summary(card)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        what = f"its card is not one of ours ({type(error).__name__}: {error})"
+    recipe = card.get("recipe")
+    domain = _domain(recipe.get("domain")) if isinstance(recipe, dict) else ""
+    size = f"{path.stat().st_size / 1e6:.1f} MB"
+    parts = (what, domain, size, f"licence: {card.get('licence') or 'not said'}")
+    return "; ".join(part for part in parts if part)
+
+
+def _domain(text: Any) -> str:
+    """The domain of a card, without the fields that have their defaults."""
+    try:
+        domain: Any = domain_of(text)
+    except ValueError:
+        return str(text or "")
+    said = [(f.name, getattr(domain, f.name)) for f in fields(domain)]
+    other = [f"{k}={v!r}" for k, v in said if v != type(domain).__dataclass_fields__[k].default]
+    return type(domain).__name__ + (f"({', '.join(other)})" if other else "")
+
+
+def _details(card: dict[str, Any], path: Path) -> Iterator[str]:
+    """What a card says of its weights, a line for each, and the digest of the file."""
+    held_out = [key for key in card if key.startswith("held_out")]
+    for key in ("data", *held_out, "notes", "init"):
+        if card.get(key):
+            yield f"{key.replace('_', ' ')}: {_words(card[key])}"
+    for key, label in (
+        ("psnr", "PSNR in dB, by noise of 255"),
+        ("calibration", "predicted over measured error, by sigma"),
+        ("measured_on", "measured on"),
+    ):
+        if card.get(key):
+            yield f"{label}: {_words(card[key])}"
+    yield f"file: {path}, sha256: {sha256_file(path)}"
 
 
 def _words(value: Any) -> str:

@@ -24,20 +24,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_prior, load_unfolded, load_weights
+from ..checkpoints import load
 from ..files import write_atomic
 from ..jobs.folders import staged
-from ..jobs.restore import Restored, bar, facts, restore, variation_weight
+from ..jobs.restore import Restored, bar, facts, of_its_kind, restore, variation_weight
 from ..measurement import Measurement
 from ..methods import Step
 from ..metrics import psnr, ssim
 from ..noises import Gaussian
 from ..operators import LinearOperator, Mask
+from ..priors.capabilities import Denoiser, Posterior, Restorer
 from ..priors.variation import TotalVariation
 from ..samplers import DiffPIR, PnPDM
 from ..solvers import FISTA, HQS, FlowUnfolding, PosteriorMean
 from ..tensors import generators
-from ..unfolded import FlowProximal
 from .page import Panel, Row, overview, page
 from .scenes import Problem, photograph, problems
 
@@ -63,7 +63,8 @@ def demo(
         out: Folder for the results.
         prior: A prior that ships, or a weight file.
         unfolded: A network of Diff-Unfolding.
-        flows: Unfolded networks of flows, for blur and super-resolution and for missing pixels.
+        flows: Unfolded networks of flows: each problem has the first that was trained on its kind,
+            or else the first of all.
         seed: Seed of the noise and of the draws.
         device: Where to compute.
         quiet: Show no progress.
@@ -73,9 +74,9 @@ def demo(
     """
     device = torch.device(device)
     networks = Networks(
-        load_prior(prior, device=device),
-        load_unfolded(unfolded, device=device),
-        *(load_weights(name, FlowProximal, device=device) for name in flows),
+        load(prior, Denoiser, device=device),
+        load(unfolded, Posterior, device=device),
+        tuple(load(name, Restorer, device=device) for name in flows),
     )
     posed = problems() if chosen is None else list(chosen)
     with staged(out, by="demo", inputs=[prior, unfolded, *flows]) as folder:
@@ -105,12 +106,11 @@ def demo(
 
 @dataclass(frozen=True)
 class Networks:
-    """What was learned: a prior, Diff-Unfolding, and flows for blur and for missing pixels."""
+    """What was learned: a prior, Diff-Unfolding, and unfolded flows for some problems each."""
 
     prior: Any
     unfolded: Any
-    deblur: Any
-    inpaint: Any
+    flows: tuple[Any, ...]
 
 
 def _methods(
@@ -126,12 +126,12 @@ def _methods(
     hqs = HQS(steps=16) if isinstance(operator, Mask) else HQS()
     variation = TotalVariation(weight=weight, tol=1e-3)
     sampler = PnPDM.quick()
-    flow = networks.inpaint if isinstance(operator, Mask) else networks.deblur
+    flows = [flow for flow in networks.flows if of_its_kind(flow, operator)] or networks.flows
     return [
         ("TV", FISTA(steps=60), variation, 20),
         ("HQS", hqs, networks.prior, hqs.steps),
         ("Unfolding", PosteriorMean(), networks.unfolded, 4),
-        ("Flow", FlowUnfolding(), flow, 10),
+        ("Flow", FlowUnfolding(), flows[0], 10),
         ("DiffPIR", DiffPIR(), networks.prior, DiffPIR().nfe),
         ("PnP-DM", sampler, networks.prior, DRAWS * sampler.nfe),
     ]

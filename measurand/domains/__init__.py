@@ -5,7 +5,7 @@ from .brain import Brain
 from .card import domain_of
 from .faces import Faces
 from .kernels import Kernels
-from .material import Domain, Material
+from .material import Domain
 from .photographs import Photographs
 
-__all__ = ["Body", "Brain", "Domain", "Faces", "Kernels", "Material", "Photographs", "domain_of"]
+__all__ = ["Body", "Brain", "Domain", "Faces", "Kernels", "Photographs", "domain_of"]

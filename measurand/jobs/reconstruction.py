@@ -33,9 +33,7 @@ from ..methods import Method, Step
 from ..metrics import coverage, crps, nmse, psnr, ssim
 from ..noises import ComplexGaussian, Gaussian, estimate_sigma
 from ..operators import LinearOperator
-from ..priors.flow import bits_of
 from ..solvers import first_guess
-from ..unfolded import FlowProximal
 from .arguments import build, files_of, fitted, notes_of
 from .manifest import Scan
 from .restore import (
@@ -262,11 +260,7 @@ class Restorer:
             draws = None if result.draws is None else operator.framed(result.draws.cpu())
             metrics = _metrics(operator.framed(x), problem.truth, draws)
             panels.append(("truth", problem.truth))
-        if isinstance(problem.prior, FlowProximal):  # how usual this image is: far off is a sign
-            last: Any = problem.prior.priors[-1]
-            if min(x.shape[2:]) >= last.flow.multiple:  # a narrower image has no density
-                with torch.no_grad():
-                    metrics["bits"] = float(bits_of(last, result.estimate))
+        metrics |= self.loaded.remarks(problem.measurement, result.estimate)
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(how.method).__name__}"
             comparison(folder / "comparison.png", panels, title=title)

@@ -20,29 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import problems
-from ..checkpoints import known_weights, load_weights
+from ..checkpoints import load, weight_file
 from ..files import sha256_file
 from ..measurement import Measurement
 from ..methods import Method, Step
 from ..operators import LinearOperator
-from ..priors.denoiser import (
-    Counted,
-    CountedPosterior,
-    Denoiser,
-    Posterior,
-    Rescaled,
-    Tiled,
-    meaning,
-)
-from ..priors.flow import FlowPrior
-from ..priors.flow_maps import LatentGain
-from ..priors.grey import Grey
+from ..priors.capabilities import Denoiser, Images, Posterior, Trained, meaning
+from ..priors.denoiser import Counted, CountedPosterior
 from ..priors.variation import TotalVariation
+from ..problems import problem_of
 from ..solvers.levels import noise_in_image
 from ..tensors import generators
-from ..unfolded import FlowProximal
-from ..unfolded.posterior_score import Unfolded
 from .arguments import methods
 
 __all__ = [
@@ -138,8 +126,8 @@ def restore(
             "`measurand check` says what does not fit"
         )
     nfe = round(counted.items / max(count, items)) if counted else 0
-    if isinstance(prior, Unfolded):  # one evaluation is as many calls as it has steps
-        nfe *= prior.depth
+    if isinstance(prior, Trained):  # a call of an unfolded network is one for each of its steps
+        nfe *= prior.evaluations
     if not method.draws:
         return Restored(images, None, seconds, nfe)
     return Restored(images.mean(0, keepdim=True), images, seconds, nfe)
@@ -170,20 +158,14 @@ class Loaded:
     prior: Any
     record: dict[str, Any]
 
+    def remarks(self, measurement: Measurement, x: Tensor) -> dict[str, float]:
+        """What the network says of an image, see `Trained.remarks`; nothing of total variation."""
+        return self.prior.remarks(measurement, x) if isinstance(self.prior, Trained) else {}
+
 
 def prior_file(name: str) -> Path | None:
     """The weight file of a prior, None for total variation; a name that is none is an error."""
-    if name.split(":")[0] == TV:
-        return None
-    newest = [path for key, path in known_weights().items() if _called(name, key)]
-    path = newest[-1] if newest else Path(name)
-    if not path.is_file():
-        load_weights(name)  # says what is wrong with the name
-    return path
-
-
-def _called(name: str, key: str) -> bool:
-    return name in (key, key.rpartition("@")[0])
+    return None if name.split(":")[0] == TV else weight_file(name)
 
 
 def prior_loaded(name: str, device: str | torch.device = "cpu") -> Loaded:
@@ -203,16 +185,17 @@ def prior_loaded(name: str, device: str | torch.device = "cpu") -> Loaded:
             raise ValueError(f"--prior {name}: wanted {TV} or {TV}:WEIGHT") from error
         prior = None if weight is None else TotalVariation(weight=weight)
         return Loaded(prior, {"name": TV, "weight": weight})
-    network = load_weights(name, device=device)
-    nets = getattr(network, "priors", network)  # the steps of an unfolded one stay in float32
+    network: Trained = load(path, device=device)
     record = {
         "name": path.stem,
         "sha256": sha256_file(path),
         "channels": network.channels,
-        "precision": str(next(nets.parameters()).dtype).removeprefix("torch."),
+        "precision": str(next((network.fast or network).parameters()).dtype).removeprefix(
+            "torch."
+        ),
     }
-    if isinstance(network, FlowProximal):
-        record["trained_on"] = trained_on(network)
+    if not network.any_operator:
+        record["trained_on"] = ", ".join(network.problems)
     return Loaded(network, record)
 
 
@@ -234,79 +217,40 @@ def prior_for(
     Returns:
         The prior, what `run.json` says of it, and sentences about what was done.
     """
-    notes: list[str] = []
     loaded = name if isinstance(name, Loaded) else prior_loaded(name, device)
     network, record = loaded.prior, loaded.record
     operator = measurement.operator
     if network is None:
         network = TotalVariation(weight=variation_weight(measurement))
     if isinstance(network, TotalVariation):
-        return network, {"name": TV, "weight": network.weight}, notes
-    prior: Any = network
+        return network, {"name": TV, "weight": network.weight}, []
     called = record["name"]
-    if operator.in_dtype.is_complex != network.dtype.is_complex:
-        kinds = ("real", "complex")
-        raise ValueError(
-            f"--prior {called} knows {kinds[network.dtype.is_complex]} images with "
-            f"{network.channels} channels, {operator} asks for "
-            f"{kinds[operator.in_dtype.is_complex]} ones; use --prior {TV} or a prior of these"
+    images = Images(operator.in_shape, operator.in_dtype, str(operator))
+    prior, notes = network.fitted(images, tile=tile, name=called)
+    if not of_its_kind(network, operator):
+        trained_on = (
+            f"{called} was trained on {', '.join(network.problems)}, and {operator} is of another "
+            "kind: another prior and method may give a better result"
         )
-    channels = operator.in_shape[0]
-    denoiser, unfolded = isinstance(network, Denoiser), isinstance(network, Unfolded)
-    if network.channels != channels:
-        grey = channels == 1 and not network.dtype.is_complex
-        if not grey or not (denoiser or unfolded):
-            advice = "; for a grey image use --prior natural-color --method hqs" if grey else ""
-            raise ValueError(
-                f"--prior {called} knows images with {network.channels} channels, {operator} "
-                f"asks for {channels}{advice}"
-            )
-        prior = network.in_grey() if unfolded else Grey(prior, network.channels)
-        notes.append(f"grey image: shown to {called} as {network.channels} equal channels")
-    if isinstance(network, FlowPrior):
-        notes.append(f"proximal map of {called} by one Gauss-Newton step in its latents")
-        return LatentGain(network), record, notes
-    large = max(operator.in_shape[1:]) > tile
-    in_tiles = f"denoised in overlapping tiles of {tile} pixels, physics on the whole image"
-    if unfolded:  # it holds the physics: the range is as it is, and only its blocks see tiles
-        if large:
-            prior = prior.with_tiles(tile)
-            notes.append(in_tiles)
-        return prior, record, notes
-    if isinstance(network, FlowProximal) and not of_its_kind(network, operator):
-        notes.append(
-            f"{called} was trained on {trained_on(network)}, and {operator} is of another kind: "
-            "another prior and method may give a better result"
-        )
-    if not denoiser:
-        if large:
-            notes.append(f"{called} runs on the whole image: only denoisers are tiled")
-        return prior, record, notes
-    if tuple(network.range) != (-1.0, 1.0):
-        prior = Rescaled(prior, (-1.0, 1.0))
-        notes.append(f"images rescaled from [-1, 1] to the prior's {network.range}")
-    if large:
-        prior = Tiled(prior, tile, overlap=min(32, tile // 2))
-        notes.append(in_tiles)
+        notes = [trained_on, *notes]
     return prior, record, notes
 
 
-def trained_on(network: FlowProximal) -> str:
-    """The kind of problems that a network of flows was trained on, empty where nothing says it."""
-    recipe = network.card.get("recipe")
-    return str(recipe.get("kind", "")) if isinstance(recipe, dict) else ""
+def of_its_kind(network: Trained, operator: LinearOperator) -> bool:
+    """Whether a network serves an operator as well as those of its training, or nobody knows.
 
-
-def of_its_kind(network: FlowProximal, operator: LinearOperator) -> bool:
-    """Whether an operator is of the class that a network was trained with, or nobody knows.
-
-    The class alone: a wider blur than those of the training, or more noise, is not seen.
+    It does if an operator of the training is of the same class, or if it serves any: a wider blur
+    than those of the training, or more noise, is not seen.
     """
-    name = trained_on(network).partition("(")[0]
-    if name not in problems.__all__ or not is_dataclass(getattr(problems, name)):
+    if network.any_operator:
         return True
-    kind, shape = getattr(problems, name), (network.channels, 32, 32)
-    return isinstance(operator, type(kind().operator(shape, 1, torch.Generator())))
+    try:
+        kinds = [problem_of(text) for text in network.problems]
+    except ValueError:
+        return True
+    shape = (network.channels, 32, 32)
+    trained = [type(kind.operator(shape, 1, torch.Generator())) for kind in kinds]
+    return not trained or isinstance(operator, tuple(trained))
 
 
 def variation_weight(measurement: Measurement) -> float:

@@ -1,5 +1,15 @@
 """The knowledge: priors, as capabilities that a method asks for."""
 
+from .capabilities import (
+    Denoiser,
+    Density,
+    Latent,
+    Posterior,
+    Proximable,
+    Restorer,
+    Trained,
+    require,
+)
 from .conventions import (
     VE,
     FromFlow,
@@ -15,15 +25,8 @@ from .denoiser import (
     CallableDenoiser,
     Counted,
     CountedPosterior,
-    Denoiser,
-    Density,
-    Latent,
-    Posterior,
-    Proximable,
     Rescaled,
-    Restorer,
     Tiled,
-    require,
     score,
 )
 from .diffusers import from_diffusers
@@ -81,6 +84,7 @@ __all__ = [
     "TableVP",
     "Tiled",
     "TotalVariation",
+    "Trained",
     "VE",
     "Variation",
     "VariationInfo",

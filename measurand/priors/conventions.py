@@ -41,7 +41,8 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors import from_channels, per_item, to_channels
-from .denoiser import Range, check_kind
+from .capabilities import Range
+from .denoiser import check_kind
 
 __all__ = [
     "FromFlow",

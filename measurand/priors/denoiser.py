@@ -1,13 +1,12 @@
-r"""What a prior can do: the capabilities that methods ask for, and denoisers around denoisers.
+r"""Denoisers around denoisers, and denoisers made of functions.
 
 The denoiser of level sigma is the mean of the clean image given a noisy one (Tweedie),
 
     D(v, sigma) = E[x | v],   v = x + sigma n;   score(v) = grad log p_sigma(v) = (D - v)/sigma^2
 
-in the value range and of the kind (real, complex) that it declares. A prior is anything with the
-methods of one of the protocols below; nothing is inherited. `CallableDenoiser` makes one from a
-function, `conventions.py` from the networks that people train. Around a denoiser go `Rescaled`
-(another value range), `Tiled` (large images) and `Counted` (how often it was asked).
+in the value range and of the kind (real, complex) that it declares. `CallableDenoiser` makes one
+from a function, `conventions.py` from the networks that people train. Around a denoiser go
+`Rescaled` (another value range), `Tiled` (large images) and `Counted` (how often it was asked).
 
 References:
     | Plug-and-Play Priors as a Score-Based Method (Park et al., 2025), arXiv:2412.11108
@@ -16,135 +15,24 @@ References:
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..tensors import convert_range, per_item
+from .capabilities import Denoiser, Posterior, Range
 
 __all__ = [
     "CallableDenoiser",
     "Counted",
     "CountedPosterior",
-    "Denoiser",
-    "Density",
-    "Latent",
-    "Posterior",
-    "Proximable",
     "Rescaled",
-    "Restorer",
     "Tiled",
     "check_kind",
     "check_level",
-    "meaning",
-    "require",
     "score",
 ]
-
-Range = tuple[float, float]
-
-
-@runtime_checkable
-class Denoiser(Protocol):
-    """`denoise(v, sigma, condition=None)`, `range`, `dtype`: knows E[x | v = x + sigma n].
-
-    The range is None where it takes images of any range.
-    """
-
-    @property
-    def range(self) -> Range | None: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    def denoise(
-        self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None
-    ) -> Tensor: ...
-
-
-@runtime_checkable
-class Proximable(Protocol):
-    """`prox(v, tau)`: knows argmin_x tau g(x) + 1/2 ||x - v||^2."""
-
-    def prox(self, v: Tensor, tau: float | Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class Density(Protocol):
-    """`log_prob(x)`: knows its density, one number per item."""
-
-    def log_prob(self, x: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class Latent(Protocol):
-    """`encode`, `decode`, `denoise_code(z, sigma)`: knows images through a code."""
-
-    def encode(self, x: Tensor) -> Tensor: ...
-
-    def decode(self, z: Tensor) -> Tensor: ...
-
-    def denoise_code(self, z: Tensor, sigma: float | Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class Posterior(Protocol):
-    """`given(measurement)`, `range`, `dtype`: knows posteriors, as unfolded networks do."""
-
-    @property
-    def range(self) -> Range | None: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    def given(self, measurement: Any) -> Denoiser: ...
-
-
-@runtime_checkable
-class Restorer(Protocol):
-    """`restore(measurement)`, `dtype`: makes the image by itself, as unfolded flows do."""
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    def restore(self, measurement: Any) -> Tensor: ...
-
-
-_CAPABILITIES = (Denoiser, Proximable, Density, Latent, Posterior, Restorer)
-
-
-def meaning(capability: type) -> str:
-    """Return a capability in words: its name, and how its docstring begins."""
-    words = (capability.__doc__ or "").partition("\n")[0].replace("`", "").rstrip(".")
-    return f"a {capability.__name__} ({words})"
-
-
-def require(
-    prior: object, *capabilities: type, by: object, images: torch.dtype | None = None
-) -> None:
-    """Raise a `TypeError` unless a prior can do one of the things asked of it.
-
-    Args:
-        prior: The prior.
-        capabilities: The protocols of which one is enough.
-        by: The method that asks, for the message.
-        images: The dtype of the images of the problem; a denoiser must be of their kind, real or
-            complex.
-    """
-    name = type(by).__name__
-    if not any(isinstance(prior, capability) for capability in capabilities):
-        wanted = " or ".join(meaning(capability) for capability in capabilities)
-        known = [c.__name__ for c in _CAPABILITIES if isinstance(prior, c)]
-        what = f", which is a {' and a '.join(known)}" if known else ""
-        raise TypeError(f"{name}: got a {type(prior).__name__}{what}; wanted {wanted}")
-    if images is not None and isinstance(prior, Denoiser | Posterior | Restorer):
-        if prior.dtype.is_complex != images.is_complex:
-            kinds = ("real", "complex")
-            raise TypeError(
-                f"{name}: got a {type(prior).__name__} of {kinds[prior.dtype.is_complex]} images "
-                f"for a measurement of {kinds[images.is_complex]} ones"
-            )
 
 
 def score(prior: Denoiser, v: Tensor, sigma: float | Tensor) -> Tensor:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .capabilities import Range
 from .conventions import FromImage, FromNoise, FromVelocity, TableVP
-from .denoiser import Range
 
 __all__ = ["from_diffusers"]
 

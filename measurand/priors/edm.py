@@ -37,13 +37,26 @@ References:
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from ..nets import ConvUNet
 from ..tensors import from_channels, per_item, randn_like, to_channels
-from .denoiser import check_kind, check_level
+from .capabilities import (
+    Evaluation,
+    Exported,
+    Fitted,
+    Images,
+    Score,
+    Trained,
+    dtype_named,
+    images_named,
+    numbers,
+)
+from .denoiser import Rescaled, Tiled, check_kind, check_level
+from .grey import Grey
 
 __all__ = ["EDMDenoiser", "edm_loss", "fast_dtype", "fitted_gains", "lognormal_sigma"]
 
@@ -52,7 +65,7 @@ __all__ = ["EDMDenoiser", "edm_loss", "fast_dtype", "fitted_gains", "lognormal_s
 OCTAVES = tuple(k / 4 for k in range(-24, 5))
 
 
-class EDMDenoiser(nn.Module):
+class EDMDenoiser(Trained):
     """A denoiser D(v, sigma) made of a network F(x, c) by EDM preconditioning.
 
     Differentiable in v, in sigma and in the weights. The network runs in the precision of its own
@@ -72,6 +85,8 @@ class EDMDenoiser(nn.Module):
         sigma_range: Lowest and highest noise level it was trained on, in image units.
         card: What is known of the weights: data, licence, training, results.
     """
+
+    kind = "edm"
 
     def __init__(
         self,
@@ -174,6 +189,101 @@ class EDMDenoiser(nn.Module):
             f"fixed_sum={self.fixed_sum}, gains={self.gains}, "
             f"sigma_data={self.sigma_data}, range={self.range}, sigma_range={self.sigma_range}"
         )
+
+    @property
+    def weights(self) -> nn.Module:
+        return self.net
+
+    @property
+    def fast(self) -> nn.Module:
+        return self.net
+
+    def to_card(self) -> dict[str, Any]:
+        if not isinstance(self.net, ConvUNet):
+            raise TypeError(
+                f"EDMDenoiser: the network is a {type(self.net).__name__}, not a ConvUNet, which "
+                "alone has a weight file"
+            )
+        return {
+            "kind": self.kind,
+            "net": self.net.config,
+            "channels": self.channels,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "mean": self.mean,
+            "fixed_sum": self.fixed_sum,
+            "gains": None if self.gains is None else list(self.gains),
+            "sigma_data": self.sigma_data,
+            "range": list(self.range),
+            "sigma_range": list(self.sigma_range),
+        }
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> Self:
+        return cls(
+            ConvUNet(**card["net"]),
+            channels=card["channels"],
+            dtype=dtype_named(card.get("dtype", "float32")),
+            mean=card.get("mean", 0.0),
+            fixed_sum=card.get("fixed_sum"),
+            gains=card.get("gains"),
+            sigma_data=card["sigma_data"],
+            range=tuple(card["range"]),
+            sigma_range=tuple(card["sigma_range"]),
+        )
+
+    @classmethod
+    def summary(cls, card: Mapping[str, Any]) -> str:
+        psnr = card.get("psnr") or card.get("held_out_psnr") or {}
+        good = f", {psnr['25']:.1f} dB at noise 25 of 255" if "25" in psnr else ""
+        return f"denoiser of {images_named(card['channels'], card.get('dtype'))}{good}"
+
+    def fitted(self, images: Images, *, tile: int = 1024, name: str = "") -> Fitted:
+        prior: Any = self
+        notes = []
+        if self.matched(images, name, grey=True):
+            prior = Grey(prior, self.channels)
+            notes.append(f"grey image: shown to {name} as {self.channels} equal channels")
+        if tuple(self.range) != images.range:
+            prior = Rescaled(prior, images.range)
+            low, high = images.range
+            notes.append(f"images rescaled from [{low:g}, {high:g}] to the prior's {self.range}")
+        if max(images.shape[1:]) > tile:
+            prior = Tiled(prior, tile, overlap=min(32, tile // 2))
+            notes.append(
+                f"denoised in overlapping tiles of {tile} pixels, physics on the whole image"
+            )
+        return Fitted(prior, notes)
+
+    def quality(self, on: Evaluation) -> list[Score]:
+        return on.denoised(self)
+
+    def exported(self) -> Exported:
+        return Exported(
+            [OnChannels(self)],
+            self.channels * (2 if self.dtype.is_complex else 1),
+            {
+                "complex": str(int(self.dtype.is_complex)),
+                "channels": str(self.channels),
+                "range": numbers(self.range),
+                "sigma_range": numbers(self.sigma_range),
+                "depth": "0",
+            },
+        )
+
+
+class OnChannels(nn.Module):
+    """A denoiser (v, sigma) -> D(v, sigma) on the real channels that its network sees.
+
+    Args:
+        prior: The denoiser.
+    """
+
+    def __init__(self, prior: EDMDenoiser) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, v: Tensor, sigma: Tensor) -> Tensor:
+        return self.prior.preconditioned(v, sigma)
 
 
 def edm_loss(prior: EDMDenoiser, batch: Mapping[str, Tensor]) -> Tensor:

@@ -16,11 +16,12 @@ References:
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..nets import Glow
 from ..nets.unet import extend
 from ..tensors import (
     Generators,
@@ -30,6 +31,8 @@ from ..tensors import (
     randn_like,
     to_channels,
 )
+from .capabilities import Evaluation, Fitted, Images, Score, Trained, dtype_named, images_named
+from .flow_maps import LatentGain, packed
 
 __all__ = [
     "Flow",
@@ -61,7 +64,7 @@ class Flow(Protocol):
     def latent_shapes(self, shape: Sequence[int]) -> Sequence[Shape]: ...
 
 
-class FlowPrior(nn.Module):
+class FlowPrior(Trained):
     """The density of a flow.
 
     A `Density`; `LatentGain`, `LatentShrink`, `LatentMAP` and `ImageMAP` make a `Proximable` of
@@ -73,6 +76,9 @@ class FlowPrior(nn.Module):
         dtype: `torch.complex64` where the images are complex.
         card: What is known of the weights: data, licence, training, results.
     """
+
+    kind = "flow"
+    storage = torch.float16  # whose inverse is more exact than that of bfloat16
 
     def __init__(
         self,
@@ -90,7 +96,7 @@ class FlowPrior(nn.Module):
             self.register_buffer(f"kappa_{i}", torch.full(latent[:1], torch.nan))
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> int:  # type: ignore[override]
         """Channels of the images."""
         return self.shape[0]
 
@@ -194,10 +200,50 @@ class FlowPrior(nn.Module):
             )
         return to_channels(x).to(self.get_buffer("kappa_0").dtype)
 
+    def keeps(self, name: str, x: Tensor) -> bool:
+        return x.ndim != 4  # all but the networks inside couplings
 
-def packed(latents: Sequence[Tensor]) -> Tensor:
-    """The latents of all levels as one vector per item, with shape (B, n)."""
-    return torch.cat([z.flatten(1) for z in latents], dim=1)
+    def to_card(self) -> dict[str, Any]:
+        if not isinstance(self.flow, Glow):
+            raise TypeError(
+                f"FlowPrior: the flow is a {type(self.flow).__name__}, not a Glow, which alone "
+                "has a weight file"
+            )
+        return {
+            "kind": self.kind,
+            "flow": self.flow.config,
+            "shape": list(self.shape),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> Self:
+        shape = tuple(card["shape"])
+        return cls(Glow(**card["flow"]), shape=shape, dtype=dtype_named(card["dtype"]))
+
+    @classmethod
+    def summary(cls, card: Mapping[str, Any]) -> str:
+        bits = (card.get("held_out_bits") or {}).get("bits")
+        good = "" if bits is None else f", {bits:.2f} bits per pixel value"
+        return f"density of {images_named(card['shape'][0], card.get('dtype'))}{good}"
+
+    def fitted(self, images: Images, *, tile: int = 1024, name: str = "") -> Fitted:
+        self.matched(images, name, grey=False)
+        words = f"proximal map of {name} by one Gauss-Newton step in its latents"
+        return Fitted(LatentGain(self), [words])
+
+    def remarks(self, measurement: Any, x: Tensor) -> dict[str, float]:
+        """Returns the bits per pixel value of the image: how usual it is, far off is a sign."""
+        if min(x.shape[2:]) < self.flow.multiple:  # a narrower image has no density
+            return {}
+        with torch.no_grad():
+            return {"bits": float(bits_of(self, x).mean())}
+
+    def quality(self, on: Evaluation) -> list[Score]:
+        def bits(x: Tensor, generator: torch.Generator) -> Tensor:
+            return bits_of(self, x + dequantization(x, generator))
+
+        return on.each("bits", "bits per pixel value of the images, with a little noise", bits)
 
 
 class LatentMoments(NamedTuple):

@@ -26,7 +26,8 @@ References:
     | Invertible Generative Models for Inverse Problems (Asim et al., 2020), arXiv:1905.11672
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +35,30 @@ from torch import Tensor, nn
 from ..fields import count
 from ..tensors import inner, per_item
 from .descent import descend
-from .flow import FlowPrior, packed
 
-__all__ = ["ImageMAP", "LatentGain", "LatentMAP", "LatentShrink", "latent_gain"]
+__all__ = ["ImageMAP", "LatentGain", "LatentMAP", "LatentShrink", "latent_gain", "packed"]
+
+
+class Calibrated(Protocol):
+    """What the maps ask of a flow; see `FlowPrior`."""
+
+    @property
+    def kappa(self) -> list[Tensor]: ...
+
+    def latents(self, x: Tensor) -> list[Tensor]: ...
+
+    def image(self, latents: Sequence[Tensor]) -> Tensor: ...
+
+    def log_prob(self, x: Tensor) -> Tensor: ...
+
+    def extended(self, v: Tensor) -> Tensor: ...
+
+    def through(self, v: Tensor, change: Callable[[list[Tensor]], list[Tensor]]) -> Tensor: ...
+
+
+def packed(latents: Sequence[Tensor]) -> Tensor:
+    """The latents of all levels as one vector per item, with shape (B, n)."""
+    return torch.cat([z.flatten(1) for z in latents], dim=1)
 
 
 def latent_gain(
@@ -62,7 +84,7 @@ class LatentGain(nn.Module):
         prior: The flow, calibrated.
     """
 
-    def __init__(self, prior: FlowPrior) -> None:
+    def __init__(self, prior: Calibrated) -> None:
         super().__init__()
         self.prior = prior
 
@@ -93,7 +115,7 @@ class LatentShrink(nn.Module):
         prior: The flow.
     """
 
-    def __init__(self, prior: FlowPrior) -> None:
+    def __init__(self, prior: Calibrated) -> None:
         super().__init__()
         self.prior = prior
 
@@ -120,7 +142,7 @@ class LatentMAP(nn.Module):
         steps: Steps of the descent; each costs two or more passes of the flow and one backward.
     """
 
-    def __init__(self, prior: FlowPrior, steps: int = 10) -> None:
+    def __init__(self, prior: Calibrated, steps: int = 10) -> None:
         super().__init__()
         self.prior, self.steps = prior, steps
         count(self, "steps")
@@ -172,7 +194,7 @@ class ImageMAP(nn.Module):
         steps: Steps of the descent; each costs two or more passes of the flow and one backward.
     """
 
-    def __init__(self, prior: FlowPrior, steps: int = 10) -> None:
+    def __init__(self, prior: Calibrated, steps: int = 10) -> None:
         super().__init__()
         self.prior, self.steps = prior, steps
         count(self, "steps")

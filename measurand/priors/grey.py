@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .denoiser import Denoiser
+from .capabilities import Denoiser
 
 __all__ = ["Grey"]
 

@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..checkpoints import described, opened, save_weights
+from ..checkpoints import opened, save, saveable
 from ..domains import Domain
 from ..domains.material import Material
 from ..ema import EMA
 from ..files import sha256, sha256_file, write_atomic
 from ..journal import Journal, tell
+from ..priors.capabilities import Trained
 from ..priors.edm import fast_dtype
 from ..ranks import joined, rank
 from ..states import check_unused
@@ -70,7 +71,7 @@ class Recipe(ABC):
     seed: int = 0
 
     @abstractmethod
-    def new(self, init: str | os.PathLike[str] | None) -> nn.Module:
+    def new(self, init: str | os.PathLike[str] | None) -> Trained:
         """Returns the model, untrained or with the weights of another one."""
 
     @abstractmethod
@@ -164,6 +165,7 @@ def train_recipe(
     Raises:
         ValueError: The recipe states no licence, the data hold no image that is large enough, or
             the folder holds another run; see also `training.train`.
+        TypeError: The network could not be saved.
     """
     if not recipe.licence.strip():
         raise ValueError(f"recipe {recipe.name}: states no licence of its training data")
@@ -184,7 +186,7 @@ def train_recipe(
             if recipe.crops[1] < large:
                 words += f", large crops of {recipe.crops[1]} pixels in place of {large}"
             tell(words)
-        model: Any = recipe.new(init)
+        model: Any = saveable(recipe.new(init))  # known before the first step
         model.to(own).to(memory_format=torch.channels_last)
         recipe.prepare(model, material)
         averages = [EMA(model, width) for width in recipe.widths_ema]
@@ -263,12 +265,12 @@ def train_recipe(
                     "torch": torch.__version__,
                 }
                 path = out / f"{recipe.name}-{average.width:g}.safetensors"
-                save_weights(path, model)
+                save(path, model)
                 files[path.stem] = path
     return files
 
 
-def take_over(network: nn.Module, other: nn.Module, init: str, name: str) -> None:
+def take_over(network: Trained, other: Trained, init: str, name: str) -> None:
     """Gives a network the weights of another one of its kind.
 
     Args:
@@ -279,7 +281,7 @@ def take_over(network: nn.Module, other: nn.Module, init: str, name: str) -> Non
     Raises:
         ValueError: It is of another kind; the message says in what.
     """
-    wanted, given = described(network), described(other)
+    wanted, given = network.to_card(), other.to_card()
     if wanted != given:
         differs = ", ".join(k for k in wanted if wanted[k] != given.get(k))
         raise ValueError(f"{init}: holds another network than recipe {name}, in: {differs}")

@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_weights
+from ..checkpoints import load
 from ..domains import Photographs
 from ..domains.material import Material, generator_of
 from ..measurement import Measurement
 from ..nets import Glow
-from ..priors.flow import FlowPrior, bits_of, dequantization, flow_loss
+from ..priors.flow import FlowPrior, dequantization, flow_loss
 from ..problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
-from ..quality import restoration_psnr
+from ..quality import HeldOut, restoration_psnr
 from ..tensors import to_channels
 from ..unfolded.flow_proximal import FlowProximal, Fold, proximal_folds, unfolding_loss
 from .base import Recipe, take_over
@@ -68,7 +68,7 @@ class FlowRecipe(Recipe):
             flow, shape=(domain.channels, self.crops[0], self.crops[0]), dtype=domain.dtype
         )
         if init is not None:
-            other = load_weights(init, FlowPrior)
+            other = load(init, FlowPrior)
             config = getattr(other.flow, "config", None)
             if config != flow.config:
                 raise ValueError(f"{init}: got a flow of {config}, wants {flow.config}")
@@ -100,7 +100,8 @@ class FlowRecipe(Recipe):
         self, model: FlowPrior, images: Sequence[Tensor], dtype: torch.dtype
     ) -> dict[str, float]:
         """Returns the bits per pixel value of held-out images."""
-        return {"bits": held_out_bits(model, images)} if images else {}
+        (score,) = model.quality(HeldOut(images))
+        return score.values
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,10 @@ class UnfoldedFlowRecipe(Recipe):
     def new(self, init: str | os.PathLike[str] | None = None) -> FlowProximal:
         """Returns the network: folds with copies of `start`, or the whole of another network."""
         torch.manual_seed(self.seed)
-        prior = load_weights(self.start, FlowPrior)
+        prior = load(self.start, FlowPrior)
         network = FlowProximal(prior, self.folds(prior, self.depth)).train()
         if init is not None:
-            other = load_weights(init, FlowProximal)
+            other = load(init, FlowProximal)
             take_over(network, other, f"{init}", self.name)
         network.requires_grad_(True)
         network.priors.requires_grad_(not self.frozen)
@@ -185,16 +186,6 @@ class UnfoldedFlowRecipe(Recipe):
             return model(measurement)
 
         return restoration_psnr(restore, [self.kind], images[:8], sigma=self.sigma_y)
-
-
-@torch.no_grad()
-def held_out_bits(prior: FlowPrior, images: Sequence[Tensor]) -> float:
-    """Returns the mean bits per pixel value of images, whose edges are cut to what fits."""
-    total = 0.0
-    for k, x in enumerate(images):
-        x = x + dequantization(x, torch.Generator(x.device).manual_seed(k), sigma=NOISE)
-        total += float(bits_of(prior, x))
-    return total / len(images)
 
 
 flow_color = FlowRecipe(

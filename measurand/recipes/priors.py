@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_prior
+from ..checkpoints import load
 from ..domains import Body, Brain, Faces, Kernels, Photographs
 from ..domains.material import Material, generator_of
 from ..nets import ConvUNet
@@ -85,7 +85,7 @@ class PriorRecipe(Recipe):
             attention=self.attention,
         )
         if init is not None:
-            transfer(load_prior(init, dtype=torch.float32).net, net)
+            transfer(load(init, EDMDenoiser, dtype=torch.float32).net, net)
         return EDMDenoiser(
             net,
             channels=self.domain.channels,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import load_unfolded
+from ..checkpoints import load
 from ..domains import Brain, Photographs
 from ..domains.material import Material, generator_of
 from ..measurement import Measurement
@@ -92,7 +92,7 @@ class UnfoldedRecipe(Recipe):
             recompute=self.recompute,
         )
         if init is not None:
-            other = load_unfolded(init, dtype=torch.float32)
+            other = load(init, Unfolded, dtype=torch.float32)
             if other.depth != self.depth:
                 other = other.with_depth(self.depth)
             take_over(network, other, f"{init}", self.name)

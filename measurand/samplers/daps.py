@@ -26,7 +26,7 @@ from torch import Tensor
 from ..fields import count, not_negative, positive
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step
-from ..priors.denoiser import Denoiser
+from ..priors.capabilities import Denoiser
 from ..schedules import edm_grid
 from ..tensors import Generators, randn_like
 from .reverse import EulerFlow

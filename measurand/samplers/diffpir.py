@@ -25,7 +25,7 @@ from torch import Tensor
 from ..fields import count, positive, share
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step
-from ..priors.denoiser import Denoiser
+from ..priors.capabilities import Denoiser
 from ..schedules import edm_grid
 from ..tensors import Generators, randn_like
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..fields import count, not_negative
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step
-from ..priors.denoiser import Denoiser
+from ..priors.capabilities import Denoiser
 from ..tensors import Generators, norm, randn_like
 
 __all__ = ["DPS"]

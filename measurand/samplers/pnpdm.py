@@ -35,7 +35,7 @@ from torch import Tensor
 from ..fields import count, positive, share
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step
-from ..priors.denoiser import Denoiser
+from ..priors.capabilities import Denoiser
 from ..tensors import Generators
 from .reverse import HeunSDE, Reverse
 

@@ -43,7 +43,7 @@ from torch import Tensor
 from ..fields import count, positive
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step, finished, finite
-from ..priors.denoiser import Denoiser, Posterior, require
+from ..priors.capabilities import Denoiser, Posterior, require
 from ..schedules import edm_grid
 from ..tensors import Generators, as_generators, inner, per_item, randn_like
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..fields import count, positive
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, finite
-from ..priors.denoiser import Posterior
+from ..priors.capabilities import Posterior
 from ..tensors import Generators, randn_like
 from .reverse import HeunFlow
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..measurement import Measurement
 from ..methods import Iterates, Method, Step, finite, given_or_zeros
-from ..priors.denoiser import Restorer
+from ..priors.capabilities import Restorer
 from ..tensors import Generators
 
 __all__ = ["FlowUnfolding"]

@@ -39,7 +39,7 @@ from ..fields import count, not_negative, positive, share
 from ..measurement import Measurement
 from ..methods import Iterates, Method, Step
 from ..noises import Gaussian
-from ..priors.denoiser import Denoiser, Proximable, require
+from ..priors.capabilities import Denoiser, Proximable, require
 from ..tensors import Generators, per_item
 from .levels import Constant, Levels, item_values, noise_floor, with_noise
 

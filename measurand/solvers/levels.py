@@ -39,7 +39,7 @@ from torch import Tensor
 
 from ..fields import not_negative, positive
 from ..measurement import Measurement
-from ..priors.denoiser import Denoiser
+from ..priors.capabilities import Denoiser
 from ..schedules import log_grid
 from ..tensors import Generators, per_item, randn_like
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..fields import positive
 from ..measurement import Measurement
 from ..methods import Iterates, Method, Step, given_or_zeros
-from ..priors.denoiser import Posterior
+from ..priors.capabilities import Posterior
 from ..tensors import Generators, randn_like
 
 __all__ = ["PosteriorMean"]

@@ -39,7 +39,7 @@ from torch import Tensor
 from ..fields import count, not_negative
 from ..measurement import Measurement
 from ..methods import Iterates, Method, Step
-from ..priors.denoiser import Denoiser
+from ..priors.capabilities import Denoiser
 from ..tensors import Generators, per_item
 from .levels import Annealed, Levels, noise_floor, with_noise
 

@@ -11,7 +11,7 @@ from .flow_proximal import (
     proximal_folds,
     unfolding_loss,
 )
-from .posterior_score import UnfoldedDR, UnfoldedHQS, UnfoldedPGM, posterior_loss
+from .posterior_score import Unfolded, UnfoldedDR, UnfoldedHQS, UnfoldedPGM, posterior_loss
 
 __all__ = [
     "FlowProximal",
@@ -20,6 +20,7 @@ __all__ = [
     "GradientStep",
     "ProximalStep",
     "ShrinkStep",
+    "Unfolded",
     "UnfoldedDR",
     "UnfoldedHQS",
     "UnfoldedPGM",

@@ -33,8 +33,8 @@ References:
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..measurement import Measurement
+from ..priors.capabilities import Evaluation, Fitted, Images, Score, Trained, images_named
 from ..priors.flow import FlowPrior, bits_per_dim
 from ..priors.flow_maps import latent_gain
 from ..schedules import log_grid
@@ -173,6 +174,31 @@ class Fold(nn.Module):
         """Returns the next image, with the shape of `x`."""
         return self.prior_step(self.data_step(x, measurement), prior)
 
+    def to_card(self) -> list[Any]:
+        """Returns the names of both steps and the largest size of a latent, for a card.
+
+        Raises:
+            TypeError: A step is none of this file.
+        """
+        names = type(self.data_step).__name__, type(self.prior_step).__name__
+        if names[0] not in DATA_STEPS or names[1] not in PRIOR_STEPS:
+            raise TypeError(f"Fold: a card has no words for {names[0]} and {names[1]}")
+        return [*names, self.prior_step.clip]
+
+    @classmethod
+    def from_card(cls, steps: Sequence[Any], prior: FlowPrior) -> Self:
+        """Returns the fold that a card describes, for copies of a flow."""
+        data_step, prior_step, *clip = steps
+        made = PRIOR_STEPS[prior_step](prior, clip[0] if clip else 6.0)
+        return cls(DATA_STEPS[data_step](), made)
+
+
+DATA_STEPS = {kind.__name__: kind for kind in (GradientStep, ProximalStep)}
+PRIOR_STEPS: dict[str, Callable[[FlowPrior, float], nn.Module]] = {
+    "GainStep": lambda prior, clip: GainStep(prior, clip=clip),
+    "ShrinkStep": lambda prior, clip: ShrinkStep(clip=clip),
+}
+
 
 def gradient_folds(
     prior: FlowPrior, n: int = 4, *, high: float = 0.4, low: float = 0.04
@@ -204,7 +230,7 @@ def proximal_folds(
     return [Fold(ProximalStep(r), GainStep(prior, r)) for r in radii]
 
 
-class FlowProximal(nn.Module):
+class FlowProximal(Trained):
     """An unfolded network: called with a measurement, it returns the image.
 
     A `Density` by its last flow. Differentiates through the folds, and the operator in them: yes;
@@ -217,6 +243,10 @@ class FlowProximal(nn.Module):
         recompute: Recompute the activations of a fold in the backward pass instead of keeping
             them: the memory of one fold, for one more forward pass.
     """
+
+    kind = "flow-unfolded"
+    storage = FlowPrior.storage
+    any_operator = False
 
     def __init__(
         self,
@@ -242,12 +272,12 @@ class FlowProximal(nn.Module):
         return -1.0, 1.0
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
         """Kind of the images."""
         return self.priors[0].dtype  # type: ignore[return-value]
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> int:  # type: ignore[override]
         """Channels of the images."""
         return self.priors[0].channels  # type: ignore[return-value]
 
@@ -281,6 +311,57 @@ class FlowProximal(nn.Module):
     def knobs(self) -> list[nn.Parameter]:
         """Returns the few numbers that are not the flows': step sizes, weights and offsets."""
         return list(self.folds.parameters())
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.folds)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        kind = self.recipe.get("kind")
+        return (str(kind),) if kind else ()
+
+    def keeps(self, name: str, x: Tensor) -> bool:
+        return x.ndim != 4  # all but the networks inside couplings
+
+    def to_card(self) -> dict[str, Any]:
+        first: Any = self.priors[0]
+        return {
+            "kind": self.kind,
+            "prior": first.to_card(),
+            "share": len(self.priors) < len(self.folds),
+            "folds": [fold.to_card() for fold in self.folds],  # type: ignore[operator]
+        }
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> Self:
+        prior = FlowPrior.from_card(card["prior"])
+        folds = [Fold.from_card(one, prior) for one in card["folds"]]
+        return cls(prior, folds, share=card["share"])
+
+    @classmethod
+    def summary(cls, card: Mapping[str, Any]) -> str:
+        images = images_named(card["prior"]["shape"][0], card["prior"].get("dtype"))
+        recipe = card.get("recipe")
+        kind = recipe.get("kind") if isinstance(recipe, dict) else None
+        psnr = (card.get("held_out_psnr") or {}).values()
+        good = f", {sum(psnr) / len(psnr):.1f} dB there" if psnr else ""
+        trained = f", trained on {str(kind).partition('(')[0]}{good}" if kind else ""
+        return f"unfolded network of {len(card['folds'])} flows for {images}{trained}"
+
+    def fitted(self, images: Images, *, tile: int = 1024, name: str = "") -> Fitted:
+        self.matched(images, name, grey=False)
+        large = max(images.shape[1:]) > tile
+        words = f"{name} runs on the whole image: only denoisers are tiled"
+        return Fitted(self, [words] if large else [])
+
+    def remarks(self, measurement: Measurement, x: Tensor) -> dict[str, float]:
+        """Returns the bits per pixel value of the image under the last flow."""
+        last: Any = self.priors[-1]
+        return last.remarks(measurement, x)
+
+    def quality(self, on: Evaluation) -> list[Score]:
+        return on.restored(self, lambda measurement, generator: self(measurement))
 
 
 def unfolding_loss(net: FlowProximal, batch: Mapping[str, Any], *, eta: float = 0.0) -> Tensor:

@@ -56,7 +56,7 @@ References:
 
 import copy
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -68,9 +68,20 @@ from torch.utils.checkpoint import checkpoint
 from ..measurement import Measurement
 from ..nets import ConvUNet
 from ..nets.unet import exact
+from ..priors.capabilities import (
+    Evaluation,
+    Exported,
+    Fitted,
+    Images,
+    Score,
+    Trained,
+    images_named,
+    numbers,
+)
 from ..priors.denoiser import Tiled
 from ..priors.edm import EDMDenoiser
 from ..priors.grey import Grey
+from ..solvers.posterior import PosteriorMean
 from ..tensors import inner, per_item, to_channels
 from .physics import Problem, facts, settled
 
@@ -87,7 +98,7 @@ HEAVIEST = 1e4  # largest lambda, which grows as s_t^-2
 SMALLEST = 1e-4  # least s_t, relative to sigma_data: its weight is s_t^-2
 
 
-class Unfolded(nn.Module, ABC):
+class Unfolded(Trained):
     """E[x given x_t, y] by a fixed number of steps with a learned prior.
 
     Differentiable in x_t, s_t and the weights, through the proximal maps of the data.
@@ -99,6 +110,8 @@ class Unfolded(nn.Module, ABC):
         recompute: While training, keep only the images between steps and compute the rest again:
             memory of one step instead of K, for a third more arithmetic.
     """
+
+    kind = "unfolded"
 
     def __init__(
         self,
@@ -143,12 +156,12 @@ class Unfolded(nn.Module, ABC):
         return self.priors[0].range
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
         """Kind of the images."""
         return self.priors[0].dtype
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> int:  # type: ignore[override]
         """Channels of the images."""
         return self.priors[0].channels
 
@@ -261,6 +274,74 @@ class Unfolded(nn.Module, ABC):
         own = problem.sigma**-2
         return [(own + (-2 * first.lerp(last, at)).exp()).rsqrt() for at in places]
 
+    @property
+    def fast(self) -> nn.Module:
+        return self.priors
+
+    @property
+    def evaluations(self) -> int:
+        return self.depth
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        mix = self.recipe.get("mix")
+        return tuple(map(str, mix)) if isinstance(mix, list) else ()
+
+    def keeps(self, name: str, x: Tensor) -> bool:
+        return not name.startswith("priors.")  # step sizes are physics
+
+    def to_card(self) -> dict[str, Any]:
+        blocks = list(self.priors)
+        for block in blocks:
+            if not isinstance(block, EDMDenoiser):
+                raise TypeError(
+                    f"{type(self).__name__}: a step has a {type(block).__name__}, not an "
+                    "EDMDenoiser, which alone has a weight file"
+                )
+        return {
+            "kind": self.kind,
+            "method": type(self).__name__,
+            "depth": self.depth,
+            "radii": "shrinking",
+            "sigma_data": self.sigma_data,
+            "priors": [block.to_card() for block in blocks],
+        }
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> "Unfolded":
+        if card.get("radii") != "shrinking":
+            raise ValueError("of an earlier kind, whose radii did not shrink: train it again")
+        methods = {kind.__name__: kind for kind in (UnfoldedDR, UnfoldedHQS, UnfoldedPGM)}
+        blocks = [EDMDenoiser.from_card(one) for one in card["priors"]]
+        return methods[card["method"]](blocks, card["depth"], sigma_data=card["sigma_data"])
+
+    @classmethod
+    def summary(cls, card: Mapping[str, Any]) -> str:
+        block = card["priors"][0]
+        images = images_named(block["channels"], block.get("dtype"))
+        psnr = (card.get("held_out_psnr") or {}).values()
+        good = f", {sum(psnr) / len(psnr):.1f} dB on problems of its training" if psnr else ""
+        return f"unfolded network of {card['depth']} steps for {images}, any operator{good}"
+
+    def fitted(self, images: Images, *, tile: int = 1024, name: str = "") -> Fitted:
+        # it holds the physics: the range is as it is, and only its blocks see tiles
+        prior, notes = self, []
+        if self.matched(images, name, grey=True):
+            prior = self.in_grey()
+            notes.append(f"grey image: shown to {name} as {self.channels} equal channels")
+        if max(images.shape[1:]) > tile:
+            prior = prior.with_tiles(tile)
+            notes.append(
+                f"denoised in overlapping tiles of {tile} pixels, physics on the whole image"
+            )
+        return Fitted(prior, notes)
+
+    def quality(self, on: Evaluation) -> list[Score]:
+        def restore(measurement: Measurement, generator: torch.Generator) -> Tensor:
+            return PosteriorMean()(measurement, self, generator=generator)
+
+        return on.restored(self, restore)
+
 
 class UnfoldedDR(Unfolded):
     """Unfolded Douglas-Rachford splitting: the method of choice; see `Unfolded`."""
@@ -291,6 +372,23 @@ class UnfoldedDR(Unfolded):
         ends = (self.alpha.to(wide), self.beta.to(wide))
         alpha, beta = (first.lerp(last, at).sigmoid() for first, last in ends)
         return 1.5 * alpha, beta
+
+    def exported(self) -> Exported:
+        parts = [prior.exported() for prior in self.priors]
+        steps = [self.relaxation(at) for at in self.places(self.depth)]
+        about = parts[0].about | {
+            "depth": str(self.depth),
+            "blocks": str(len(parts)),
+            "radii": "shrinking",
+            "sigma_data": numbers(self.sigma_data),
+            "alpha": numbers([float(alpha) for alpha, _ in steps]),
+            "beta": numbers([float(beta) for _, beta in steps]),
+        }
+        for layer in ("first", "second"):
+            linear: Any = getattr(self.radius, layer)
+            about[f"radius.{layer}.weight"] = numbers(linear.weight.detach())
+            about[f"radius.{layer}.bias"] = numbers(linear.bias.detach())
+        return Exported([part.blocks[0] for part in parts], parts[0].channels, about)
 
 
 class UnfoldedHQS(Unfolded):
