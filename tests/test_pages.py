@@ -34,6 +34,15 @@ PAGES = {
         "steps=100": "steps=2",
     },
     "methods/flow_unfolding.md": {"steps=20": "steps=2"},
+    "methods/shift_kl.md": {
+        "(64, 3, 64, 64)": "(8, 3, 16, 16)",
+        "(3, 64, 64)": "(3, 16, 16)",
+        "n=64": "n=8",
+        "Divergence()": "Divergence(nodes=3)",
+        '"natural-color"': '"tiny.safetensors"',
+        '"faces-128"': '"tiny.safetensors"',
+        "Adaptation()": "Adaptation(steps=4, every=2)",
+    },
     "methods/total_variation.md": SMALL | {"steps=100": "steps=3"},
 }
 ELSEWHERE = {

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from ..linalg import cg, enough, hutchinson_trace, power_method
 from ..tensors import Generators, items_at, per_item, randn_like
+from .diagonal import Diagonal
 
 __all__ = [
     "Adjoint",
@@ -276,6 +277,20 @@ class LinearOperator(nn.Module, ABC):
         """`tr(A^H A) / n` of each operator of the batch."""
         return [self[i].trace_gram() for i in range(self.batch)]
 
+    def diagonal(self) -> Diagonal:
+        """Return the singular values and vectors, where they are known in closed form.
+
+        Returns:
+            `A^H A = V Sigma^2 V^H`: analysis `V^H x`, synthesis `V c`, and the values of Sigma.
+        Raises:
+            TypeError: They are not known.
+        """
+        raise TypeError(
+            f"{self}: its singular vectors are not known in closed form; those of Identity, Mask, "
+            "FourierMask, CartesianMRI, SENSE with one coil of constant magnitude, Blur, "
+            "GaussianBlur, MotionBlur, and of multiples of these are"
+        )
+
     # -- tensors and batches -------------------------------------------------------------------
 
     @property
@@ -397,6 +412,10 @@ class Identity(LinearOperator):
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         return b / (1 + per_item(gamma, b))
+
+    def diagonal(self) -> Diagonal:
+        blank = self.blank_input()
+        return Diagonal(lambda x: x, lambda c: c, torch.ones_like(blank.real))
 
     def trace_gram(self) -> float:
         return 1.0
@@ -608,6 +627,10 @@ class Scaled(_Wrapping):
         return self.inner[0].sample(
             v, y / c, gamma / c**2, sigma / abs(c), generator, prepared=prepared
         )
+
+    def diagonal(self) -> Diagonal:
+        basis = self.inner[0].diagonal()
+        return basis._replace(values=abs(self.factor) * basis.values)
 
     @cached_property
     def norm(self) -> float:

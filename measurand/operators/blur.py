@@ -26,6 +26,7 @@ from torch import Tensor
 from ..tensors import Generators, per_item, randn_like
 from .base import Shape
 from .convolution import Convolution, energy, filtered, irfft2, share, transfer_function
+from .diagonal import Diagonal, fourier_of_real
 from .kernels import gaussian_kernel, motion_kernel
 
 __all__ = ["Blur", "GaussianBlur", "MotionBlur"]
@@ -116,6 +117,13 @@ class Blur(Convolution):
         resolvent = 1 / (self.spectra(v)[1] + gamma)
         data = self.prepare(y) if prepared is None else prepared
         return torch.fft.rfft2(v).mul_(gamma * share(v)).add_(data).mul_(resolvent)
+
+    def diagonal(self) -> Diagonal:
+        point = self.blank_input(self.batch)
+        point[..., 0, 0] = 1
+        with torch.no_grad():
+            values = torch.fft.fft2(self.forward(point)).abs()
+        return fourier_of_real(values)
 
     @cached_property
     def norm(self) -> float:

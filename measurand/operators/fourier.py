@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..tensors import Generators, generators, per_item, randn_like
 from .base import LinearOperator, Shape
+from .diagonal import Diagonal, fourier_of_real
 from .kspace import fft2c, ifft2c, random_lines, sampling_weights
 
 __all__ = ["FourierMask"]
@@ -36,10 +37,8 @@ class FourierMask(LinearOperator):
     def __init__(self, in_shape: Shape, mask: Any) -> None:
         super().__init__(in_shape, in_shape, torch.float32, torch.complex64)
         weights = sampling_weights(mask, self.in_shape, str(self))
-        natural = torch.fft.ifftshift(weights.expand(-1, -1, *self.in_shape[-2:]), dim=(-2, -1))
-        opposite = natural.flip(-2, -1).roll((1, 1), (-2, -1))
-        half = ((natural + opposite) / 2)[..., : self.in_shape[-1] // 2 + 1].clone()
         self.register_buffer("mask", weights)
+        half = self._share()[..., : self.in_shape[-1] // 2 + 1].clone()
         self.register_buffer("_half", half, persistent=False)
         self.to(weights.device)
 
@@ -92,6 +91,15 @@ class FourierMask(LinearOperator):
 
     def _shaped(self, x: Tensor, spectrum: Tensor) -> Tensor:
         return torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=self.in_shape[-2:])
+
+    def diagonal(self) -> Diagonal:
+        return fourier_of_real(self._share().sqrt().expand(-1, *self.in_shape))
+
+    def _share(self) -> Tensor:
+        """S, the mask averaged with its mirror image, zero frequency first."""
+        mask = self.mask.expand(-1, -1, *self.in_shape[-2:])
+        natural = torch.fft.ifftshift(mask, dim=(-2, -1))
+        return (natural + natural.flip(-2, -1).roll((1, 1), (-2, -1))) / 2
 
     @property
     def norm(self) -> float:  # type: ignore[override]

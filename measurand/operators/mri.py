@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ..tensors import Generators, generators, per_item, randn_like
 from .base import LinearOperator, Shape
+from .diagonal import Diagonal, fourier
 from .kspace import birdcage_maps, fft2c, ifft2c, random_lines, sampling_weights
 from .lines import Modes, line_modes
 
@@ -99,6 +100,9 @@ class CartesianMRI(LinearOperator):
         mean = self.prox(v, y, gamma, prepared=prepared)
         spread = per_item(sigma, v) / (self.mask + per_item(gamma, v)).sqrt()
         return mean + _filtered(randn_like(v, generator), spread)
+
+    def diagonal(self) -> Diagonal:
+        return fourier(_natural(self.mask).expand(-1, *self.in_shape))
 
     @property
     def norm(self) -> float:  # type: ignore[override]
@@ -203,6 +207,20 @@ class SENSE(LinearOperator):
         if self._vectors is None or self.maps.requires_grad:
             return super().solve(b, gamma, **options)
         return Modes(_varying_axes(self.mask)[0], self._values, self._vectors).solve(b, gamma)
+
+    def diagonal(self) -> Diagonal:
+        magnitude = self.maps.abs()
+        scale = float(magnitude.mean())
+        flat = bool(((magnitude - scale).abs() <= 1e-4 * scale).all())
+        if self.maps.shape[:2] != (1, 1) or not flat:
+            return super().diagonal()
+        phase = self.maps / magnitude
+        values = scale * _natural(self.mask).expand(-1, *self.in_shape)
+        return Diagonal(
+            lambda x: torch.fft.fft2(phase * x, norm="ortho"),
+            lambda c: phase.conj() * torch.fft.ifft2(c, norm="ortho"),
+            values,
+        )
 
     def decomposed(self) -> Self:
         """Returns the operator with the eigenvectors of `A^H A`, for which every solve is closed.

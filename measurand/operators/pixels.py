@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..tensors import Generators, as_generators, per_item, randn_like
 from .base import LinearOperator, Shape
+from .diagonal import Diagonal
 
 __all__ = ["Mask", "box_mask", "random_mask"]
 
@@ -102,6 +103,10 @@ class Mask(LinearOperator):
         """A draw of `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)`, pixel by pixel."""
         sd = per_item(sigma, v) * (self._weights(v).square() + per_item(gamma, v)).rsqrt()
         return self.prox(v, y, gamma) + sd * randn_like(v, generator)
+
+    def diagonal(self) -> Diagonal:
+        values = self.mask.detach().abs().expand(-1, *self.in_shape)
+        return Diagonal(lambda x: x, lambda c: c, values)
 
     @cached_property
     def norm(self) -> float:

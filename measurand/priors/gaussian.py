@@ -143,6 +143,36 @@ class EigenGaussian(nn.Module, ABC):
         total = (self.variances + per_item(sigma, c).square()).expand(c.shape)
         return _log_normal(inner(c / total, c), total.log().flatten(1).sum(1), x[0])
 
+    def divergence(self, other: "EigenGaussian", sigma: float = 0.0) -> float:
+        """The Kullback-Leibler divergence `KL(p_sigma || q_sigma)` from this density p to q.
+
+        Builds dense covariances: for small images.
+
+        Args:
+            other: The density q, of images of the same shape and kind.
+            sigma: Noise standard deviation in both.
+        """
+        if (other.shape, other.dtype.is_complex) != (self.shape, self.dtype.is_complex):
+            raise ValueError(
+                f"divergence: got densities of images {self.shape} and {other.shape}, wanted one "
+                "shape and kind"
+            )
+        if max(len(self.mean), len(self.variances), len(other.mean), len(other.variances)) > 1:
+            raise ValueError("divergence: got several densities, wanted one and one")
+        wide = torch.complex128 if self.dtype.is_complex else torch.float64
+        eye = torch.eye(math.prod(self.shape), dtype=wide, device=self.mean.device)
+        p = self.covariance[0].to(wide) + sigma**2 * eye
+        q = other.covariance[0].to(wide) + sigma**2 * eye
+        lower = torch.linalg.cholesky(q)
+        # with 1 + e the eigenvalues of q^-1 p: e - log(1 + e) keeps its digits where p is near q
+        half = torch.linalg.solve_triangular(lower, p - q, upper=False)
+        change = torch.linalg.solve_triangular(lower, half.mH, upper=False)
+        e = torch.linalg.eigvalsh((change + change.mH) / 2)
+        away = (self.mean[0] - other.mean[0]).to(wide).reshape(-1, 1)
+        white = torch.linalg.solve_triangular(lower, away, upper=False)
+        parts = 2 if self.dtype.is_complex else 1
+        return float(parts * (e - e.log1p()).sum() + white.abs().square().sum()) / 2
+
     def sample(self, n: int = 1, generator: Generators = None) -> Tensor:
         """Draws, with shape (n, *shape)."""
         return self.color(randn_like(self.mean[:1].expand(n, *self.shape), generator))
