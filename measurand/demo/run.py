@@ -31,7 +31,7 @@ from ..jobs.restore import Restored, bar, facts, restore, steps_of, variation_we
 from ..measurement import Measurement
 from ..metrics import psnr, ssim
 from ..noises import Gaussian
-from ..operators import LinearOperator, Mask
+from ..operators import LinearOperator
 from ..priors.variation import TotalVariation
 from ..report import Panel, Row, overview, page
 from ..samplers import DiffPIR, PnPDM
@@ -123,10 +123,11 @@ def _methods(
         networks: What was learned.
         operator: Holes are filled from their neighbours, which takes more steps.
     """
-    hqs = HQS(steps=16) if isinstance(operator, Mask) else HQS()
+    holes = not bool(_measured(operator).all())
+    hqs = HQS(steps=16) if holes else HQS()
     variation = TotalVariation(weight=weight, tol=1e-3)
     sampler = PnPDM.quick()
-    flow = networks.inpaint if isinstance(operator, Mask) else networks.deblur
+    flow = networks.inpaint if holes else networks.deblur
     return [
         ("TV", FISTA(steps=60), variation, 20),
         ("HQS", hqs, networks.prior, hqs.steps),
@@ -192,10 +193,15 @@ def _solve(
 
 def _seen(operator: LinearOperator, y: Tensor) -> Tensor:
     """A measurement at the size of the image: small ones enlarged, missing pixels black."""
-    if isinstance(operator, Mask):
-        return torch.where(operator.observed(torch.ones_like(y)) > 0, y, -1.0)
+    y = torch.where(_measured(operator), y, -1.0)
     factor = operator.in_shape[-1] // y.shape[-1]
     return y.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+
+
+def _measured(operator: LinearOperator) -> Tensor:
+    """Which data are measured, with shape (1, *operator.out_shape)."""
+    ones = torch.ones(1, *operator.out_shape, dtype=operator.out_dtype)
+    return operator.observed(ones.to(operator.blank_input().device)) != 0
 
 
 def _write(
