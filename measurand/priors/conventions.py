@@ -228,7 +228,7 @@ class _Adapter(nn.Module, ABC):
         Args:
             v: Noisy image, with shape (B, C, ...), in the range and of the kind of this object.
             sigma: Noise standard deviation, a scalar or one per item.
-            condition: What the network may also see.
+            condition: What the network may also see; complex channels as two real ones.
         Returns:
             The estimate, with the shape and dtype of `v`.
         """
@@ -244,7 +244,8 @@ class _Adapter(nn.Module, ABC):
         """The network's output in the precision of `x`; its own precision stays inside."""
         own = next(_parameters(self.network), x).dtype
         seen = (x.to(own), t.to(torch.promote_types(own, torch.float32)))
-        out = self.network(*seen) if condition is None else self.network(*seen, condition)
+        given = () if condition is None else (to_channels(condition),)
+        out = self.network(*seen, *given)
         channels = x.shape[1]
         if out.shape[1] == 2 * channels:  # the second half is a learned variance
             out = out[:, :channels]

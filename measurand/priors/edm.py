@@ -110,7 +110,8 @@ class EDMDenoiser(nn.Module):
         Args:
             v: Noisy image, with shape (B, C, H, W), any H and W.
             sigma: Noise level in image units, a number or one per item (B,).
-            condition: What else the network may see, of v's size.
+            condition: What else the network may see, of v's size; complex channels are two real
+                ones to the network, like those of v.
         Returns:
             The denoised image, of v's shape and dtype.
         Raises:
@@ -148,7 +149,8 @@ class EDMDenoiser(nn.Module):
         if condition is None:
             output = self.net(inputs, c)
         else:
-            output = self.net(inputs, c, condition.to(dtype, memory_format=torch.channels_last))
+            seen = to_channels(condition).to(dtype, memory_format=torch.channels_last)
+            output = self.net(inputs, c, seen)
         # contiguous: physics and FFT want channels first
         output = output.to(x.dtype, memory_format=torch.contiguous_format)
         image = torch.addcmul(x * (shrink * s**2 / total), output, level * s * total.rsqrt())
