@@ -13,6 +13,7 @@ from .conventions import (
 )
 from .denoiser import (
     CallableDenoiser,
+    Conditioned,
     Counted,
     CountedPosterior,
     Denoiser,
@@ -50,6 +51,7 @@ __all__ = [
     "ANISOTROPIC",
     "CallableDenoiser",
     "ClosedFormTotalVariation",
+    "Conditioned",
     "CosineGaussian",
     "Counted",
     "CountedPosterior",

@@ -7,7 +7,8 @@ The denoiser of level sigma is the mean of the clean image given a noisy one (Tw
 in the value range and of the kind (real, complex) that it declares. A prior is anything with the
 methods of one of the protocols below; nothing is inherited. `CallableDenoiser` makes one from a
 function, `conventions.py` from the networks that people train. Around a denoiser go `Rescaled`
-(another value range), `Tiled` (large images) and `Counted` (how often it was asked).
+(another value range), `Tiled` (large images), `Conditioned` (what it may see besides the noisy
+image) and `Counted` (how often it was asked).
 
 References:
     | Plug-and-Play Priors as a Score-Based Method (Park et al., 2025), arXiv:2412.11108
@@ -25,6 +26,7 @@ from ..tensors import convert_range, per_item
 
 __all__ = [
     "CallableDenoiser",
+    "Conditioned",
     "Counted",
     "CountedPosterior",
     "Denoiser",
@@ -320,6 +322,60 @@ class Tiled(nn.Module):
             ramp = torch.sin(edge.clamp(max=1.0) * (math.pi / 2)) ** 2
             weight = weight.unsqueeze(-1) * ramp
         return weight
+
+
+class Conditioned(nn.Module):
+    """A prior that holds its condition, so that every method can use it: `D(v, sigma, condition)`.
+
+    It goes around `Tiled`, which cuts the condition with the image, and around `Rescaled`.
+
+    Args:
+        prior: A denoiser that takes a condition.
+        condition: What it may see besides the noisy image, with a leading size of 1, for all items
+            of a batch alike, or one entry per item; real or complex.
+    """
+
+    def __init__(self, prior: Denoiser, condition: Tensor) -> None:
+        super().__init__()
+        if not isinstance(condition, Tensor) or condition.ndim < 1 or not len(condition):
+            raise ValueError(
+                f"Conditioned: got a condition {getattr(condition, 'shape', condition)}, wanted "
+                "a tensor with a leading size of 1, or of the batch"
+            )
+        # no buffer: a module that changes its precision would make complex buffers real
+        self.prior, self.condition = prior, condition
+
+    @property
+    def range(self) -> Range | None:
+        """The values that the images have."""
+        return self.prior.range
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of the images."""
+        return self.prior.dtype
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        """The prior's estimate, given the condition that is held.
+
+        Raises:
+            ValueError: Another condition is given, or there are other items than conditions.
+        """
+        if condition is not None:
+            raise ValueError("Conditioned: got a condition, and holds one already")
+        held = self.condition.to(v.device)
+        if len(held) not in (1, len(v)):
+            raise ValueError(
+                f"Conditioned: got {len(v)} images for {len(held)} conditions, wanted one for "
+                "each; prior.repeat(n) has n of each"
+            )
+        return self.prior.denoise(v, sigma, held.expand(len(v), *held.shape[1:]))
+
+    def repeat(self, n: int) -> "Conditioned":
+        """The prior for a batch in which every item stands `n` times in a row."""
+        if len(self.condition) == 1:
+            return self
+        return Conditioned(self.prior, self.condition.repeat_interleave(n, 0))
 
 
 class Counted(nn.Module):
