@@ -34,6 +34,7 @@ from .flow_maps import ImageMAP, LatentGain, LatentMAP, LatentShrink
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .grey import Grey
 from .mixture import GaussianMixture
+from .penalty import Penalty
 from .variation import (
     ANISOTROPIC,
     ISOTROPIC,
@@ -75,6 +76,7 @@ __all__ = [
     "LatentMAP",
     "LatentShrink",
     "LinearVP",
+    "Penalty",
     "Posterior",
     "Proximable",
     "Rescaled",

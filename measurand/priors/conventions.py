@@ -35,7 +35,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -205,6 +205,10 @@ class Straight(nn.Module):
 class _Adapter(nn.Module, ABC):
     """The door of a network: kind, precision, channels and limits are settled here."""
 
+    not_by_name: ClassVar[str] = (
+        "is made of a network: use it in Python, or name the file of weights that were saved"
+    )
+
     def __init__(
         self,
         network: Callable[..., Tensor],
@@ -277,6 +281,11 @@ class FromNoise(_Adapter):
     def estimate(self, v: Tensor, c: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
         return v - sigma * out
 
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        return cls(_normal_noise, VE())
+
 
 class FromScore(_Adapter):
     """A denoiser from a network that predicts the score; arguments as for `FromNoise`."""
@@ -284,12 +293,20 @@ class FromScore(_Adapter):
     def estimate(self, v: Tensor, c: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
         return v + c * sigma**2 * out
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_normal_score, VE())
+
 
 class FromImage(_Adapter):
     """A denoiser from a network that predicts the image; arguments as for `FromNoise`."""
 
     def estimate(self, v: Tensor, c: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
         return out
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_normal_image, VE())
 
 
 class FromVelocity(_Adapter):
@@ -300,6 +317,10 @@ class FromVelocity(_Adapter):
 
     def estimate(self, v: Tensor, c: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
         return c * (c * v - sigma * out)  # sqrt(1 - abar) = c sigma
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_normal_velocity, LinearVP())
 
 
 class FromFlow(_Adapter):
@@ -312,6 +333,40 @@ class FromFlow(_Adapter):
     def estimate(self, v: Tensor, c: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
         return c * (v - sigma * out)  # t = c sigma
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_normal_flow, Straight())
+
 
 def _parameters(network: object) -> Iterator[Tensor]:
     return network.parameters() if isinstance(network, nn.Module) else iter(())
+
+
+# Networks of pixels of standard deviation 1/2 under each convention, for examples.
+
+
+def _normal_image(v: Tensor, sigma: Tensor) -> Tensor:
+    return v / (1 + 4 * per_item(sigma, v) ** 2)
+
+
+def _normal_noise(v: Tensor, sigma: Tensor) -> Tensor:
+    return (v - _normal_image(v, sigma)) / per_item(sigma, v)
+
+
+def _normal_score(v: Tensor, sigma: Tensor) -> Tensor:
+    return -v / (0.25 + per_item(sigma, v) ** 2)
+
+
+def _normal_velocity(x_t: Tensor, t: Tensor) -> Tensor:
+    sigma = LinearVP().sigma(t)
+    c = per_item((1 + sigma**2).rsqrt(), x_t)
+    v = x_t / c
+    x_hat = _normal_image(v, sigma)
+    return c * (v - x_hat) / per_item(sigma, v) - c * per_item(sigma, v) * x_hat
+
+
+def _normal_flow(x_t: Tensor, t: Tensor) -> Tensor:
+    sigma = t / (1 - t)
+    v = x_t * (1 + per_item(sigma, x_t))
+    x_hat = _normal_image(v, sigma)
+    return (v - x_hat) / per_item(sigma, v) - x_hat

@@ -17,7 +17,7 @@ References:
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -198,6 +198,8 @@ class CallableDenoiser(nn.Module):
         dtype: `torch.complex64` where its images are complex.
     """
 
+    not_by_name: ClassVar[str] = "is made of a function: use it in Python"
+
     def __init__(
         self,
         function: Callable[..., Tensor],
@@ -214,6 +216,11 @@ class CallableDenoiser(nn.Module):
         check_level(self, sigma)
         return self.function(v, sigma) if condition is None else self.function(v, sigma, condition)
 
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        return cls(_of_normal)
+
 
 class Rescaled(nn.Module):
     """A prior for images of another value range.
@@ -225,6 +232,10 @@ class Rescaled(nn.Module):
         prior: A denoiser with a range.
         range: The values that the images outside have.
     """
+
+    not_by_name: ClassVar[str] = (
+        "is put around a prior by itself, where its images have another range"
+    )
 
     def __init__(self, prior: Denoiser, range: Range = (-1.0, 1.0)) -> None:
         super().__init__()
@@ -243,6 +254,10 @@ class Rescaled(nn.Module):
         inside = convert_range(v, self.range, self.inner)
         x_hat = self.prior.denoise(inside, sigma * self.k, condition)
         return convert_range(x_hat, self.inner, self.range)
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(CallableDenoiser(_of_normal, range=(0.0, 1.0)), (-1.0, 1.0))
 
 
 class Tiled(nn.Module):
@@ -263,6 +278,8 @@ class Tiled(nn.Module):
         multiple: Tile lengths are rounded up to multiples of this, in pixels, as far as `tile`
             allows: networks that halve their input k times take multiples of 2^k.
     """
+
+    not_by_name: ClassVar[str] = "is put around a prior by itself, where an image is large"
 
     def __init__(
         self, prior: Denoiser, tile: int = 1024, overlap: int = 32, multiple: int = 32
@@ -323,6 +340,10 @@ class Tiled(nn.Module):
             weight = weight.unsqueeze(-1) * ramp
         return weight
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(CallableDenoiser.example(), 6, overlap=2, multiple=2)
+
 
 class Conditioned(nn.Module):
     """A prior that holds its condition, so that every method can use it: `D(v, sigma, condition)`.
@@ -334,6 +355,8 @@ class Conditioned(nn.Module):
         condition: What it may see besides the noisy image, with a leading size of 1, for all items
             of a batch alike, or one entry per item; real or complex.
     """
+
+    not_by_name: ClassVar[str] = "holds a condition of its own for each image: use it in Python"
 
     def __init__(self, prior: Denoiser, condition: Tensor) -> None:
         super().__init__()
@@ -377,6 +400,10 @@ class Conditioned(nn.Module):
             return self
         return Conditioned(self.prior, self.condition.repeat_interleave(n, 0))
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(CallableDenoiser(_of_normal), torch.full((1, 1, 8, 8), 0.3))
+
 
 class Counted(nn.Module):
     """A prior that counts how often it is asked.
@@ -388,6 +415,10 @@ class Counted(nn.Module):
         items: Number of images denoised so far.
         batch: Largest batch so far.
     """
+
+    not_by_name: ClassVar[str] = (
+        "counts the calls of another prior, which every run does by itself"
+    )
 
     def __init__(self, prior: Denoiser) -> None:
         super().__init__()
@@ -415,6 +446,10 @@ class Counted(nn.Module):
         self.batch = max(self.batch, len(v))
         return self.prior.denoise(v, sigma, condition)
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(CallableDenoiser.example())
+
 
 class CountedPosterior(nn.Module):
     """A prior that knows posteriors, and counts how often one of them is asked.
@@ -422,6 +457,10 @@ class CountedPosterior(nn.Module):
     Args:
         prior: What has `given(measurement)`.
     """
+
+    not_by_name: ClassVar[str] = (
+        "counts the calls of another prior, which every run does by itself"
+    )
 
     def __init__(self, prior: Posterior) -> None:
         super().__init__()
@@ -452,3 +491,14 @@ class CountedPosterior(nn.Module):
         """The denoiser of a posterior, counted."""
         self.asked.append(Counted(self.prior.given(measurement)))
         return self.asked[-1]
+
+    @classmethod
+    def example(cls) -> Self:
+        from .gaussian import CosineGaussian
+
+        return cls(CosineGaussian.example())
+
+
+def _of_normal(v: Tensor, sigma: float | Tensor, mean: float | Tensor = 0.0) -> Tensor:
+    """The denoiser of pixels of standard deviation 1/2, for examples."""
+    return mean + (v - mean) / (1 + 4 * per_item(sigma, v) ** 2)

@@ -37,11 +37,12 @@ References:
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from ..nets import ConvUNet
 from ..tensors import from_channels, per_item, randn_like, to_channels
 from .denoiser import check_kind, check_level
 
@@ -72,6 +73,8 @@ class EDMDenoiser(nn.Module):
         sigma_range: Lowest and highest noise level it was trained on, in image units.
         card: What is known of the weights: data, licence, training, results.
     """
+
+    not_by_name: ClassVar[str] = "is a network: name its weight file"
 
     def __init__(
         self,
@@ -176,6 +179,15 @@ class EDMDenoiser(nn.Module):
             f"fixed_sum={self.fixed_sum}, gains={self.gains}, "
             f"sigma_data={self.sigma_data}, range={self.range}, sigma_range={self.sigma_range}"
         )
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = ConvUNet(1, widths=(4, 6), blocks=1, stem=1, features=8)
+            nn.init.normal_(net.head.weight, std=0.02)
+        return cls(net, channels=1, gains=[0.01] * len(OCTAVES))
 
 
 def edm_loss(prior: EDMDenoiser, batch: Mapping[str, Tensor]) -> Tensor:

@@ -27,6 +27,7 @@ References:
 """
 
 from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,10 @@ class LatentGain(nn.Module):
         prior: The flow, calibrated.
     """
 
+    not_by_name: ClassVar[str] = (
+        "is made of a flow: name its weight file, and it is put around it by itself"
+    )
+
     def __init__(self, prior: FlowPrior) -> None:
         super().__init__()
         self.prior = prior
@@ -82,6 +87,11 @@ class LatentGain(nn.Module):
 
         return self.prior.through(v, gain)
 
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        return cls(FlowPrior.example())
+
 
 class LatentShrink(nn.Module):
     """The uniform shrink of all latents, `z <- z / (1 + tau)`: the published relaxation.
@@ -92,6 +102,10 @@ class LatentShrink(nn.Module):
     Args:
         prior: The flow.
     """
+
+    not_by_name: ClassVar[str] = (
+        "is made of a flow: use it in Python; a weight file of a flow has LatentGain"
+    )
 
     def __init__(self, prior: FlowPrior) -> None:
         super().__init__()
@@ -108,6 +122,10 @@ class LatentShrink(nn.Module):
         """
         return self.prior.through(v, lambda latents: [z / (1 + per_item(tau, z)) for z in latents])
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(FlowPrior.example())
+
 
 class LatentMAP(nn.Module):
     """The latent MAP, `argmin_z 1/2 ||g(z) - v||^2 + tau/2 ||z||^2`, by descent with line search.
@@ -119,6 +137,10 @@ class LatentMAP(nn.Module):
         prior: The flow, calibrated.
         steps: Steps of the descent; each costs two or more passes of the flow and one backward.
     """
+
+    not_by_name: ClassVar[str] = (
+        "is made of a flow: use it in Python; a weight file of a flow has LatentGain"
+    )
 
     def __init__(self, prior: FlowPrior, steps: int = 10) -> None:
         super().__init__()
@@ -160,6 +182,10 @@ class LatentMAP(nn.Module):
 
         return self.prior.through(v, descent)
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(FlowPrior.example())
+
 
 class ImageMAP(nn.Module):
     """The proximal map of the density, `argmin_x 1/2 ||x - v||^2 - tau log p(x)`, by descent.
@@ -171,6 +197,10 @@ class ImageMAP(nn.Module):
         prior: The flow.
         steps: Steps of the descent; each costs two or more passes of the flow and one backward.
     """
+
+    not_by_name: ClassVar[str] = (
+        "is made of a flow: use it in Python; a weight file of a flow has LatentGain"
+    )
 
     def __init__(self, prior: FlowPrior, steps: int = 10) -> None:
         super().__init__()
@@ -199,6 +229,10 @@ class ImageMAP(nn.Module):
             self.steps,
         )
         return x[..., : v.shape[-2], : v.shape[-1]]
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(FlowPrior.example())
 
 
 def _beside(latents: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
