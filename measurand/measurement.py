@@ -24,7 +24,7 @@ from .noises import Gaussian, Noise, Poisson
 from .operators.base import LinearOperator, Scaled
 from .tensors import Generators, items_at, per_item
 
-__all__ = ["Measurement"]
+__all__ = ["Measurement", "moved"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -236,7 +236,7 @@ class Measurement:
 
         Tensors that are there already are shared, those on a graph stay on it.
         """
-        operator, noise = _moved(self.operator, device), _moved(self.noise, device)
+        operator, noise = moved(self.operator, device), moved(self.noise, device)
         return Measurement(operator, noise, self.y.to(device))
 
     def _gaussian(self, asked: str) -> Gaussian:
@@ -259,11 +259,11 @@ def _tensors(module: nn.Module) -> chain[Tensor]:
     return chain(module.parameters(), module.buffers())
 
 
-def _moved(module: Module, device: str | torch.device) -> Module:
-    """A copy of a module with its tensors on a device; the module stays where it is."""
+def moved(module: Module, device: str | torch.device) -> Module:
+    """Return a copy of a module with its tensors on a device; the module stays where it is."""
     new = copy.copy(module)
-    new._modules = {k: m if m is None else _moved(m, device) for k, m in module._modules.items()}
+    new._modules = {k: m if m is None else moved(m, device) for k, m in module._modules.items()}
     new._buffers = {k: t if t is None else t.to(device) for k, t in module._buffers.items()}
-    moved = {k: p if p is None else p.to(device) for k, p in module._parameters.items()}
-    new._parameters = moved  # type: ignore[assignment]
+    parameters = {k: p if p is None else p.to(device) for k, p in module._parameters.items()}
+    new._parameters = parameters  # type: ignore[assignment]
     return new

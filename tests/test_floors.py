@@ -12,7 +12,7 @@ FLOORS = [
     {"measurement", "priors"},
     {"solvers"},
     {"samplers", "unfolded", "bridges"},
-    {"checkpoints", "states", "data"},
+    {"checkpoints", "states", "data", "batches"},
     {"training", "ema", "gradients", "journal", "domains", "quality", "problems"},
     {"recipes", "shift", "export", "viewer", "check", "fit", "report"},
     {"jobs"},

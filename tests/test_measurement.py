@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from measurand.linalg import cg
-from measurand.measurement import Measurement, _moved
+from measurand.measurement import Measurement, moved
 from measurand.noises import ComplexGaussian, Gaussian, Poisson
 from measurand.operators import (
     SENSE,
@@ -334,17 +334,17 @@ def test_noise_and_data_are_held_against_each_other():
 
 def test_moving_copies_no_tensor_that_stands_there_already():
     m, kernel = on_graph()  # not a leaf inside the operator: deepcopy would refuse it
-    moved = m.to("cpu")
-    assert moved.operator is not m.operator
-    assert moved.operator.kernel is m.operator.kernel
-    (grad,) = torch.autograd.grad(moved.prox(torch.zeros_like(m.y), 1.0).sum(), kernel)
+    there = m.to("cpu")
+    assert there.operator is not m.operator
+    assert there.operator.kernel is m.operator.kernel
+    (grad,) = torch.autograd.grad(there.prox(torch.zeros_like(m.y), 1.0).sum(), kernel)
     assert float(grad.abs().max()) > 0
     ct = ParallelCT((1, 8, 8), even_angles(5))
     m = Measurement(2.0 * ct, Gaussian(0.1), torch.zeros(1, *ct.out_shape))
-    moved = m.to("cpu")
-    for a, b in zip(m.operator.buffers(), moved.operator.buffers(), strict=True):
+    there = m.to("cpu")
+    for a, b in zip(m.operator.buffers(), there.operator.buffers(), strict=True):
         assert a is b
-    away = _moved(m.operator, "meta")
+    away = moved(m.operator, "meta")
     assert all(t.device.type == "meta" for t in away.buffers())
     assert all(t.device.type == "cpu" for t in m.operator.buffers())
 
