@@ -12,6 +12,7 @@ import sys
 import torch
 from machine import write
 
+from measurand.batches import Batch
 from measurand.priors.edm import edm_loss, lognormal_sigma
 from measurand.ranks import joined, rank
 from measurand.recipes import natural_color
@@ -25,10 +26,11 @@ def one_run() -> None:
     torch.set_num_threads(1)
     seconds = []
 
-    def batches(step: int, stage: int) -> dict[str, torch.Tensor]:
+    def batches(step: int, stage: int) -> Batch:
         g = torch.Generator().manual_seed(step)
         x = torch.rand(BATCH, 3, 64, 64, generator=g) * 2 - 1
-        return {"x": x, "sigma": lognormal_sigma(BATCH, g), "noise": torch.randn(x.shape)}
+        noise = torch.randn(x.shape)
+        return Batch({"x": x, "sigma": lognormal_sigma(BATCH, g), "noise": noise})
 
     def note(progress: Progress) -> None:
         seconds.append(progress.seconds)

@@ -30,6 +30,7 @@ import torch
 from machine import write
 from torch import Tensor
 
+from measurand.batches import Batch
 from measurand.export import export
 from measurand.gradients import Gradients
 from measurand.measurement import Measurement
@@ -137,13 +138,13 @@ def training(variant: str) -> dict[str, Any]:
     dtype = torch.float32 if plain else fast_dtype()
     generator = torch.Generator().manual_seed(0)
     x = smooth(n, 64, generator)
-    batch = {
+    fields = {
         "x": x,
         "sigma": torch.full((n,), 0.5),
         "noise": randn_like(x, generator),
         "measurement": drawn(unfold_color.mix, x, (0.05, 0.05), generator),
-        "early": torch.zeros(n),
     }
+    batch = Batch(fields, {"early": 0.0})
 
     engine = Gradients(net, posterior_loss, autocast=None if dtype == torch.float32 else dtype)
 

@@ -13,19 +13,18 @@ anywhere and the parts' gradients added, always in the same order:
 Nothing else changes with them but rounding.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .batches import Batch
 from .ranks import add_up, rank, ranks
 
-__all__ = ["Batch", "Gradients", "Loss", "laid_out_as"]
+__all__ = ["Gradients", "Loss", "laid_out_as"]
 
-# tensors, and what is sliced by items and moved like one: a Measurement
-Batch = Mapping[str, Any]
 Loss = Callable[[Any, Batch], Tensor]
 
 
@@ -60,15 +59,15 @@ class Gradients:
         """Returns the loss of each item, (B,); the gradient stands in `grad` of each parameter.
 
         Args:
-            batch: Tensors by name, all with one leading size; every rank gives the same batch.
+            batch: Fields of aligned items by name; every rank gives the same batch.
         Raises:
             MemoryError: Not even one item fits into the memory.
         """
-        n = size_of(batch)
+        n = batch.size
         stride = ranks() * self.workers
         parts = [slice(rank() + i * ranks(), None, stride) for i in range(self.workers)]
         parts = [part for part in parts if part.start < n]
-        jobs = [({k: v[part] for k, v in batch.items()}, n) for part in parts]
+        jobs = [(batch.rows(part), n) for part in parts]
         run = self.pool.map if self.device.type == "cpu" else map
         results = list(run(lambda job: self.part(*job), jobs))
         losses = torch.zeros(n, device=self.device)
@@ -84,12 +83,11 @@ class Gradients:
 
     def part(self, batch: Batch, n: int) -> tuple[Tensor, list[Tensor]]:
         """Returns the losses of a part of a batch of n, and its share of the gradient."""
-        most = self.micro or size_of(batch)
+        most = self.micro or batch.size
         try:
-            losses, total = self.portion({k: v[:most] for k, v in batch.items()}, n)
-            for start in range(most, size_of(batch), most):
-                portion = {k: v[start : start + most] for k, v in batch.items()}
-                more, gradients = self.portion(portion, n)
+            losses, total = self.portion(batch.rows(slice(most)), n)
+            for start in range(most, batch.size, most):
+                more, gradients = self.portion(batch.rows(slice(start, start + most)), n)
                 losses = torch.cat((losses, more))
                 torch._foreach_add_(total, gradients)
             return losses, total
@@ -104,7 +102,7 @@ class Gradients:
 
     def portion(self, batch: Batch, n: int) -> tuple[Tensor, list[Tensor]]:
         """Returns the losses of what is differentiated at once, and its share of the gradient."""
-        batch = {k: v.to(self.device) for k, v in batch.items()}
+        batch = batch.to(self.device)
         precision = self.autocast or torch.bfloat16
         # no cache of cast weights: it is one for all threads, and whoever is done first empties it
         with torch.autocast(
@@ -126,11 +124,6 @@ def prepare_thread(threads: int) -> None:
     """
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
-
-
-def size_of(batch: Batch) -> int:
-    """Returns the leading size of a batch."""
-    return len(next(iter(batch.values())))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from .batches import Batch
 from .training import Progress
 
 __all__ = ["Journal", "tell"]
@@ -20,13 +22,16 @@ class Journal:
     """Records how a run goes, called after each step.
 
     A line says step and steps, patches (of the small crops' size), seconds, images per second,
-    achieved TFLOP/s (three times the forward pass), mean loss in the bands of sigma that `edges`
-    parts, norm of the gradient, relative learning rate, steps skipped so far, seconds to go, and
-    now and then the quality of an average of the weights.
+    achieved TFLOP/s (three times the forward pass), mean loss, in the bands of the noise level
+    that `edges` parts where items have one, norm of the gradient, relative learning rate, steps
+    skipped so far, seconds to go, and now and then the quality of an average of the weights, under
+    the name of what is measured.
 
     Args:
         path: The file that lines are appended to.
-        quality: Measures an average of the weights: PSNR in dB by noise level.
+        quality: Measures an average of the weights: numbers by name.
+        measure: What it measures: "psnr" in dB, "bits".
+        level: The noise level of each item of a batch; None where they have none.
         forward: The forward pass of one patch, for its arithmetic.
         batch: Patches per step.
         evaluate_every: Seconds between measurements of the quality.
@@ -42,6 +47,8 @@ class Journal:
         path: Path,
         quality: Callable[[], Mapping[str, float]],
         *,
+        measure: str,
+        level: Callable[[Batch], Tensor | None],
         forward: Callable[[], Any],
         batch: int,
         evaluate_every: float,
@@ -50,19 +57,24 @@ class Journal:
         every: float = 30.0,
     ) -> None:
         self.path, self.quality, self.batch, self.quiet = path, quality, batch, quiet
+        self.measure, self.level = measure, level
         self.every, self.evaluate_every = every, evaluate_every
         self.work = 3 * flops(forward)
         self.skipped = 0
         self.evaluated: float | None = None
         self.last = (0, 0.0)
-        self.bands: list[list[float]] = [[] for _ in range(len(self.edges) + 1)]
+        self.bands: list[list[float]] = []
         self.events = events_at(path.parent) if tensorboard else None
 
     def __call__(self, progress: Progress) -> None:
         self.skipped += not math.isfinite(progress.gradient)
-        sigma = progress.batch["sigma"].cpu()
-        bands = torch.bucketize(sigma, torch.tensor(self.edges))
-        for band, loss in zip(bands.tolist(), progress.losses.tolist(), strict=True):
+        losses, sigma = progress.losses.tolist(), self.level(progress.batch)
+        at, bands = [0] * len(losses), 1
+        if sigma is not None:
+            at = torch.bucketize(sigma.cpu(), torch.tensor(self.edges)).tolist()
+            bands = len(self.edges) + 1
+        self.bands = self.bands or [[] for _ in range(bands)]
+        for band, loss in zip(at, losses, strict=True):
             self.bands[band].append(loss)
         if self.evaluated is None:
             self.evaluated, self.last = progress.seconds, (progress.step, progress.seconds)
@@ -71,6 +83,7 @@ class Journal:
         if seconds < self.every and not end:
             return
         speed = (progress.step - self.last[0]) / max(seconds, 1e-9)
+        means = [finite(sum(x) / len(x), 4) if x else None for x in self.bands]
         line: dict[str, Any] = {
             "step": progress.step,
             "steps": progress.plan.steps,
@@ -78,7 +91,7 @@ class Journal:
             "seconds": round(progress.seconds, 1),
             "images_per_second": round(speed * self.batch, 1),
             "tflops": round(speed * self.batch * self.work / 1e12, 4),
-            "loss": [finite(sum(x) / len(x), 4) if x else None for x in self.bands],
+            "loss": means if len(means) > 1 else means[0],
             "gradient": finite(progress.gradient, 3),
             "rate": round(progress.rate, 4),
             "skipped": self.skipped,
@@ -86,7 +99,8 @@ class Journal:
         if progress.plan.steps:
             line["eta"] = round((progress.plan.steps - progress.step) / max(speed, 1e-9))
         if progress.seconds - self.evaluated >= self.evaluate_every or end:
-            line["psnr"] = dict(self.quality())
+            found = dict(self.quality())
+            line[self.measure] = found.get(self.measure, found)  # one number, or several by name
             self.evaluated = progress.seconds
         self.write(line)
         self.last = (progress.step, progress.seconds)

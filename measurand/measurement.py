@@ -24,7 +24,7 @@ from .noises import Gaussian, Noise, Poisson
 from .operators.base import LinearOperator, Scaled
 from .tensors import Generators, items_at, per_item
 
-__all__ = ["Measurement"]
+__all__ = ["Measurement", "moved"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -92,7 +92,11 @@ class Measurement:
         return self._constant("prepared", self.operator.prepare)
 
     @property
-    def _sensitivity(self) -> Tensor:
+    def sensitivity(self) -> Tensor:
+        """The sensitivity image `A^T 1`: how much of each pixel is counted; zero where nothing is.
+
+        Maximum-likelihood EM divides by it. Shape (1 or B, *in_shape), that of the data's batch.
+        """
         return self._constant("sensitivity", lambda y: self.operator.adjoint(torch.ones_like(y)))
 
     def _constant(self, name: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
@@ -162,7 +166,9 @@ class Measurement:
         sigma = gamma.reshape(-1).sqrt() * torch.as_tensor(r, dtype=gamma.dtype, device=v.device)
         return self.operator.sample(v, self.y, gamma, sigma, generator, prepared=self._prepared)
 
-    def em_step(self, x: Tensor, anchor: Tensor | None = None, beta: float = 0.0) -> Tensor:
+    def em_step(
+        self, x: Tensor, anchor: Tensor | None = None, beta: float | Tensor = 0.0
+    ) -> Tensor:
         """One expectation-maximisation update of Poisson data.
 
         Without an anchor, `x <- x / (A^T 1) * A^T (y / (A x + b))`. With one, the minimiser of the
@@ -172,7 +178,9 @@ class Measurement:
         Args:
             x: Image with positive values, with shape (B, *in_shape).
             anchor: Point to stay near, with the shape of `x`.
-            beta: Its weight, in the units of nll per squared image unit.
+            beta: Its weight, in the units of nll per squared image unit: a number, one per item
+                with shape (B,), or one per voxel with a shape of as many axes as `x` that
+                broadcasts to it; not negative. Voxels of weight 0 are updated without an anchor.
         Returns:
             The update, non-negative, which never increases the objective.
         References:
@@ -186,15 +194,19 @@ class Measurement:
             )
         rate = self.noise.rate(self.operator(x))
         ratio = self.y / rate.clamp_min(torch.finfo(rate.dtype).tiny)
-        s = self._sensitivity
+        s, tiny = self.sensitivity, torch.finfo(rate.dtype).tiny
         update = x * self.operator.adjoint(ratio)  # x_em A^T 1
-        if anchor is None or beta == 0:
-            return torch.where(s > 0, update / s.clamp_min(torch.finfo(s.dtype).tiny), x)
-        weight = beta * self.noise.gain
+        if anchor is None:
+            return torch.where(s > 0, update / s.clamp_min(tiny), x)
+        weight = self.noise.gain * torch.as_tensor(beta, dtype=torch.float64)
+        weight = weight.to(x) if weight.ndim == x.ndim else per_item(weight, x)
+        if bool((weight < 0).any()):
+            raise ValueError("Measurement.em_step: got a negative beta, wanted weights >= 0")
         half = (s - weight * anchor) / 2
         # the root whose two terms add, so that nothing cancels
         root = (half**2 + weight * update).sqrt()
-        return torch.where(half > 0, update / (half + root), (root - half) / weight)
+        pulled = torch.where(weight > 0, (root - half) / weight.clamp_min(tiny), x)
+        return torch.where(half > 0, update / (half + root), pulled)
 
     def normalized(self) -> "Measurement":
         """The same problem with `||A|| = 1`: operator, data and noise divided by the norm."""
@@ -224,7 +236,7 @@ class Measurement:
 
         Tensors that are there already are shared, those on a graph stay on it.
         """
-        operator, noise = _moved(self.operator, device), _moved(self.noise, device)
+        operator, noise = moved(self.operator, device), moved(self.noise, device)
         return Measurement(operator, noise, self.y.to(device))
 
     def _gaussian(self, asked: str) -> Gaussian:
@@ -247,11 +259,11 @@ def _tensors(module: nn.Module) -> chain[Tensor]:
     return chain(module.parameters(), module.buffers())
 
 
-def _moved(module: Module, device: str | torch.device) -> Module:
-    """A copy of a module with its tensors on a device; the module stays where it is."""
+def moved(module: Module, device: str | torch.device) -> Module:
+    """Return a copy of a module with its tensors on a device; the module stays where it is."""
     new = copy.copy(module)
-    new._modules = {k: m if m is None else _moved(m, device) for k, m in module._modules.items()}
+    new._modules = {k: m if m is None else moved(m, device) for k, m in module._modules.items()}
     new._buffers = {k: t if t is None else t.to(device) for k, t in module._buffers.items()}
-    moved = {k: p if p is None else p.to(device) for k, p in module._parameters.items()}
-    new._parameters = moved  # type: ignore[assignment]
+    parameters = {k: p if p is None else p.to(device) for k, p in module._parameters.items()}
+    new._parameters = parameters  # type: ignore[assignment]
     return new

@@ -31,8 +31,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .batches import Batch
 from .ema import EMA
-from .gradients import Batch, Gradients, Loss, laid_out_as
+from .gradients import Gradients, Loss, laid_out_as
 from .ranks import alike, largest, rank, take_from_first
 from .states import State, check_unused, load_state, save_state
 
@@ -139,7 +140,7 @@ def train(
 
     Args:
         model: Any module.
-        batches: (step, stage) -> tensors by name, all with one leading size; a pure function.
+        batches: (step, stage) -> the batch of a step; a pure function.
         loss: (model, batch) -> the loss of each item, (B,).
         steps: Length of the run; or
         time_budget: seconds to train, turned into steps after the first minute.

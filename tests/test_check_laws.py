@@ -1,5 +1,7 @@
 """Every operator the package names obeys every law, in both precisions."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -75,6 +77,14 @@ def test_prox_gradients_and_autograd(cls):
         torch.testing.assert_close(g_x, gamma.reshape(shape) * back, rtol=1e-4, atol=1e-5)
         slope = (back * (x - out).conj()).real.flatten(1).sum(1)
         torch.testing.assert_close(g_gamma, slope, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
+def test_another_process_can_use_it(cls):
+    operator = cls.example()
+    there = pickle.loads(pickle.dumps(operator))
+    x = random_input(operator, operator.batch)
+    assert torch.equal(there(x), operator(x)) and torch.equal(there.H.H(x), operator(x))
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)

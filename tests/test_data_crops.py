@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from measurand.data.crops import Crops
+from measurand.data.crops import AlignedCrops, Crops
 
 RANDOM = np.random.default_rng(0)
 
@@ -70,3 +70,24 @@ def test_crops_that_cannot_be():
         Crops([])
     with pytest.raises(ValueError, match=r"\('uint8', 1\), \('uint8', 3\)"):
         Crops([image, image[..., :1]])
+
+
+def test_aligned_images_are_cut_at_the_same_places():
+    """Each sample of the one says which sample of the other belongs to it."""
+    stored = [np.arange(20 * 30).reshape(20, 30) + 1000 * k for k in range(3)]
+    guides = [np.stack((-x, 2 * x), -1).astype(np.float32) for x in stored]
+    crops = AlignedCrops({"x": stored, "guide": guides}, seed=4)
+    found = crops(7, 50, 8)
+    assert len(crops) == 3 and found["x"].shape == (50, 1, 8, 8)
+    assert found["guide"].dtype == torch.float32 and found["guide"].shape == (50, 2, 8, 8)
+    assert torch.equal(found["guide"][:, 0], -found["x"][:, 0].float())
+    assert torch.equal(found["guide"][:, 1], 2 * found["x"][:, 0].float())
+    assert torch.equal(found["x"], Crops(stored, seed=4)(7, 50, 8))  # and those of one alone
+
+
+def test_images_that_are_not_aligned_are_refused():
+    a, b = [np.zeros((8, 9))], [np.zeros((9, 8))]
+    with pytest.raises(ValueError, match=r"'x' of sizes .*8, 9.* and 'y' of .*9, 8"):
+        AlignedCrops({"x": a, "y": b})
+    with pytest.raises(ValueError, match="wanted the same"):
+        AlignedCrops({"x": a, "y": [*a, *a]})

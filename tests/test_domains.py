@@ -61,10 +61,10 @@ FILES = [
 def test_batches_are_pure_and_of_the_domains_kind(domain, folder, name, request):
     path = request.getfixturevalue(folder) / name
     material = opened(domain, path)
-    x = material.batch(3, 5, 32)
+    x = material.batch(3, 5, 32)["x"]
     assert x.shape == (5, domain.channels, 32, 32) and x.dtype == domain.dtype
-    assert torch.equal(opened(domain, path).batch(3, 5, 32), x)
-    assert not torch.equal(material.batch(4, 5, 32), x)
+    assert torch.equal(opened(domain, path).batch(3, 5, 32)["x"], x)
+    assert not torch.equal(material.batch(4, 5, 32)["x"], x)
     assert x.abs().max() < 1.5 and x.isfinite().all()
     (first, *_) = domain.look(path)
     assert first.shape[:2] == (1, domain.channels) and first.dtype == domain.dtype
@@ -73,7 +73,9 @@ def test_batches_are_pure_and_of_the_domains_kind(domain, folder, name, request)
 
 def test_training_and_held_out_images_are_parted(pictures, slices):
     material = opened(Photographs(), pictures)
-    assert material.images == 2 and [x.shape for x in material.held_out] == [(1, 3, 42, 36)]
+    assert material.images == 2 and [case["x"].shape for case in material.held_out] == [
+        (1, 3, 42, 36)
+    ]
     material = opened(Body(), slices / "hu.npz", held_out=[slices / "hu.npz"])
     assert material.images == 3 and len(material.held_out) == 3
     assert opened(Body(), slices / "hu.npz").held_out == ()
@@ -173,8 +175,8 @@ def test_the_part_to_train_on_is_trained_on(tmp_path):
     for path in (tmp_path / "set", Path(outer)):
         material = opened(Photographs(), path)
         assert material.images == 1 and len(material.held_out) == 1
-        assert material.batch(0, 1, 8).unique().tolist() == [-1.0]  # 0 / 127.5 - 1 is `train`
-        assert float(material.held_out[0].mean()) == pytest.approx(1 / 127.5 - 1)
+        assert material.batch(0, 1, 8)["x"].unique().tolist() == [-1.0]  # 0 / 127.5 - 1 is `train`
+        assert float(material.held_out[0]["x"].mean()) == pytest.approx(1 / 127.5 - 1)
 
 
 def test_the_digest_is_that_of_the_samples(tmp_path):
@@ -218,7 +220,7 @@ def test_channels_that_a_domain_does_not_have(domain, tmp_path):
             opened(domain, tmp_path / name)
     with pytest.warns(SkippedFiles, match=r"skipped 2 of 3 files: .*b.npy \(.*c.png \("):
         material = domain.open([tmp_path], (), seed=0, device=CPU, skip_bad=True)
-    assert material.images == 2 and material.batch(0, 2, 32).shape[1] == 1
+    assert material.images == 2 and material.batch(0, 2, 32)["x"].shape[1] == 1
 
 
 def test_hounsfield_units_are_real(slices):
@@ -290,7 +292,7 @@ def test_a_phase_of_its_own_is_kept_up_to_a_constant(slices):
 
 
 def test_global_phase_is_uniform(slices):
-    x = opened(Brain(), slices / "magnitude.npz").batch(0, 2000, 32)
+    x = opened(Brain(), slices / "magnitude.npz").batch(0, 2000, 32)["x"]
     turn = (x.sum((1, 2, 3)) / x.sum((1, 2, 3)).abs()).mean()
     assert turn.abs() < 0.06  # 1 / sqrt(2000) is one deviation
 
@@ -324,10 +326,10 @@ def test_kernels_of_all_kinds_and_widths():
     spread = (k.sum(1) @ t**2).sqrt()
     assert spread.min() < 1.2 and spread.max() > 5
     material = opened(Kernels(32))
-    sums = (material.batch(4, 50, 32) + 1).sum((1, 2, 3))
+    sums = (material.batch(4, 50, 32)["x"] + 1).sum((1, 2, 3))
     assert torch.allclose(sums, torch.full((50,), Kernels(32).fixed_sum), rtol=1e-5)
-    assert material.images == 0 and sum(len(x) for x in material.held_out) == 64
-    assert torch.equal(material.batch(5, 3, 32), opened(Kernels(32)).batch(5, 3, 32))
+    assert material.images == 0 and sum(case.size for case in material.held_out) == 64
+    assert torch.equal(material.batch(5, 3, 32)["x"], opened(Kernels(32)).batch(5, 3, 32)["x"])
     with pytest.raises(ValueError, match="made, not read"):
         opened(Kernels(32), "folder")
 

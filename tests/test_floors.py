@@ -23,7 +23,7 @@ FLOORS = [
     {"methods"},
     {"solvers"},
     {"samplers", "unfolded", "bridges"},
-    {"checkpoints", "states", "data"},
+    {"checkpoints", "states", "data", "batches"},
     {"training", "ema", "gradients", "journal", "domains", "quality", "problems"},
     {"recipes", "shift", "export", "viewer", "check", "fit", "figures", "adapters"},
     {"jobs"},

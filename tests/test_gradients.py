@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from measurand.batches import Batch
 from measurand.gradients import Gradients, laid_out_as
 
 
@@ -13,7 +14,7 @@ def model():
 def batch(n=7):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(n, 4, generator=g, dtype=torch.float64)
-    return {"x": x, "y": x[:, :1].tanh()}
+    return Batch({"x": x, "y": x[:, :1].tanh()})
 
 
 def loss(net, batch):

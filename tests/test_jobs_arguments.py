@@ -78,7 +78,33 @@ def test_the_shape_of_the_image_follows_from_the_measurement(name):
     assert found(x).shape[1:] == operator.out_shape
 
 
+@pytest.mark.parametrize(
+    ("operator", "y_shape", "options", "shape"),
+    [
+        (operators.Identity, (3, 7, 9), {}, (3, 7, 9)),
+        (operators.SENSE, (8, 7, 9), {}, (1, 7, 9)),
+        (operators.BlockAverage, (3, 7, 9), {"factor": 2}, (3, 14, 18)),
+        (operators.GaussianDownsample, (3, 7, 9), {"factor": 3}, (3, 21, 27)),
+        (operators.ValidBlur, (3, 7, 9), {"kernel": np.ones((4, 3))}, (3, 10, 11)),
+        (operators.ParallelCT, (1, 30, 12), {}, (1, 8, 8)),
+        (operators.ParallelCT, (1, 5, 30, 12), {"pixel": 0.5, "spacing": 1.0}, (1, 5, 16, 16)),
+    ],
+)
+def test_an_operator_knows_the_shape_of_its_images(operator, y_shape, options, shape):
+    assert operator.image_shape(y_shape, **options) == shape
+
+
+def test_a_volume_of_projections_is_one_of_slices():
+    twin = twins()["parallel-ct"](angles="even_angles:7")
+    found = fitted(twin, (1, 4, 7, 12))
+    assert found.in_shape == (1, 4, 8, 8) and found.out_shape == (1, 4, 7, 12)
+
+
 def test_what_does_not_follow_is_asked_for():
+    with pytest.raises(ValueError, match=r"1, 7, 7.*1, 7, 10.*1, 7, 11.*--shape C H W"):
+        fitted(twins()["parallel-ct"](angles="even_angles:7"), (1, 7, 11))
+    with pytest.raises(ValueError, match="CartesianMRI: got image shape .3, 8, 8., wanted .1, H"):
+        fitted(twins()["cartesian-mri"](mask="random_lines:2"), (3, 8, 8))
     with pytest.raises(ValueError, match="--shape C H W"):
         fitted(twins()["sense"](**CASES["sense"]), (5, 18, 18))
     with pytest.raises(ValueError, match="--shape C H W"):

@@ -23,7 +23,7 @@ from measurand.operators import (
     ParallelCT,
     even_angles,
 )
-from measurand.priors import CallableDenoiser, FourierGaussian, TotalVariation
+from measurand.priors import CallableDenoiser, FourierGaussian, TotalVariation, Wavelets
 from measurand.priors.flow import FlowPrior
 from measurand.samplers import DiffPIR
 from measurand.solvers import FISTA, HQS, PGM, PosteriorMean
@@ -162,3 +162,20 @@ def test_a_network_of_flows_says_what_it_was_trained_on_where_that_is_another_ki
         (None, mask),
     ):
         assert notes(kind, operator) == []
+
+
+def test_a_penalty_without_a_weight_follows_the_noise():
+    for sigma in (0.02, 0.1):
+        m = Measurement(Identity((3, 8, 8)), Gaussian(sigma), torch.zeros(1, 3, 8, 8))
+        kinds = ("wavelets", Wavelets, 0.5), ("total-variation", TotalVariation, 0.1)
+        for name, kind, share in kinds:
+            prior, record, _ = prior_for(name, m)
+            assert isinstance(prior, kind) and prior.weight == pytest.approx(share / sigma)
+            assert record == {"name": name, "weight": prior.weight}
+        prior, record, _ = prior_for("wavelets:3", m)
+        assert prior == Wavelets(weight=3.0) and record == {"name": "wavelets", "weight": 3.0}
+        assert FISTA(steps=2)(m, prior).shape == m.y.shape
+        with pytest.raises(ValueError, match="--prior wavelets: HQS wants a Denoiser.* fista"):
+            suited(HQS(), prior)
+    with pytest.raises(ValueError, match="wanted wavelets or wavelets:WEIGHT"):
+        prior_for("wavelets:much", m)

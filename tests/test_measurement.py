@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from measurand.linalg import cg
-from measurand.measurement import Measurement, _moved
+from measurand.measurement import Measurement, moved
 from measurand.noises import ComplexGaussian, Gaussian, Poisson
 from measurand.operators import (
     SENSE,
@@ -142,6 +142,40 @@ def test_anchored_em_minimises_its_objective():
     for _ in range(2000):
         z = m.em_step(z, anchor, beta)
     assert float((m.gradient(z) + beta * (z - anchor)).abs().max()) < 1e-6
+
+
+def test_the_anchor_has_a_weight_in_each_voxel():
+    m, x = counts()
+    anchor = x + 0.2
+    beta = torch.tensor([[0.0, 3.0, 40.0, 0.0, 400.0], [10.0, 0.0, 1.0, 5.0, 0.0]]).double()
+    z = torch.ones_like(x)
+    for _ in range(3000):
+        z = m.em_step(z, anchor, beta)
+    slack = m.gradient(z) + beta * (z - anchor)  # zero where z > 0, not negative where z = 0
+    assert float((slack * z)[beta > 0].abs().max()) < 1e-6 and float(slack.min()) > -1e-2
+    z = torch.ones_like(x)
+    plain, zero = m.em_step(z), torch.zeros_like(beta)
+    torch.testing.assert_close(m.em_step(z, anchor, zero), plain, rtol=1e-14, atol=0)
+    whole = m.em_step(z, anchor, torch.tensor([40.0, 7.0]))
+    for i, one in enumerate((40.0, 7.0)):
+        at = slice(i, i + 1)
+        alone = m.em_step(z, anchor, one)[at]
+        torch.testing.assert_close(whole[at], alone, rtol=1e-14, atol=0)
+        per_voxel = m.em_step(z, anchor, torch.full((1, 5), one))[at]
+        torch.testing.assert_close(per_voxel, alone, rtol=1e-14, atol=0)
+    with pytest.raises(ValueError, match="negative beta"):
+        m.em_step(z, anchor, -beta)
+    with pytest.raises(ValueError, match=r"shape \(5,\) for a batch of 2"):
+        m.em_step(z, anchor, torch.ones(5))
+
+
+def test_voxels_that_nothing_sees_stay_or_go_to_the_anchor():
+    a = Dense(torch.tensor([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0]]).double())
+    m = Measurement(a, Poisson(), torch.tensor([[3.0, 5.0]]).double())
+    assert m.sensitivity.tolist() == [[3.0, 0.0, 0.0]]
+    x, anchor = torch.full((1, 3), 0.7).double(), torch.full((1, 3), 2.0).double()
+    z = m.em_step(x, anchor, torch.tensor([[1.0, 0.0, 4.0]]))
+    assert z[0, 1:].tolist() == pytest.approx([0.7, 2.0])
 
 
 def test_what_a_noise_cannot_do_is_said():
@@ -300,17 +334,17 @@ def test_noise_and_data_are_held_against_each_other():
 
 def test_moving_copies_no_tensor_that_stands_there_already():
     m, kernel = on_graph()  # not a leaf inside the operator: deepcopy would refuse it
-    moved = m.to("cpu")
-    assert moved.operator is not m.operator
-    assert moved.operator.kernel is m.operator.kernel
-    (grad,) = torch.autograd.grad(moved.prox(torch.zeros_like(m.y), 1.0).sum(), kernel)
+    there = m.to("cpu")
+    assert there.operator is not m.operator
+    assert there.operator.kernel is m.operator.kernel
+    (grad,) = torch.autograd.grad(there.prox(torch.zeros_like(m.y), 1.0).sum(), kernel)
     assert float(grad.abs().max()) > 0
     ct = ParallelCT((1, 8, 8), even_angles(5))
     m = Measurement(2.0 * ct, Gaussian(0.1), torch.zeros(1, *ct.out_shape))
-    moved = m.to("cpu")
-    for a, b in zip(m.operator.buffers(), moved.operator.buffers(), strict=True):
+    there = m.to("cpu")
+    for a, b in zip(m.operator.buffers(), there.operator.buffers(), strict=True):
         assert a is b
-    away = _moved(m.operator, "meta")
+    away = moved(m.operator, "meta")
     assert all(t.device.type == "meta" for t in away.buffers())
     assert all(t.device.type == "cpu" for t in m.operator.buffers())
 

@@ -49,6 +49,30 @@ def test_attention_that_is_new_changes_nothing():
     assert torch.allclose(new(x, c), old(x, c), atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("seen", [0, 2])
+def test_a_condition_that_is_new_changes_no_bit(seen, dtype):
+    old = net(3, 0, condition_channels=seen)
+    new = net(3, 1, condition_channels=seen + 3)
+    transfer(old, new)
+    old, new = (n.to(dtype).to(memory_format=torch.channels_last) for n in (old, new))
+    x, c = torch.randn(2, 3, 19, 24).to(dtype), torch.tensor([0.2, -0.4])
+    condition = torch.randn(2, seen + 3, 19, 24).to(dtype)
+    known = condition[:, :seen] if seen else None
+    if seen:  # more columns in one convolution may be added up in another order
+        torch.testing.assert_close(new(x, c, condition), old(x, c, known))
+        assert not torch.allclose(new(x, c, 2 * condition), old(x, c, known))
+    else:
+        assert torch.equal(new(x, c, condition), old(x, c))
+    new(x, c, condition).square().sum().backward()
+    assert new.condition_stem.weight.grad[:, -12:].abs().min() > 0
+
+
+def test_a_network_that_sees_less_is_refused():
+    with pytest.raises(ValueError, match="with 2 condition channels, wants at most 1"):
+        transfer(net(3, 0, condition_channels=2), net(3, 1, condition_channels=1))
+
+
 def test_another_trunk_is_refused():
     with pytest.raises(ValueError, match=r"widths \[8, 12, 16\], wants \[8, 12\]"):
         transfer(net(3, 0), net(3, 0, widths=(8, 12)))

@@ -5,7 +5,7 @@ import torch
 
 from measurand.check import operator_laws
 from measurand.linalg import cg
-from measurand.measurement import _moved
+from measurand.measurement import moved
 from measurand.operators import (
     SENSE,
     birdcage_maps,
@@ -135,7 +135,7 @@ def test_a_decomposition_goes_where_the_operator_goes():
     assert whole._vectors.dtype == torch.complex128 and whole._values.dtype == torch.float64
     assert torch.allclose(whole.solve(b.to(torch.complex128), 0.05).to(b), wanted, atol=1e-5)
     assert torch.equal(copied.solve(b, 0.05), wanted)
-    assert _moved(copied, "meta")._vectors.device.type == "meta"  # as measurements are
+    assert moved(copied, "meta")._vectors.device.type == "meta"  # as measurements are
     assert copied._vectors.device.type == "cpu"
 
 

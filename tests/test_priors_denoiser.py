@@ -8,8 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from measurand import noises
+from measurand.measurement import Measurement
+from measurand.operators import Identity
 from measurand.priors import (
     CallableDenoiser,
+    Conditioned,
     Counted,
     Gaussian,
     Rescaled,
@@ -18,6 +22,7 @@ from measurand.priors import (
     score,
 )
 from measurand.priors.capabilities import Denoiser, Density, Latent, Proximable
+from measurand.solvers import HQS
 
 F64 = torch.float64
 
@@ -274,3 +279,41 @@ def test_integers_are_no_images():
             prior.denoise(torch.zeros(2, 1, 8, 8, dtype=dtype), 0.1)
     for dtype in (torch.float64, torch.float16):
         prior.denoise(torch.zeros(2, 1, 8, 8, dtype=dtype), 0.0)
+
+
+def seeing(v, sigma, condition):
+    return v / 2 + condition
+
+
+def test_a_prior_that_holds_its_condition():
+    prior = CallableDenoiser(seeing)
+    v = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    one, each = torch.randn(1, 1, 8, 8), torch.randn(3, 1, 8, 8)
+    for condition in (one, each):
+        held = Conditioned(prior, condition)
+        assert isinstance(held, Denoiser) and held.range == prior.range
+        assert torch.equal(held.denoise(v, 0.1), v / 2 + condition)
+        twice = held.repeat(2).denoise(v.repeat_interleave(2, 0), 0.1)
+        assert torch.equal(twice, held.denoise(v, 0.1).repeat_interleave(2, 0))
+    with pytest.raises(ValueError, match="got 2 images for 3 conditions"):
+        Conditioned(prior, each).denoise(v[:2], 0.1)
+    with pytest.raises(ValueError, match="holds one already"):
+        Conditioned(prior, each).denoise(v, 0.1, one)
+    with pytest.raises(ValueError, match="leading size"):
+        Conditioned(prior, torch.tensor(1.0))
+
+
+def test_a_condition_is_cut_with_its_image():
+    v, condition = torch.randn(1, 1, 40, 30), torch.randn(1, 1, 40, 30)
+    tiled = Conditioned(Tiled(CallableDenoiser(seeing), 16, overlap=4, multiple=4), condition)
+    torch.testing.assert_close(tiled.denoise(v, 0.1), v / 2 + condition)
+
+
+def test_a_prior_with_a_condition_is_ready_for_any_method():
+    y = torch.randn(1, 1, 8, 8)
+    m = Measurement(Identity((1, 8, 8)), noises.Gaussian(0.1), y)
+    held = Conditioned(CallableDenoiser(seeing), torch.ones(1, 1, 8, 8)).to(torch.bfloat16)
+    assert HQS(steps=3)(m, held).shape == y.shape
+    complex_ = Conditioned(CallableDenoiser(seeing, dtype=torch.complex64), 1j * torch.ones(1, 1))
+    found = complex_.to(torch.bfloat16).denoise(torch.zeros(2, 1, dtype=torch.complex64), 0.1)
+    assert torch.equal(found, 1j * torch.ones(2, 1))

@@ -101,6 +101,14 @@ def test_condition_reaches_the_network():
     assert not torch.allclose(a, b)
 
 
+def test_a_complex_condition_is_two_channels_to_the_network():
+    prior, v = tiny(condition_channels=2), torch.randn(2, 3, 8, 8)
+    real, imaginary = torch.randn(2, 2, 1, 8, 8)
+    found = prior.denoise(v, 0.1, torch.complex(real, imaginary))
+    assert torch.equal(found, prior.denoise(v, 0.1, torch.cat((real, imaginary), 1)))
+    assert not torch.allclose(found, prior.denoise(v, 0.1, torch.complex(real, 0 * imaginary)))
+
+
 def test_differentiable_in_image_and_weights():
     prior, v = tiny(), torch.randn(1, 3, 8, 8, requires_grad=True)
     prior.denoise(v, 0.3).square().sum().backward()

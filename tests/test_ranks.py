@@ -16,6 +16,7 @@ RUN = """
 import os, signal, sys, time, torch
 from pathlib import Path
 from torch import nn
+from measurand.batches import Batch
 from measurand.ema import EMA
 from measurand.ranks import joined, rank
 from measurand.training import train
@@ -26,7 +27,7 @@ def batches(step, stage):
     g = torch.Generator().manual_seed(step)
     n = 7 if stage == 0 else 1  # odd, and fewer than there are ranks
     x = torch.randn(n, 4, generator=g, dtype=torch.float64)
-    return {"x": x, "y": (x[:, :1] - 2 * x[:, 1:2]).tanh()}
+    return Batch({"x": x, "y": (x[:, :1] - 2 * x[:, 1:2]).tanh()})
 
 def loss(net, batch):
     time.sleep(pause)

@@ -1,7 +1,6 @@
 import json
 import shutil
-from dataclasses import replace
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,9 +8,14 @@ import torch
 from PIL import Image
 
 from measurand import recipes
+from measurand.batches import Batch
 from measurand.checkpoints import load, load_prior
+from measurand.data.crops import AlignedCrops
 from measurand.domains.material import Material, generator_of
+from measurand.nets import ConvUNet
+from measurand.priors import Conditioned, EDMDenoiser
 from measurand.priors.flow import FlowPrior
+from measurand.problems import MissingPixels, drawn
 from measurand.recipes import natural_color, train_recipe
 from measurand.tensorfile import load_tensors
 from measurand.unfolded import FlowProximal, UnfoldedHQS, proximal_folds
@@ -120,7 +124,7 @@ def test_what_is_done_to_images_does_not_depend_on_how_they_are_drawn(recipe):
     def batch(step, n, size):
         generator = generator_of(recipe.seed, step, "cpu")
         drawn.append(torch.rand(n, generator=generator))  # as a random phase would be
-        return torch.zeros(n, 1, size, size, dtype=torch.complex64)
+        return Batch({"x": torch.zeros(n, 1, size, size, dtype=torch.complex64)})
 
     material = Material(batch, (), 1)
     levels = [recipe.problem(material, k, 4, 16)["sigma"].log() for k in range(100)]
@@ -264,6 +268,8 @@ def test_flows_are_trained_by_likelihood_and_then_unfolded(data, tmp_path):
     lines = [json.loads(s) for s in (tmp_path / "f" / "metrics.jsonl").read_text().splitlines()]
     assert 0 < prior.card["least_pivot"] < 10
     assert prior.card["held_out_bits"]["bits"] < 8.5 and lines[-1]["skipped"] == 0
+    assert lines[-1]["bits"] < 12 and "psnr" not in lines[-1]
+    assert lines[-1]["loss"] > 0  # one number: a flow knows no noise level
     again = flow.new(start)
     assert all(torch.equal(v, prior.state_dict()[k]) for k, v in again.state_dict().items())
     with pytest.raises(ValueError, match="wants {'channels': 3, 'levels': 2, 'steps': 2"):
@@ -288,9 +294,13 @@ def test_flows_are_trained_by_likelihood_and_then_unfolded(data, tmp_path):
         assert (float(moved.abs()) > 1e-3) != recipe.frozen
 
 
+def zeros(step, n, size):
+    return Batch({"x": torch.zeros(n, 3, size, size)})
+
+
 def test_the_batches_of_an_unfolded_recipe_follow_from_the_step():
     recipe = replace(recipes.unfold_color, batch=4, crops=(16, 32))
-    material = SimpleNamespace(batch=lambda step, n, size: torch.zeros(n, 3, size, size))
+    material = Material(zeros, (), 1)
     kinds = set()
     for step in range(12):
         batch, again = (recipe.batches(material)(step, 0) for _ in range(2))
@@ -303,12 +313,100 @@ def test_the_batches_of_an_unfolded_recipe_follow_from_the_step():
 
 def test_steps_are_drawn():
     recipe = replace(recipes.unfold_color, batch=2, crops=(16, 16), depths=(3, 6))
-    material = Material(lambda step, n, size: torch.zeros(n, 3, size, size), (), 1)
-    drawn = {int(recipe.problem(material, step, 2, 16)["depth"][0]) for step in range(40)}
+    material = Material(zeros, (), 1)
+    drawn = {recipe.problem(material, step, 2, 16)["depth"] for step in range(40)}
     assert drawn == {3, 4, 5, 6}
     fixed = replace(recipe, depths=None, depth=5)
-    assert int(fixed.problem(material, 0, 2, 16)["depth"][0]) == 5
+    assert fixed.problem(material, 0, 2, 16)["depth"] == 5
     with pytest.raises(ValueError, match=r"got depths \(6, 3\)"):
         replace(recipe, depths=(6, 3))
     with pytest.raises(ValueError, match="of a block that all share"):
         replace(recipe, shared=False)
+
+
+PLACES = np.random.default_rng(3).normal(0, 0.4, (4, 40, 40)).astype(np.float32)
+
+
+class Pairs:
+    """Images, and beside each one that is twice as bright, in the same place."""
+
+    channels, dtype, fixed_sum, facts = 1, torch.float32, None, {"units": "none"}
+
+    def open(self, data, held_out, *, seed, device, skip_bad):
+        crops = AlignedCrops({"x": list(PLACES), "condition": list(2 * PLACES)}, seed=seed)
+        kept = torch.from_numpy(PLACES[:1, None])
+        case = Batch({"x": kept, "condition": 2 * kept})
+        return Material(lambda step, n, size: Batch(crops(step, n, size)), (case,), len(crops))
+
+
+class Scans(Pairs):
+    """Measurements alone, each with a mask of its own; a few are held out."""
+
+    def open(self, data, held_out, *, seed, device, skip_bad):
+        def batch(step, n, size):
+            generator = generator_of(seed, step, device)
+            x = torch.from_numpy(PLACES[:1, None, :size, :size]).expand(n, -1, -1, -1)
+            return Batch({"measurement": drawn([MissingPixels()], x, (0.05, 0.05), generator)})
+
+        return Material(batch, tuple(batch(10**6 + k, 1, 24) for k in range(3)), 4)
+
+
+@dataclass(frozen=True)
+class FromPairs(recipes.PriorRecipe):
+    """A denoiser that sees the other image."""
+
+    def new(self, init=None):
+        torch.manual_seed(self.seed)
+        return EDMDenoiser(ConvUNet(1, widths=(8, 8), blocks=1, condition_channels=1), channels=1)
+
+    @torch.no_grad()
+    def quality(self, model, held_out, dtype):
+        (case,) = held_out
+        error = Conditioned(model, case["condition"]).denoise(case["x"], 0.1) - case["x"]
+        return {"psnr": float(-10 * error.square().mean().log10())}
+
+    def finish(self, model, material, steps):
+        return {}
+
+
+@dataclass(frozen=True)
+class FromScans(FromPairs):
+    """A denoiser that is trained without a single image."""
+
+    measure = "misfit"
+
+    def new(self, init=None):
+        return replace(TINY, domain=replace(TINY.domain, grey=True)).new()
+
+    def problem(self, material, step, n, size):
+        return material.batch(step, n, size)
+
+    def level(self, batch):
+        return None
+
+    def loss(self, model, batch):
+        m = batch["measurement"]
+        return m.nll(model.denoise(m.adjoint_y, 0.5)) / m.y[0].numel()
+
+    def quality(self, model, held_out, dtype):
+        with torch.no_grad():
+            return {"misfit": float(sum(self.loss(model, case).mean() for case in held_out))}
+
+
+@pytest.mark.parametrize("kind", [FromPairs, FromScans])
+def test_pairs_and_measurements_are_trained_on_and_held_out(kind, tmp_path):
+    domain = Pairs() if kind is FromPairs else Scans()
+    recipe = kind(
+        "own", "made by a program", domain, batch=4, crops=(16, 24), warmup=2, widths_ema=(0.1,)
+    )
+    files = train_recipe(recipe, [], tmp_path / "a", steps=30, workers=2, micro=1, quiet=True)
+    last = json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[-1])
+    card = load_tensors(files["own-0.1"])[1]
+    assert isinstance(last[recipe.measure], float) and last["skipped"] == 0
+    assert set(card[f"held_out_{recipe.measure}"]) == {recipe.measure}
+    assert isinstance(last["loss"], list) == (kind is FromPairs)
+    if kind is FromScans:
+        assert "psnr" not in last
+    else:  # images are replaced by smooth ones only where nothing is aligned with them
+        one = recipe.problem(domain.open([], [], seed=0, device="cpu", skip_bad=False), 1, 64, 16)
+        assert torch.equal(one["condition"], 2 * one["x"])

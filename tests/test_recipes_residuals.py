@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from measurand.batches import Batch
 from measurand.recipes import natural_color, residuals
 from measurand.recipes.residuals import remaining, smooth
 from measurand.tensors import randn_like
@@ -63,7 +64,8 @@ def test_smooth_images_have_the_values_of_others(dtype):
 def test_a_recipe_trains_on_a_share_of_such_inputs():
     class Images:
         def batch(self, step, n, size):
-            return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(step))
+            generator = torch.Generator().manual_seed(step)
+            return Batch({"x": torch.rand(n, 3, size, size, generator=generator)})
 
     batch = natural_color.problem(Images(), 0, 400, 16)
     power = batch["noise"].square().flatten(1).mean(1)

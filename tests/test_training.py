@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from measurand.batches import Batch
 from measurand.ema import EMA
 from measurand.states import load_state
 from measurand.tensorfile import load_tensors
@@ -24,7 +25,7 @@ def model():
 def batches(step, stage):
     g = torch.Generator().manual_seed(step)
     x = torch.randn(8, 4, generator=g)
-    return {"x": x, "y": (x[:, :1] - 2 * x[:, 1:2]).tanh()}
+    return Batch({"x": x, "y": (x[:, :1] - 2 * x[:, 1:2]).tanh()})
 
 
 def loss(net, batch):
@@ -157,7 +158,7 @@ def test_a_time_budget_becomes_steps_once(tmp_path, monkeypatch):
 def poisoned(bad):
     def poison(step, stage):
         batch = batches(step, stage)
-        return {**batch, "x": batch["x"] * (math.nan if step in bad else 1)}
+        return batch.adding({"x": batch["x"] * (math.nan if step in bad else 1)})
 
     return poison
 
@@ -177,7 +178,7 @@ def test_non_finite_data_never_reach_the_weights(tmp_path, count, injected):
         bad, value = draw.sample(range(30), 3), draw.choice([math.nan, math.inf, -math.inf])
 
         def spoiled(step, stage, bad=bad, value=value):
-            batch = {name: v.clone() for name, v in batches(step, stage).items()}
+            batch = Batch({name: v.clone() for name, v in batches(step, stage).items()})
             if step in bad:
                 batch[draw.choice("xy")][draw.randrange(8), 0] = value
             return batch
@@ -340,7 +341,8 @@ def test_a_resumed_run_of_a_channels_last_network_gives_the_same_bits(tmp_path):
         return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
     def crops(step, stage):
-        return {"x": torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(step))}
+        generator = torch.Generator().manual_seed(step)
+        return Batch({"x": torch.randn(2, 3, 8, 8, generator=generator)})
 
     def power(net, batch):
         return net(batch["x"]).square().mean((1, 2, 3))

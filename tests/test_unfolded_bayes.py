@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from measurand.batches import Batch
 from measurand.measurement import Measurement
 from measurand.noises import Gaussian as Noise
 from measurand.operators import Blur, Identity, gaussian_kernel
@@ -51,13 +52,13 @@ def field():
 def batch(step, stage):
     g = torch.Generator().manual_seed(step)
     x, operator = field().sample(64, g), OPERATORS[step % 2]
-    return {
+    fields = {
         "x": x,
         "sigma": torch.exp(1.6 * torch.randn(64, generator=g) - 0.8).clamp(0.002, 80.0),
         "noise": randn_like(x, g),
         "measurement": settled(Measurement(operator, NOISE, NOISE(operator(x), g))),
-        "early": torch.zeros(64),
     }
+    return Batch(fields, {"early": 0.0})
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from known_answers import Matrix
 
+from measurand.batches import Batch
 from measurand.measurement import Measurement
 from measurand.nets import ConvUNet, Glow
 from measurand.noises import ComplexGaussian
@@ -364,13 +365,13 @@ def test_gradients_are_those_of_finite_differences(kind):
 
 
 def batch_of(x, measurement, early=0.0):
-    return {
+    fields = {
         "x": x,
         "sigma": torch.tensor([0.3, 4.0]),
         "noise": randn_like(x, generators(7, 2)),
         "measurement": settled(measurement),
-        "early": torch.full((2,), early),
     }
+    return Batch(fields, {"early": early})
 
 
 def test_recomputing_changes_nothing_and_all_weights_learn():
@@ -395,9 +396,7 @@ def test_loss_is_the_weighted_error():
         error = (z - x).square().flatten(1).mean(1)
         wanted = (sigma**2 + 0.25) / (0.5 * sigma) ** 2 * error
         assert torch.allclose(posterior_loss(network, batch), wanted)
-        halves = [
-            posterior_loss(network, {k: v[i : i + 1] for k, v in batch.items()}) for i in (0, 1)
-        ]
+        halves = [posterior_loss(network, batch.rows(slice(i, i + 1))) for i in (0, 1)]
     assert torch.allclose(torch.cat(halves), wanted, rtol=1e-5)
 
 
@@ -408,7 +407,7 @@ def test_loss_weighs_by_the_error_to_expect_and_counts_early_steps():
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.2)
     batch = batch_of(x, measurement, early=0.1)
-    batch["sigma"] = torch.tensor([0.3, 0.002])
+    batch = batch.adding({"sigma": torch.tensor([0.3, 0.002])})
     sigma, early = batch["sigma"], 0.1
     with torch.no_grad():
         noisy = x + sigma[:, None, None, None] * batch["noise"]
@@ -516,8 +515,8 @@ def test_loss_is_that_of_the_depth_that_it_is_told():
     network, batch = shaken(4), batch_of(x, measurement)
     with torch.no_grad():
         own = posterior_loss(network, batch)
-        assert torch.equal(own, posterior_loss(network, {**batch, "depth": torch.tensor([4, 4])}))
-        longer = posterior_loss(network, {**batch, "depth": torch.tensor([6, 6])})
+        assert torch.equal(own, posterior_loss(network, {**batch, "depth": 4}))
+        longer = posterior_loss(network, {**batch, "depth": 6})
         assert torch.allclose(longer, posterior_loss(network.with_depth(6), batch), rtol=1e-4)
         assert not torch.allclose(longer, own, rtol=1e-3)
 

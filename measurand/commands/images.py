@@ -56,8 +56,8 @@ class Reconstruct:
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
             255 are 2 s / 255), of sinograms and k-space in units of the file; estimated from the
             data when absent.
-        prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT];
-            natural-color, or what the settings name, when absent.
+        prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT]
+            or wavelets[:WEIGHT]; natural-color, or what the settings name, when absent.
         settings: A settings file, as `tune` writes it: the method with its settings, and a prior.
         draws: Number of draws of a sampler.
         seed: Seed of everything random; the same seed gives the same bits.
@@ -317,7 +317,7 @@ class Check:
         file: The measurement.
         operator: How it was measured.
         sigma: Its noise level; estimated from the data when absent.
-        prior: A prior that ships, a weight file, or total-variation[:WEIGHT].
+        prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT].
         shape: Shape C H W of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
         device: cpu, cuda, or auto.

@@ -20,7 +20,7 @@ from ..jobs.folders import check_outside, named_inputs, reserved, staged
 from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in
 from ..jobs.restore import bar, facts, prior_for, resolved, suited
 from ..measurement import Measurement
-from ..priors import TotalVariation
+from ..priors import Penalty
 from ..solvers import HQS
 from ..tensors import generators
 from ..tuning import objectives
@@ -62,8 +62,8 @@ class Tune:
         crop: With --simulate: use the central square of this side, in pixels.
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1]; estimated from
             the first measurement when absent.
-        prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT]
-            with the weight at which its search begins.
+        prior: A prior that ships (`measurand priors`), a weight file, or total-variation or
+            wavelets[:WEIGHT] with the weight at which its search begins.
         trials: Largest number of trials.
         time_budget: No trial begins after this: 90s, 20m, 2h.
         fixed: Settings that stay, such as steps or levels.high.
@@ -259,7 +259,7 @@ def _bounds(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
 
 def _named(asked: str, record: dict[str, Any], prior: Any) -> dict[str, Any]:
     """What a settings file says of a prior: a file by its path, what ships by name and version."""
-    if isinstance(prior, TotalVariation):
+    if isinstance(prior, Penalty):
         return {"name": record["name"], "weight": prior.weight}
     return {"name": asked if Path(asked).exists() else record["name"], "sha256": record["sha256"]}
 

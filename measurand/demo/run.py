@@ -32,7 +32,7 @@ from ..measurement import Measurement
 from ..methods import Step
 from ..metrics import psnr, ssim
 from ..noises import Gaussian
-from ..operators import LinearOperator, Mask
+from ..operators import LinearOperator
 from ..priors.capabilities import Denoiser, Posterior, Restorer
 from ..priors.variation import TotalVariation
 from ..samplers import DiffPIR, PnPDM
@@ -123,7 +123,8 @@ def _methods(
         networks: What was learned.
         operator: Holes are filled from their neighbours, which takes more steps.
     """
-    hqs = HQS(steps=16) if isinstance(operator, Mask) else HQS()
+    holes = not bool(_measured(operator).all())
+    hqs = HQS(steps=16) if holes else HQS()
     variation = TotalVariation(weight=weight, tol=1e-3)
     sampler = PnPDM.quick()
     flows = [flow for flow in networks.flows if of_its_kind(flow, operator)] or networks.flows
@@ -192,10 +193,15 @@ def _solve(
 
 def _seen(operator: LinearOperator, y: Tensor) -> Tensor:
     """A measurement at the size of the image: small ones enlarged, missing pixels black."""
-    if isinstance(operator, Mask):
-        return torch.where(operator.observed(torch.ones_like(y)) > 0, y, -1.0)
+    y = torch.where(_measured(operator), y, -1.0)
     factor = operator.in_shape[-1] // y.shape[-1]
     return y.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+
+
+def _measured(operator: LinearOperator) -> Tensor:
+    """Which data are measured, with shape (1, *operator.out_shape)."""
+    ones = torch.ones(1, *operator.out_shape, dtype=operator.out_dtype)
+    return operator.observed(ones.to(operator.blank_input().device)) != 0
 
 
 def _write(

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..batches import Batch
 from .material import Material, Paths, generator_of
 
 __all__ = ["Kernels"]
@@ -61,11 +62,11 @@ class Kernels:
         if len(data) or len(held_out):
             raise ValueError("Kernels: got files, wants none: kernels are made, not read")
 
-        def batch(step: int, n: int, size: int) -> Tensor:
-            return self.scaled(self.draw(n, generator_of(seed, step, device)))
+        def batch(step: int, n: int, size: int) -> Batch:
+            return Batch({"x": self.scaled(self.draw(n, generator_of(seed, step, device)))})
 
         shown = self.scaled(self.draw(64, generator_of(seed + 1, 0, device)))
-        return Material(batch, tuple(shown.split(1)), 0)
+        return Material(batch, tuple(Batch({"x": x}) for x in shown.split(1)), 0)
 
     def look(self, path: Path, under: str = "", *, skip_bad: bool = False) -> list[Tensor]:
         """Raises a ValueError: there are no files of kernels to look at."""

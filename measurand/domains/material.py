@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..batches import Batch
 from ..data.crops import Crops
 from ..data.sources import folders_in
 from ..files import sha256
@@ -33,15 +34,17 @@ class Material:
     """The images of one training run.
 
     Args:
-        batch: (step, n, size) -> n images (n, C, size, size), a pure function.
-        held_out: Images that are not trained on, each (1, C, H, W).
+        batch: (step, n, size) -> n items, a pure function: "x" images (n, C, size, size), where
+            there are images, and what is aligned with them, or measurements.
+        held_out: Items that are not trained on, each a batch of one: images of any size, or
+            measurements.
         images: How many there are to train on; 0 where they are made without end.
         side: Height and width of a square that half of them hold; None where any size is made.
         digest: SHA-256 of the samples to train on; empty where images are made.
     """
 
-    batch: Callable[[int, int, int], Tensor]
-    held_out: tuple[Tensor, ...]
+    batch: Callable[[int, int, int], Batch]
+    held_out: tuple[Batch, ...]
     images: int
     side: int | None = None
     digest: str = ""
@@ -147,11 +150,11 @@ class OfFiles(ABC):
             raise ValueError(f"{', '.join(map(str, data))}: {nothing}")
         crops = Crops(training, seed=seed, turn=self.turn, device=device)
 
-        def batch(step: int, n: int, size: int) -> Tensor:
-            return self.image(crops(step, n, size), generator_of(seed, step, device))
+        def batch(step: int, n: int, size: int) -> Batch:
+            return Batch({"x": self.image(crops(step, n, size), generator_of(seed, step, device))})
 
         spread = kept[:: max(1, len(kept) // 16)][:16]
-        shown = (x.to(device) for x in central(self, spread))
+        shown = (Batch({"x": x.to(device)}) for x in central(self, spread))
         side = int(np.median([min(x.shape[:2]) for x in training]))
         digest = sha256(
             "".join(f"{x.shape}{sha256(np.ascontiguousarray(x).data)}" for x in training)

@@ -14,7 +14,6 @@ their folder; those that are made of other operators or of functions have no twi
 
 import dataclasses
 import inspect
-import math
 import re
 from functools import cache, reduce
 from operator import or_
@@ -210,52 +209,40 @@ def build(twin: Any, shape: Shape) -> LinearOperator:
         shape: Shape (C, H, W) of one image.
     """
     cls = getattr(operators, type(twin).__name__)
-    hints, values = _hints(cls), {}
-    for field in dataclasses.fields(twin):
-        value = getattr(twin, field.name)
-        if hints[field.name] in (Any, Tensor):
-            value = read_tensor(value, field.name, shape)
-        values[field.name] = value
-    return cls(shape, **values)
+    return cls(shape, **_options(twin, [f.name for f in dataclasses.fields(twin)], shape))
 
 
 def fitted(twin: Any, y: Shape) -> LinearOperator:
     """The operator whose measurements have a given shape, with the image shape that this needs.
 
-    An operator keeps the size of an image, divides it by a factor or takes a margin off: the size
-    is tried as it is, then corrected by the difference and by the ratio that the trial shows.
-    Several coils see one image; a tomograph sees a square one.
-
     Args:
         twin: An instance of one of `twins()`.
         y: Shape of one measurement.
+    Raises:
+        ValueError: The operator does not know the shape of such an image, or has other data.
     """
-    if hasattr(twin, "detectors"):
-        # a tomograph: the square image whose diagonal its detectors cover
-        if twin.detectors is not None or len(y) != 3:
-            raise ValueError(f"{type(twin).__name__}: say the shape of the image, --shape C H W")
-        side = math.floor(y[-1] * twin.spacing / (twin.pixel * math.sqrt(2.0)))
-        return build(twin, (y[0], side, side))
-    factor = int(getattr(twin, "factor", 1))
-    channels = 1 if hasattr(twin, "maps") else y[0]  # several coils see one image
-    trial = (channels, *(factor * n for n in y[1:]))
-    operator = build(twin, trial)
-    if operator.out_shape == y:
-        return operator
-    got = operator.out_shape
-    candidates = []
-    if len(got) == len(y):
-        candidates.append(tuple(n + m - g for n, m, g in zip(trial, y, got, strict=True)))
-        candidates.append(tuple(n * m // g for n, m, g in zip(trial, y, got, strict=True)))
-    for shape in candidates:
-        if min(shape) > 0:
-            try:
-                operator = build(twin, shape)
-            except ValueError:
-                continue
-            if operator.out_shape == y:
-                return operator
-    raise ValueError(
-        f"{type(twin).__name__}: no image shape gives measurements of shape {y} (an image of "
-        f"shape {trial} gives {got}); say it with --shape C H W"
-    )
+    cls = getattr(operators, type(twin).__name__)
+    advice = "say the shape of the image, --shape C H W"
+    asked = list(inspect.signature(cls.image_shape).parameters)[1:]  # options of the constructor
+    options = _options(twin, asked, y)
+    try:
+        shape = cls.image_shape(y, **options)
+    except ValueError as error:
+        raise ValueError(f"{error}; {advice}") from error
+    operator = build(twin, shape)
+    if operator.out_shape != y:
+        raise ValueError(
+            f"{cls.__name__}: an image of shape {shape} gives measurements of shape "
+            f"{operator.out_shape}, the data have shape {y}; {advice}"
+        )
+    return operator
+
+
+def _options(twin: Any, names: list[str], shape: Shape) -> dict[str, Any]:
+    """Options of an operator's constructor, with the tensors that a twin names in words."""
+    hints = _hints(getattr(operators, type(twin).__name__))
+    values = {name: getattr(twin, name) for name in names}
+    return {
+        name: read_tensor(value, name, shape) if hints[name] in (Any, Tensor) else value
+        for name, value in values.items()
+    }

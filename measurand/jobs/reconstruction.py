@@ -70,7 +70,8 @@ class Reconstruction:
         method: A solver or a sampler.
         sigma: Noise standard deviation: of data that are pictures in units of the image scaled to
             [-1, 1], of others in their own; estimated from each file when None.
-        prior: A prior that ships, a weight file, or total-variation[:WEIGHT].
+        prior: A prior that ships, a weight file, or total-variation or
+            wavelets[:WEIGHT].
         draws: Number of draws of a sampler.
         shape: Shape (C, H, W) of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.

@@ -25,13 +25,14 @@ from ..files import sha256_file
 from ..measurement import Measurement
 from ..methods import Method, Step
 from ..operators import LinearOperator
+from ..priors import Penalty
 from ..priors.capabilities import Denoiser, Images, Posterior, Trained, meaning
 from ..priors.denoiser import Counted, CountedPosterior
 from ..priors.variation import TotalVariation
 from ..problems import problem_of
-from ..solvers.levels import noise_in_image
 from ..tensors import generators
-from .arguments import methods
+from .arguments import kebab, methods
+from .penalties import penalty_named, usual_weight
 
 __all__ = [
     "Restored",
@@ -151,7 +152,7 @@ class Loaded:
     """A prior on its way from its name to an operator: read once, fitted to many.
 
     Args:
-        prior: The network, or total variation; None where its weight depends on the noise.
+        prior: The network, or a penalty; None where its weight depends on the noise.
         record: What `run.json` says of it.
     """
 
@@ -164,8 +165,8 @@ class Loaded:
 
 
 def prior_file(name: str) -> Path | None:
-    """The weight file of a prior, None for total variation; a name that is none is an error."""
-    return None if name.split(":")[0] == TV else weight_file(name)
+    """The weight file of a prior, None for a penalty; a name that is none is an error."""
+    return None if penalty_named(name) is not None else weight_file(name)
 
 
 def prior_loaded(name: str, device: str | torch.device = "cpu") -> Loaded:
@@ -173,18 +174,17 @@ def prior_loaded(name: str, device: str | torch.device = "cpu") -> Loaded:
 
     Args:
         name: A prior that ships ("natural-color", "natural-color@2"), a weight file, or
-            "total-variation", with its weight where wanted ("total-variation:2.5").
+            a prior of `measurand.priors` that needs none, with its weight where wanted
+            ("total-variation", "wavelets:2.5").
         device: Where the network runs.
     """
+    penalty = penalty_named(name)
+    if penalty is not None:
+        kind, weight = penalty
+        prior = None if weight is None else kind(weight=weight)
+        return Loaded(prior, {"name": kebab(kind.__name__), "weight": weight})
     path = prior_file(name)
-    if path is None:
-        text = name[len(TV) + 1 :]
-        try:
-            weight = float(text) if text else None
-        except ValueError as error:
-            raise ValueError(f"--prior {name}: wanted {TV} or {TV}:WEIGHT") from error
-        prior = None if weight is None else TotalVariation(weight=weight)
-        return Loaded(prior, {"name": TV, "weight": weight})
+    assert path is not None  # of a penalty alone
     network: Trained = load(path, device=device)
     record = {
         "name": path.stem,
@@ -210,8 +210,8 @@ def prior_for(
 
     Args:
         name: The name of a prior, or what `prior_loaded` made of it.
-        measurement: Says the shape and the kind of the images, and by `variation_weight` the
-            weight of total variation where none is named.
+        measurement: Says the shape and the kind of the images, and by `usual_weight` the weight
+            of a penalty where none is named.
         device: Where the network runs, if it is yet to be loaded.
         tile: Images larger than this are denoised in overlapping tiles of this size, in pixels.
     Returns:
@@ -220,10 +220,10 @@ def prior_for(
     loaded = name if isinstance(name, Loaded) else prior_loaded(name, device)
     network, record = loaded.prior, loaded.record
     operator = measurement.operator
-    if network is None:
-        network = TotalVariation(weight=variation_weight(measurement))
-    if isinstance(network, TotalVariation):
-        return network, {"name": TV, "weight": network.weight}, []
+    if network is None and (penalty := penalty_named(record["name"])) is not None:
+        network = penalty[0](weight=usual_weight(penalty[0], measurement))
+    if isinstance(network, Penalty):
+        return network, {**record, "weight": network.weight}, []
     called = record["name"]
     images = Images(operator.in_shape, operator.in_dtype, str(operator))
     prior, notes = network.fitted(images, tile=tile, name=called)
@@ -265,8 +265,7 @@ def variation_weight(measurement: Measurement) -> float:
     Args:
         measurement: What was seen, with Gaussian noise.
     """
-    noise = torch.as_tensor(noise_in_image(measurement))
-    return 0.1 / max(float(noise.max()), 1e-3)
+    return usual_weight(TotalVariation, measurement)
 
 
 def suited(method: Method, prior: Any) -> None:

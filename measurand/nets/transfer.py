@@ -1,4 +1,4 @@
-r"""Starts a network from the weights of another one, of other channels or without attention.
+r"""Starts a network from the weights of another one, of other channels, inputs or attention.
 
 What a network has learnt of edges and textures is worth much for other images too. Everything
 between the first and the last layer is copied. The channels are joined by the matrix M that
@@ -7,7 +7,9 @@ interpolates linearly between them, the first of one beside the first of the oth
     stem_new = stem M,   head_new = M^+ head,   M: new channels -> old channels
 
 so that for one new channel the old network sees it in each of its own and their mean is the
-output: what it did with images without colour.
+output: what it did with images without colour. Where the channels are the same, M = 1.
+
+A condition that is new has zero weights: the new network starts as the old one, bit for bit.
 """
 
 import torch
@@ -22,24 +24,31 @@ __all__ = ["transfer"]
 def transfer(old: nn.Module, new: nn.Module) -> None:
     """Copies the weights of a network into one whose channels or attention may differ.
 
-    Layers that the old one lacks keep their weights; an attention layer starts as the identity.
+    Attention that the old one lacks keeps its weights, and starts as the identity. Further
+    channels of a condition, after those that the old one knows, have zero weights.
 
     Args:
         old: Where the weights come from, a `ConvUNet`.
         new: Where they go, in place; another one.
     Raises:
         TypeError: One of them is no `ConvUNet`.
-        ValueError: Another part of the networks differs.
+        ValueError: Another part of the networks differs, or the new one sees less of a condition.
     """
     if not isinstance(old, ConvUNet) or not isinstance(new, ConvUNet):
         names = f"{type(old).__name__} and {type(new).__name__}"
         raise TypeError(f"transfer: got networks {names}, wants a ConvUNet each")
-    for key in ("widths", "blocks", "stem", "features", "condition_channels"):
+    for key in ("widths", "blocks", "stem", "features"):
         if old.config[key] != new.config[key]:
             raise ValueError(
                 f"transfer: got a network of {key} {old.config[key]}, wants {new.config[key]}; "
-                "only channels and attention may differ"
+                "only channels, condition and attention may differ"
             )
+    seen, more = old.condition_channels, new.condition_channels - old.condition_channels
+    if more < 0:
+        raise ValueError(
+            f"transfer: got a network with {seen} condition channels, wants at most "
+            f"{new.condition_channels}, those of the new one"
+        )
     for name in ("embedding", "down", "up", "merge"):
         getattr(new, name).load_state_dict(getattr(old, name).state_dict())
     for name in ("encoder", "decoder"):
@@ -49,9 +58,12 @@ def transfer(old: nn.Module, new: nn.Module) -> None:
                 wanted = [layer for layer in ours if isinstance(layer, kind)]
                 for source, target in zip(given, wanted, strict=False):
                     target.load_state_dict(source.state_dict())
-    if new.config["condition_channels"]:
-        raise ValueError("transfer: got networks with a condition, wants them without")
     pixels = new.config["stem"] ** 2
+    if new.condition_channels:
+        known = new.condition_stem.weight[:, : seen * pixels]
+        nn.init.zeros_(new.condition_stem.weight)
+        if seen:
+            known.copy_(old.condition_stem.weight)
     inputs = joining(old.config["in_channels"], new.config["in_channels"]).to(old.stem.weight)
     outputs = joining(old.config["out_channels"], new.config["out_channels"])
     outputs = torch.linalg.pinv(outputs).to(old.stem.weight)

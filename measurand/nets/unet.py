@@ -4,7 +4,10 @@ The network is a plain function F(x, c): an image of any size and one number per
 denoiser c = ln(sigma) / 4) give an image of the same size. It knows no noise model and no physics.
 
     stem    2x pixel-unshuffle (optional) and a 3x3 convolution: the finest level works at half
-            resolution, which is 1.7 times faster than full resolution for almost the same quality
+            resolution, which is 1.7 times faster than full resolution for almost the same quality;
+            a condition has a convolution of its own, added to it: the weights of image and
+            condition side by side, so that with zeros for the condition the network is the one
+            without it, bit for bit
     block   x + conv3x3(SiLU(FiLM(conv3x3(x), c))); the second convolution starts at zero, so that
             every block starts as the identity and no normalisation is needed
     down    3x3 convolution with stride 2;   up: 1x1 convolution and a 2x pixel-shuffle
@@ -127,7 +130,7 @@ class ConvUNet(nn.Module):
         widths: Channels of each level, finest first.
         blocks: Residual blocks per level and side.
         stem: Pixel-unshuffle factor in front of the finest level; 1 works at full resolution.
-        condition_channels: Channels of an image-like condition, concatenated to the input.
+        condition_channels: Channels of an image-like condition, which the stem sees as well.
         attention: Levels that also attend over all pixels, 0 the finest. Costs the square of the
             number of pixels there.
         features: Size of the embedding of c.
@@ -160,9 +163,8 @@ class ConvUNet(nn.Module):
         self.in_channels, self.condition_channels = in_channels, condition_channels
         self.multiple = stem * 2 ** (len(widths) - 1)
         self.embedding = FourierEmbedding(features)
-        channels = (in_channels + condition_channels) * stem**2
         self.unshuffle, self.shuffle = nn.PixelUnshuffle(stem), nn.PixelShuffle(stem)
-        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(in_channels * stem**2, widths[0], 3, padding=1)
         self.head = nn.Conv2d(widths[0], out_channels * stem**2, 3, padding=1)
         zero(self.head)
 
@@ -182,6 +184,9 @@ class ConvUNet(nn.Module):
             nn.Sequential(nn.Conv2d(b, 4 * a, 1), nn.PixelShuffle(2)) for a, b in steps
         )
         self.merge = nn.ModuleList(nn.Conv2d(2 * a, a, 1) for a, _ in steps)
+        if condition_channels:
+            seen = condition_channels * stem**2
+            self.condition_stem = nn.Conv2d(seen, widths[0], 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, c: Tensor, condition: Tensor | None = None) -> Tensor:
         """Returns F(x, c).
@@ -189,11 +194,12 @@ class ConvUNet(nn.Module):
         Args:
             x: Image, with shape (B, in_channels, H, W), any H and W.
             c: One number per item, with shape (B,) or (1,).
-            condition: Further channels the network may see, (B, condition_channels, H, W).
+            condition: Further channels the network may see, (1 or B, condition_channels, H, W).
         Returns:
             The output, with shape (B, out_channels, H, W).
         Raises:
-            ValueError: The channels are not those of the network.
+            ValueError: The channels are not those of the network, or the condition has another
+                height or width than the image.
         """
         given = 0 if condition is None else condition.shape[1]
         if x.shape[1] != self.in_channels or given != self.condition_channels:
@@ -201,11 +207,16 @@ class ConvUNet(nn.Module):
                 f"ConvUNet: got {x.shape[1]} image and {given} condition channels, wants "
                 f"{self.in_channels} and {self.condition_channels}"
             )
-        if condition is not None:
-            x = torch.cat((x, condition), dim=1)
+        if condition is not None and condition.shape[2:] != x.shape[2:]:
+            raise ValueError(
+                f"ConvUNet: got an image of {tuple(x.shape[2:])} pixels with a condition of "
+                f"{tuple(condition.shape[2:])}, wants the same"
+            )
         height, width = x.shape[2:]
         e = self.embedding(c)
         x = self.stem(self.unshuffle(extend(x, self.multiple)))
+        if condition is not None:
+            x = x + self.condition_stem(self.unshuffle(extend(condition, self.multiple)))
         skips = []
         for i, layers in enumerate(self.encoder):
             x = x if i == 0 else self.down[i - 1](x)

@@ -16,8 +16,9 @@ the Gaussian `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)` (perturb and opt
 with a closed form override `solve`, `prox` or `sample`; the others inherit conjugate gradients.
 
 Adding one: subclass, call `super().__init__` with the shapes, register tensors as buffers, name in
-`items` those with one entry per item of the batch, write `forward`, `adjoint` and `example`. A
-closed form takes the options of `solve` or `prox` that it has no use for as `**_`.
+`items` those with one entry per item of the batch, write `forward`, `adjoint` and `example`. Where
+an image has another shape than its data, `image_shape` says which. A closed form takes the options
+of `solve` or `prox` that it has no use for as `**_`.
 """
 
 import copy
@@ -92,6 +93,22 @@ class LinearOperator(nn.Module, ABC):
     @abstractmethod
     def example(cls) -> Self:
         """A tiny instance, on which the laws of `measurand.check` are tested."""
+
+    @classmethod
+    def image_shape(cls, y_shape: Shape) -> Shape:
+        """Return the shape of the images whose measurements have a given shape.
+
+        That of the data by default. An operator with another one names, like its constructor, the
+        options that the shape depends on.
+
+        Args:
+            y_shape: Shape of one measurement, without the batch axis.
+        Returns:
+            The shape of one image, which the constructor takes.
+        Raises:
+            ValueError: The shape does not follow from the data.
+        """
+        return tuple(y_shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The measurement of a batch, after a check of its shape and kind."""

@@ -96,6 +96,11 @@ class ValidBlur(Convolution):
         )
         return filtered(z, per_pixel * root)
 
+    @classmethod
+    def image_shape(cls, y_shape: Shape, kernel: Any) -> Shape:  # type: ignore[override]
+        height, width = torch.as_tensor(kernel).shape[-2:]
+        return (*y_shape[:-2], y_shape[-2] + height - 1, y_shape[-1] + width - 1)
+
     def framed(self, x: Tensor) -> Tensor:
         return self._cut(x)
 

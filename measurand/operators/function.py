@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .base import LinearOperator, Shape
 
@@ -98,14 +99,7 @@ class FunctionOperator(LinearOperator):
 
     @classmethod
     def example(cls) -> Self:
-        return cls(
-            (1, 5, 3),
-            (1, 4, 3),
-            lambda x: x[..., 1:, :] - x[..., :-1, :],
-            lambda y: (
-                torch.nn.functional.pad(y, (0, 0, 1, 0)) - torch.nn.functional.pad(y, (0, 0, 0, 1))
-            ),
-        )
+        return cls((1, 5, 3), (1, 4, 3), _steps, _steps_back)
 
 
 class AutogradOperator(LinearOperator):
@@ -157,7 +151,22 @@ class AutogradOperator(LinearOperator):
 
     @classmethod
     def example(cls) -> Self:
-        return cls((2, 5, 4), lambda x: torch.fft.rfft(x, norm="ortho")[:, :, 1:] * (2 - 1j))
+        return cls((2, 5, 4), _spectrum)
+
+
+# of the examples, by name: a lambda cannot be pickled
+
+
+def _steps(x: Tensor) -> Tensor:
+    return x[..., 1:, :] - x[..., :-1, :]
+
+
+def _steps_back(y: Tensor) -> Tensor:
+    return functional.pad(y, (0, 0, 1, 0)) - functional.pad(y, (0, 0, 0, 1))
+
+
+def _spectrum(x: Tensor) -> Tensor:
+    return torch.fft.rfft(x, norm="ortho")[:, :, 1:] * (2 - 1j)
 
 
 def _expect(name: str, value: Tensor, wanted: Tensor) -> None:

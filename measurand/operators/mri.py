@@ -208,6 +208,10 @@ class SENSE(LinearOperator):
             return super().solve(b, gamma, **options)
         return Modes(_varying_axes(self.mask)[0], self._values, self._vectors).solve(b, gamma)
 
+    @classmethod
+    def image_shape(cls, y_shape: Shape) -> Shape:
+        return (1, *y_shape[1:])  # all coils see one image
+
     def diagonal(self) -> Diagonal:
         magnitude = self.maps.abs()
         scale = float(magnitude.mean())

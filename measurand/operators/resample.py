@@ -101,6 +101,10 @@ class Downsample(Convolution):
         inverse = 1 / (self.spectra(v)[1] + per_item(gamma, v)) / math.prod(self.out_shape[-2:])
         return v + self.adjoint(filtered(y - self.forward(v), inverse))
 
+    @classmethod
+    def image_shape(cls, y_shape: Shape, factor: int) -> Shape:  # type: ignore[override]
+        return _enlarged(y_shape, factor)
+
     @cached_property
     def norm(self) -> float:
         return float(self.spectra(self.blank_input())[1].detach().max()) ** 0.5
@@ -218,6 +222,10 @@ class BlockAverage(LinearOperator):
         noise = noise * weight.rsqrt() + self._spread(self.forward(noise) * change)
         return self.prox(v, y, gamma) + noise
 
+    @classmethod
+    def image_shape(cls, y_shape: Shape, factor: int) -> Shape:  # type: ignore[override]
+        return _enlarged(y_shape, factor)
+
     @cached_property
     def norm(self) -> float:
         return 1 / self.factor
@@ -244,6 +252,11 @@ def _reduced(name: str, shape: Shape, factor: int) -> Shape:
             "multiples of the factor (crop the image)"
         )
     return (shape[0], shape[1] // factor, shape[2] // factor)
+
+
+def _enlarged(y_shape: Shape, factor: int) -> Shape:
+    """The shape of the large image."""
+    return (*y_shape[:-2], *(factor * n for n in y_shape[-2:]))
 
 
 def _block_positions(reach: float, factor: int) -> Tensor:

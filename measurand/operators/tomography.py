@@ -156,6 +156,30 @@ class ParallelCT(LinearOperator):
             return (matrix @ columns[:, 0])[:, None]
         return matrix @ columns
 
+    @classmethod
+    def image_shape(  # type: ignore[override]
+        cls,
+        y_shape: Shape,
+        detectors: int | None = None,
+        spacing: float = 1.0,
+        pixel: float = 1.0,
+    ) -> Shape:
+        """Return the shape of the square image whose diagonal the detectors cover.
+
+        Args:
+            y_shape: Shape of the projections, (C, angles, detectors) or (C, D, angles, detectors).
+            detectors: None; a number of detectors that was chosen says nothing of the image.
+            spacing: Distance of the bins, in the unit of `pixel`.
+            pixel: Side of a pixel.
+        """
+        side = math.floor(y_shape[-1] * spacing / (pixel * math.sqrt(2.0)))
+        if detectors is not None or len(y_shape) < 3 or side < 1:
+            raise ValueError(
+                f"{cls.__name__}: projections of shape {tuple(y_shape)} with detectors = "
+                f"{detectors} do not say the size of the image"
+            )
+        return (*y_shape[:-2], side, side)
+
     def trace_gram(self) -> float:
         energy = self._forward_value.double() ** 2
         squares = torch.segment_reduce(energy, "sum", offsets=self._forward_start.long())

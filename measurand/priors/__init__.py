@@ -23,6 +23,7 @@ from .conventions import (
 )
 from .denoiser import (
     CallableDenoiser,
+    Conditioned,
     Counted,
     CountedPosterior,
     Rescaled,
@@ -36,6 +37,7 @@ from .flow_maps import ImageMAP, LatentGain, LatentMAP, LatentShrink
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .grey import Grey
 from .mixture import GaussianMixture
+from .penalty import Penalty
 from .variation import (
     ANISOTROPIC,
     ISOTROPIC,
@@ -53,6 +55,7 @@ __all__ = [
     "ANISOTROPIC",
     "CallableDenoiser",
     "ClosedFormTotalVariation",
+    "Conditioned",
     "CosineGaussian",
     "Counted",
     "CountedPosterior",
@@ -76,6 +79,7 @@ __all__ = [
     "LatentMAP",
     "LatentShrink",
     "LinearVP",
+    "Penalty",
     "Posterior",
     "Proximable",
     "Rescaled",

@@ -35,7 +35,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -206,6 +206,10 @@ class Straight(nn.Module):
 class _Adapter(nn.Module, ABC):
     """The door of a network: kind, precision, channels and limits are settled here."""
 
+    not_by_name: ClassVar[str] = (
+        "is made of a network: use it in Python, or name the file of weights that were saved"
+    )
+
     def __init__(
         self,
         network: Callable[..., Tensor],
@@ -229,7 +233,7 @@ class _Adapter(nn.Module, ABC):
         Args:
             v: Noisy image, with shape (B, C, ...), in the range and of the kind of this object.
             sigma: Noise standard deviation, a scalar or one per item.
-            condition: What the network may also see.
+            condition: What the network may also see; complex channels as two real ones.
         Returns:
             The estimate, with the shape and dtype of `v`.
         """
@@ -245,7 +249,8 @@ class _Adapter(nn.Module, ABC):
         """The network's output in the precision of `x`; its own precision stays inside."""
         own = next(_parameters(self.network), x).dtype
         seen = (x.to(own), t.to(torch.promote_types(own, torch.float32)))
-        out = self.network(*seen) if condition is None else self.network(*seen, condition)
+        given = () if condition is None else (to_channels(condition),)
+        out = self.network(*seen, *given)
         channels = x.shape[1]
         if out.shape[1] == 2 * channels:  # the second half is a learned variance
             out = out[:, :channels]
@@ -277,6 +282,11 @@ class FromNoise(_Adapter):
     def estimate(self, v: Tensor, c: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
         return v - sigma * out
 
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        return cls(_normal_noise, VE())
+
 
 class FromScore(_Adapter):
     """A denoiser from a network that predicts the score; arguments as for `FromNoise`."""
@@ -284,12 +294,20 @@ class FromScore(_Adapter):
     def estimate(self, v: Tensor, c: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
         return v + c * sigma**2 * out
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_normal_score, VE())
+
 
 class FromImage(_Adapter):
     """A denoiser from a network that predicts the image; arguments as for `FromNoise`."""
 
     def estimate(self, v: Tensor, c: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
         return out
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_normal_image, VE())
 
 
 class FromVelocity(_Adapter):
@@ -300,6 +318,10 @@ class FromVelocity(_Adapter):
 
     def estimate(self, v: Tensor, c: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
         return c * (c * v - sigma * out)  # sqrt(1 - abar) = c sigma
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_normal_velocity, LinearVP())
 
 
 class FromFlow(_Adapter):
@@ -312,6 +334,40 @@ class FromFlow(_Adapter):
     def estimate(self, v: Tensor, c: Tensor, sigma: Tensor, out: Tensor) -> Tensor:
         return c * (v - sigma * out)  # t = c sigma
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_normal_flow, Straight())
+
 
 def _parameters(network: object) -> Iterator[Tensor]:
     return network.parameters() if isinstance(network, nn.Module) else iter(())
+
+
+# Networks of pixels of standard deviation 1/2 under each convention, for examples.
+
+
+def _normal_image(v: Tensor, sigma: Tensor) -> Tensor:
+    return v / (1 + 4 * per_item(sigma, v) ** 2)
+
+
+def _normal_noise(v: Tensor, sigma: Tensor) -> Tensor:
+    return (v - _normal_image(v, sigma)) / per_item(sigma, v)
+
+
+def _normal_score(v: Tensor, sigma: Tensor) -> Tensor:
+    return -v / (0.25 + per_item(sigma, v) ** 2)
+
+
+def _normal_velocity(x_t: Tensor, t: Tensor) -> Tensor:
+    sigma = LinearVP().sigma(t)
+    c = per_item((1 + sigma**2).rsqrt(), x_t)
+    v = x_t / c
+    x_hat = _normal_image(v, sigma)
+    return c * (v - x_hat) / per_item(sigma, v) - c * per_item(sigma, v) * x_hat
+
+
+def _normal_flow(x_t: Tensor, t: Tensor) -> Tensor:
+    sigma = t / (1 - t)
+    v = x_t * (1 + per_item(sigma, x_t))
+    x_hat = _normal_image(v, sigma)
+    return (v - x_hat) / per_item(sigma, v) - x_hat

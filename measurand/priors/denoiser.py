@@ -6,7 +6,8 @@ The denoiser of level sigma is the mean of the clean image given a noisy one (Tw
 
 in the value range and of the kind (real, complex) that it declares. `CallableDenoiser` makes one
 from a function, `conventions.py` from the networks that people train. Around a denoiser go
-`Rescaled` (another value range), `Tiled` (large images) and `Counted` (how often it was asked).
+`Rescaled` (another value range), `Tiled` (large images), `Conditioned` (what it may see besides
+the noisy image) and `Counted` (how often it was asked).
 
 References:
     | Plug-and-Play Priors as a Score-Based Method (Park et al., 2025), arXiv:2412.11108
@@ -15,7 +16,7 @@ References:
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from .capabilities import Denoiser, Posterior, Range
 
 __all__ = [
     "CallableDenoiser",
+    "Conditioned",
     "Counted",
     "CountedPosterior",
     "Rescaled",
@@ -83,6 +85,8 @@ class CallableDenoiser(nn.Module):
         dtype: `torch.complex64` where its images are complex.
     """
 
+    not_by_name: ClassVar[str] = "is made of a function: use it in Python"
+
     def __init__(
         self,
         function: Callable[..., Tensor],
@@ -99,6 +103,11 @@ class CallableDenoiser(nn.Module):
         check_level(self, sigma)
         return self.function(v, sigma) if condition is None else self.function(v, sigma, condition)
 
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        return cls(_of_normal)
+
 
 class Rescaled(nn.Module):
     """A prior for images of another value range.
@@ -110,6 +119,10 @@ class Rescaled(nn.Module):
         prior: A denoiser with a range.
         range: The values that the images outside have.
     """
+
+    not_by_name: ClassVar[str] = (
+        "is put around a prior by itself, where its images have another range"
+    )
 
     def __init__(self, prior: Denoiser, range: Range = (-1.0, 1.0)) -> None:
         super().__init__()
@@ -128,6 +141,10 @@ class Rescaled(nn.Module):
         inside = convert_range(v, self.range, self.inner)
         x_hat = self.prior.denoise(inside, sigma * self.k, condition)
         return convert_range(x_hat, self.inner, self.range)
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(CallableDenoiser(_of_normal, range=(0.0, 1.0)), (-1.0, 1.0))
 
 
 class Tiled(nn.Module):
@@ -148,6 +165,8 @@ class Tiled(nn.Module):
         multiple: Tile lengths are rounded up to multiples of this, in pixels, as far as `tile`
             allows: networks that halve their input k times take multiples of 2^k.
     """
+
+    not_by_name: ClassVar[str] = "is put around a prior by itself, where an image is large"
 
     def __init__(
         self, prior: Denoiser, tile: int = 1024, overlap: int = 32, multiple: int = 32
@@ -208,6 +227,70 @@ class Tiled(nn.Module):
             weight = weight.unsqueeze(-1) * ramp
         return weight
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(CallableDenoiser.example(), 6, overlap=2, multiple=2)
+
+
+class Conditioned(nn.Module):
+    """A prior that holds its condition, so that every method can use it: `D(v, sigma, condition)`.
+
+    It goes around `Tiled`, which cuts the condition with the image, and around `Rescaled`.
+
+    Args:
+        prior: A denoiser that takes a condition.
+        condition: What it may see besides the noisy image, with a leading size of 1, for all items
+            of a batch alike, or one entry per item; real or complex.
+    """
+
+    not_by_name: ClassVar[str] = "holds a condition of its own for each image: use it in Python"
+
+    def __init__(self, prior: Denoiser, condition: Tensor) -> None:
+        super().__init__()
+        if not isinstance(condition, Tensor) or condition.ndim < 1 or not len(condition):
+            raise ValueError(
+                f"Conditioned: got a condition {getattr(condition, 'shape', condition)}, wanted "
+                "a tensor with a leading size of 1, or of the batch"
+            )
+        # no buffer: a module that changes its precision would make complex buffers real
+        self.prior, self.condition = prior, condition
+
+    @property
+    def range(self) -> Range | None:
+        """The values that the images have."""
+        return self.prior.range
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of the images."""
+        return self.prior.dtype
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        """The prior's estimate, given the condition that is held.
+
+        Raises:
+            ValueError: Another condition is given, or there are other items than conditions.
+        """
+        if condition is not None:
+            raise ValueError("Conditioned: got a condition, and holds one already")
+        held = self.condition.to(v.device)
+        if len(held) not in (1, len(v)):
+            raise ValueError(
+                f"Conditioned: got {len(v)} images for {len(held)} conditions, wanted one for "
+                "each; prior.repeat(n) has n of each"
+            )
+        return self.prior.denoise(v, sigma, held.expand(len(v), *held.shape[1:]))
+
+    def repeat(self, n: int) -> "Conditioned":
+        """The prior for a batch in which every item stands `n` times in a row."""
+        if len(self.condition) == 1:
+            return self
+        return Conditioned(self.prior, self.condition.repeat_interleave(n, 0))
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(CallableDenoiser(_of_normal), torch.full((1, 1, 8, 8), 0.3))
+
 
 class Counted(nn.Module):
     """A prior that counts how often it is asked.
@@ -219,6 +302,10 @@ class Counted(nn.Module):
         items: Number of images denoised so far.
         batch: Largest batch so far.
     """
+
+    not_by_name: ClassVar[str] = (
+        "counts the calls of another prior, which every run does by itself"
+    )
 
     def __init__(self, prior: Denoiser) -> None:
         super().__init__()
@@ -246,6 +333,10 @@ class Counted(nn.Module):
         self.batch = max(self.batch, len(v))
         return self.prior.denoise(v, sigma, condition)
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(CallableDenoiser.example())
+
 
 class CountedPosterior(nn.Module):
     """A prior that knows posteriors, and counts how often one of them is asked.
@@ -253,6 +344,10 @@ class CountedPosterior(nn.Module):
     Args:
         prior: What has `given(measurement)`.
     """
+
+    not_by_name: ClassVar[str] = (
+        "counts the calls of another prior, which every run does by itself"
+    )
 
     def __init__(self, prior: Posterior) -> None:
         super().__init__()
@@ -283,3 +378,14 @@ class CountedPosterior(nn.Module):
         """The denoiser of a posterior, counted."""
         self.asked.append(Counted(self.prior.given(measurement)))
         return self.asked[-1]
+
+    @classmethod
+    def example(cls) -> Self:
+        from .gaussian import CosineGaussian
+
+        return cls(CosineGaussian.example())
+
+
+def _of_normal(v: Tensor, sigma: float | Tensor, mean: float | Tensor = 0.0) -> Tensor:
+    """The denoiser of pixels of standard deviation 1/2, for examples."""
+    return mean + (v - mean) / (1 + 4 * per_item(sigma, v) ** 2)

@@ -37,7 +37,7 @@ References:
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,7 @@ class EDMDenoiser(Trained):
     """
 
     kind = "edm"
+    not_by_name: ClassVar[str] = "is a network: name its weight file"
 
     def __init__(
         self,
@@ -125,7 +126,8 @@ class EDMDenoiser(Trained):
         Args:
             v: Noisy image, with shape (B, C, H, W), any H and W.
             sigma: Noise level in image units, a number or one per item (B,).
-            condition: What else the network may see, of v's size.
+            condition: What else the network may see, of v's size; complex channels are two real
+                ones to the network, like those of v.
         Returns:
             The denoised image, of v's shape and dtype.
         Raises:
@@ -163,7 +165,8 @@ class EDMDenoiser(Trained):
         if condition is None:
             output = self.net(inputs, c)
         else:
-            output = self.net(inputs, c, condition.to(dtype, memory_format=torch.channels_last))
+            seen = to_channels(condition).to(dtype, memory_format=torch.channels_last)
+            output = self.net(inputs, c, seen)
         # contiguous: physics and FFT want channels first
         output = output.to(x.dtype, memory_format=torch.contiguous_format)
         image = torch.addcmul(x * (shrink * s**2 / total), output, level * s * total.rsqrt())
@@ -269,6 +272,15 @@ class EDMDenoiser(Trained):
                 "depth": "0",
             },
         )
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = ConvUNet(1, widths=(4, 6), blocks=1, stem=1, features=8)
+            nn.init.normal_(net.head.weight, std=0.02)
+        return cls(net, channels=1, gains=[0.01] * len(OCTAVES))
 
 
 class OnChannels(nn.Module):

@@ -16,10 +16,10 @@ References:
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..nets import Glow
 from ..nets.unet import extend
@@ -79,6 +79,7 @@ class FlowPrior(Trained):
 
     kind = "flow"
     storage = torch.float16  # whose inverse is more exact than that of bfloat16
+    not_by_name: ClassVar[str] = "is a network: name its weight file"
 
     def __init__(
         self,
@@ -199,6 +200,20 @@ class FlowPrior(Trained):
                 f"(B, {self.shape[0]}, H, W)"
             )
         return to_channels(x).to(self.get_buffer("kappa_0").dtype)
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            flow, x = Glow(1, levels=2, steps=1, hidden=8), 0.5 * torch.randn(16, 1, 8, 8)
+            for layer in flow.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.normal_(layer.weight, std=0.1)
+        flow.initialize(x)
+        prior = cls(flow, shape=(1, 8, 8))
+        prior.calibrate(x)
+        return prior
 
     def keeps(self, name: str, x: Tensor) -> bool:
         return x.ndim != 4  # all but the networks inside couplings

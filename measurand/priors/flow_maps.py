@@ -26,8 +26,9 @@ References:
     | Invertible Generative Models for Inverse Problems (Asim et al., 2020), arXiv:1905.11672
 """
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,31 @@ class Calibrated(Protocol):
     def extended(self, v: Tensor) -> Tensor: ...
 
     def through(self, v: Tensor, change: Callable[[list[Tensor]], list[Tensor]]) -> Tensor: ...
+
+
+class _Halves(nn.Module):
+    """The flow x = z / 2, of independent pixels with standard deviation one half."""
+
+    dtype = torch.float32
+
+    @property
+    def kappa(self) -> list[Tensor]:
+        return [torch.full((1,), 0.25)]
+
+    def latents(self, x: Tensor) -> list[Tensor]:
+        return [2 * x]
+
+    def image(self, latents: Sequence[Tensor]) -> Tensor:
+        return latents[0] / 2
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return (math.log(2) - 0.5 * math.log(2 * math.pi) - 2 * x.square()).flatten(1).sum(1)
+
+    def extended(self, v: Tensor) -> Tensor:
+        return v
+
+    def through(self, v: Tensor, change: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
+        return self.image(change(self.latents(v)))
 
 
 def packed(latents: Sequence[Tensor]) -> Tensor:
@@ -84,6 +110,10 @@ class LatentGain(nn.Module):
         prior: The flow, calibrated.
     """
 
+    not_by_name: ClassVar[str] = (
+        "is made of a flow: name its weight file, and it is put around it by itself"
+    )
+
     def __init__(self, prior: Calibrated) -> None:
         super().__init__()
         self.prior = prior
@@ -104,6 +134,11 @@ class LatentGain(nn.Module):
 
         return self.prior.through(v, gain)
 
+    @classmethod
+    def example(cls) -> Self:
+        """An instance on which the laws are tested: the flow of independent normal pixels."""
+        return cls(_Halves())
+
 
 class LatentShrink(nn.Module):
     """The uniform shrink of all latents, `z <- z / (1 + tau)`: the published relaxation.
@@ -114,6 +149,10 @@ class LatentShrink(nn.Module):
     Args:
         prior: The flow.
     """
+
+    not_by_name: ClassVar[str] = (
+        "is made of a flow: use it in Python; a weight file of a flow has LatentGain"
+    )
 
     def __init__(self, prior: Calibrated) -> None:
         super().__init__()
@@ -130,6 +169,10 @@ class LatentShrink(nn.Module):
         """
         return self.prior.through(v, lambda latents: [z / (1 + per_item(tau, z)) for z in latents])
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_Halves())
+
 
 class LatentMAP(nn.Module):
     """The latent MAP, `argmin_z 1/2 ||g(z) - v||^2 + tau/2 ||z||^2`, by descent with line search.
@@ -141,6 +184,10 @@ class LatentMAP(nn.Module):
         prior: The flow, calibrated.
         steps: Steps of the descent; each costs two or more passes of the flow and one backward.
     """
+
+    not_by_name: ClassVar[str] = (
+        "is made of a flow: use it in Python; a weight file of a flow has LatentGain"
+    )
 
     def __init__(self, prior: Calibrated, steps: int = 10) -> None:
         super().__init__()
@@ -182,6 +229,10 @@ class LatentMAP(nn.Module):
 
         return self.prior.through(v, descent)
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_Halves())
+
 
 class ImageMAP(nn.Module):
     """The proximal map of the density, `argmin_x 1/2 ||x - v||^2 - tau log p(x)`, by descent.
@@ -193,6 +244,10 @@ class ImageMAP(nn.Module):
         prior: The flow.
         steps: Steps of the descent; each costs two or more passes of the flow and one backward.
     """
+
+    not_by_name: ClassVar[str] = (
+        "is made of a flow: use it in Python; a weight file of a flow has LatentGain"
+    )
 
     def __init__(self, prior: Calibrated, steps: int = 10) -> None:
         super().__init__()
@@ -221,6 +276,10 @@ class ImageMAP(nn.Module):
             self.steps,
         )
         return x[..., : v.shape[-2], : v.shape[-1]]
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(_Halves())
 
 
 def _beside(latents: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:

@@ -27,7 +27,7 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,8 @@ class EigenGaussian(nn.Module, ABC):
 
     The mean and the variances have a leading axis of 1, or of B for one distribution per item.
     """
+
+    not_by_name: ClassVar[str] = "is made of a mean and a covariance: use it in Python"
 
     mean: Tensor
     variances: Tensor
@@ -272,6 +274,11 @@ class EigenGaussian(nn.Module, ABC):
         covariance = left @ C @ left.mH + sigma.unsqueeze(-1) ** 2 * (gain @ gain.mH)
         return Gaussian(mean.reshape(-1, *self.shape), covariance), evidence
 
+    @classmethod
+    @abstractmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+
 
 class Gaussian(EigenGaussian):
     """The normal distribution with any mean and covariance.
@@ -313,6 +320,12 @@ class Gaussian(EigenGaussian):
     def covariance(self) -> Tensor:
         return (self.basis * self.variances.unsqueeze(-2)) @ self.basis.mH
 
+    @classmethod
+    def example(cls) -> Self:
+        place = torch.arange(64.0)
+        covariance = 0.2 * torch.exp(-(place - place[:, None]).abs() / 4)
+        return cls(0.1 * torch.ones(1, 1, 8, 8), covariance)
+
 
 class FourierGaussian(EigenGaussian):
     """A stationary normal distribution: independent Fourier coefficients, periodic boundary.
@@ -346,6 +359,11 @@ class FourierGaussian(EigenGaussian):
         x = torch.fft.ifftn(coefficients, dim=self._axes, norm="ortho")
         return x if self.dtype.is_complex else x.real
 
+    @classmethod
+    def example(cls) -> Self:
+        k = torch.fft.fftfreq(8)
+        return cls(0.1 * torch.ones(1, 1, 8, 8), 0.3 / (1 + 40 * (k**2 + k[:, None] ** 2)))
+
 
 class CosineGaussian(EigenGaussian):
     """A normal distribution with independent cosine coefficients: mirrored boundary.
@@ -376,6 +394,11 @@ class CosineGaussian(EigenGaussian):
                 axis + 2, -1
             )
         return x
+
+    @classmethod
+    def example(cls) -> Self:
+        k = torch.arange(8.0) / 8
+        return cls(0.1 * torch.ones(1, 1, 8, 8), 0.3 / (1 + 10 * (k**2 + k[:, None] ** 2)))
 
 
 def _log_normal(quadratic: Tensor, logdet: Tensor, like: Tensor) -> Tensor:

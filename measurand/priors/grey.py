@@ -12,11 +12,13 @@ prior's images are grey. Told `sigma` only, the network takes most of the grey n
 """
 
 import math
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from .capabilities import Denoiser
+from .denoiser import CallableDenoiser
 
 __all__ = ["Grey"]
 
@@ -28,6 +30,10 @@ class Grey(nn.Module):
         prior: The denoiser of images with several channels.
         channels: Their number.
     """
+
+    not_by_name: ClassVar[str] = (
+        "is put around a prior of colour by itself, where an image is grey"
+    )
 
     def __init__(self, prior: Denoiser, channels: int = 3) -> None:
         super().__init__()
@@ -50,3 +56,8 @@ class Grey(nn.Module):
         wide = v.expand(-1, self.channels, *v.shape[2:]).contiguous()
         level = math.sqrt(self.channels) * sigma
         return self.prior.denoise(wide, level, condition).mean(1, keepdim=True)
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        return cls(CallableDenoiser.example())

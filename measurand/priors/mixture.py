@@ -12,13 +12,13 @@ References:
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from ..tensors import Generators, as_generators, randn_like
-from .gaussian import EigenGaussian, LinearGaussian
+from .gaussian import CosineGaussian, EigenGaussian, LinearGaussian
 
 __all__ = ["GaussianMixture"]
 
@@ -31,6 +31,8 @@ class GaussianMixture(nn.Module):
             divided by their sum.
         components: The K normal distributions, all of one shape.
     """
+
+    not_by_name: ClassVar[str] = "is made of means and covariances: use it in Python"
 
     weights: Tensor
     range: tuple[float, float] | None = None
@@ -142,3 +144,9 @@ class GaussianMixture(nn.Module):
         for column, value in zip(columns, each, strict=True):
             total = total + column.reshape(-1, *[1] * (value.ndim - 1)) * value
         return total
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        dark = CosineGaussian(torch.full((1, 1, 8, 8), -0.2), torch.full((8, 8), 0.2))
+        return cls(torch.tensor([0.4, 0.6]), [dark, CosineGaussian.example()])

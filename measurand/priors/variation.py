@@ -32,7 +32,7 @@ References:
 
 import warnings
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -185,6 +185,10 @@ class TotalVariation(Variation):
         box: Smallest and largest value allowed in an image.
     """
 
+    not_by_name: ClassVar[str] = ""
+    noise_weight: ClassVar[float] = 0.1
+    approximate: ClassVar[bool] = False
+
     weight: float = 1.0
     tol: float = field(default=1e-4, metadata={"search": None})  # accuracy, not taste
     max_iter: int = field(default=20000, metadata={"search": None})
@@ -221,6 +225,11 @@ class TotalVariation(Variation):
         )
         return x
 
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        return cls(weight=0.3, tol=1e-6)
+
 
 @dataclass(frozen=True)
 class ClosedFormTotalVariation(Variation):
@@ -234,8 +243,12 @@ class ClosedFormTotalVariation(Variation):
         inner: Accelerated dual steps that refine the closed form.
     """
 
+    not_by_name: ClassVar[str] = ""
+    noise_weight: ClassVar[float] = 0.1
+    approximate: ClassVar[bool] = True
+
     weight: float = 1.0
-    inner: int = 0
+    inner: int = field(default=0, metadata={"search": None})  # accuracy, not taste
 
     def __post_init__(self) -> None:
         _check_weight(self, self.weight)
@@ -260,6 +273,11 @@ class ClosedFormTotalVariation(Variation):
             The images, with the shape and dtype of `v`.
         """
         return tv_prox(v, self.weight * tau, self, inner=self.inner)
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
+        return cls(weight=0.3)
 
 
 def _check_weight(prior: Variation, weight: float) -> None:

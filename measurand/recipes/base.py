@@ -1,8 +1,9 @@
 """What a recipe is, and the function that trains one.
 
     run.json                     what was asked for, versions, device
-    metrics.jsonl                twice a minute: images per second, TFLOP/s, loss in four bands of
-                                 the noise level; every few minutes the quality on held-out images
+    metrics.jsonl                twice a minute: images per second, TFLOP/s, loss (in four bands of
+                                 the noise level where there is one); every few minutes the quality
+                                 on what is held out, under its name
     states/                      the last two training states, for `resume`
     <name>-<width>.safetensors   at the end: the weights of each average, with their card
 
@@ -23,6 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..batches import Batch
 from ..checkpoints import opened, save, saveable
 from ..domains import Domain
 from ..domains.material import Material
@@ -75,7 +77,7 @@ class Recipe(ABC):
         """Returns the model, untrained or with the weights of another one."""
 
     @abstractmethod
-    def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
+    def problem(self, material: Material, step: int, n: int, size: int) -> Batch:
         """Returns the batch of a step, a pure function: n crops and what the loss needs."""
 
     @abstractmethod
@@ -84,11 +86,15 @@ class Recipe(ABC):
 
     @abstractmethod
     def quality(
-        self, model: Any, images: Sequence[Tensor], dtype: torch.dtype
+        self, model: Any, held_out: Sequence[Batch], dtype: torch.dtype
     ) -> dict[str, float]:
-        """Returns how good a model is on held-out images."""
+        """Returns how good a model is on what is held out, images or measurements."""
 
     measure: ClassVar[str] = "psnr"  # what `quality` returns
+
+    def level(self, batch: Batch) -> Tensor | None:
+        """Returns the noise level of each item, (B,), by which the log parts losses, or None."""
+        return None
 
     def prepare(self, model: Any, material: Material) -> None:  # noqa: B027
         """Makes a new model fit its images, before training; nothing by default."""
@@ -105,10 +111,10 @@ class Recipe(ABC):
         """Returns the weights that a run with this `init` starts from, None for none."""
         return init
 
-    def batches(self, material: Material) -> Callable[[int, int], dict[str, Any]]:
+    def batches(self, material: Material) -> Callable[[int, int], Batch]:
         """Returns the function (step, stage) -> batch that `train` asks."""
 
-        def batch(step: int, stage: int) -> dict[str, Any]:
+        def batch(step: int, stage: int) -> Batch:
             size = self.crops[stage]
             n = max(1, self.batch * self.crops[0] ** 2 // size**2)
             return self.problem(material, step, n, size)
@@ -216,10 +222,12 @@ def train_recipe(
             with averages[0].applied():
                 return recipe.quality(model, material.held_out, precision)
 
-        one = {k: v[:1] for k, v in recipe.problem(material, 0, 1, recipe.crops[0]).items()}
+        one = recipe.problem(material, 0, 1, recipe.crops[0])
         journal = Journal(
             out / "metrics.jsonl",
             quality,
+            measure=recipe.measure,
+            level=recipe.level,
             forward=lambda: recipe.loss(model, one),
             batch=recipe.batch,
             evaluate_every=evaluate_every,

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..batches import Batch
 from ..checkpoints import load
 from ..domains import Photographs
 from ..domains.material import Material, generator_of
@@ -78,29 +79,31 @@ class FlowRecipe(Recipe):
     def prepare(self, model: FlowPrior, material: Material) -> None:
         """Standardises the input of every step of a new flow on a first batch."""
         assert isinstance(model.flow, Glow)
-        x = material.batch(0, 64, self.crops[0])
+        x = material.batch(0, 64, self.crops[0])["x"]
         noise = dequantization(x, generator_of(self.seed, 0, x.device, stream=1), sigma=NOISE)
         model.flow.initialize(to_channels(x + noise))
 
     def finish(self, model: FlowPrior, material: Material, steps: int) -> dict[str, Any]:
         """Measures kappa on images of the training, and how near a step is to being singular."""
-        model.calibrate(material.batch(1, 64, self.crops[0]))
+        model.calibrate(material.batch(1, 64, self.crops[0])["x"])
         assert isinstance(model.flow, Glow)
         return {"least_pivot": model.flow.least_pivot}
 
-    def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
-        x = material.batch(step, n, size)
-        noise = dequantization(x, generator_of(self.seed, step, x.device, stream=1), sigma=NOISE)
-        return {"x": x, "noise": noise, "sigma": torch.full((n,), NOISE, device=x.device)}
+    def problem(self, material: Material, step: int, n: int, size: int) -> Batch:
+        images = material.batch(step, n, size)
+        generator = generator_of(self.seed, step, images["x"].device, stream=1)
+        return images.adding({"noise": dequantization(images["x"], generator, sigma=NOISE)})
 
     def loss(self, model: FlowPrior, batch: Mapping[str, Any]) -> Tensor:
         return flow_loss(model, batch)
 
     def quality(
-        self, model: FlowPrior, images: Sequence[Tensor], dtype: torch.dtype
+        self, model: FlowPrior, held_out: Sequence[Batch], dtype: torch.dtype
     ) -> dict[str, float]:
         """Returns the bits per pixel value of held-out images."""
-        (score,) = model.quality(HeldOut(images))
+        if not held_out:
+            return {}
+        (score,) = model.quality(HeldOut([case["x"] for case in held_out]))
         return score.values
 
 
@@ -156,17 +159,17 @@ class UnfoldedFlowRecipe(Recipe):
         groups += [{"params": flows, "lr": lr}] if flows else []
         return torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
 
-    def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
-        x = material.batch(step, n, size)
+    def problem(self, material: Material, step: int, n: int, size: int) -> Batch:
+        images = material.batch(step, n, size)
+        x = images["x"]
         generator = generator_of(self.seed, step, x.device, stream=1)
         measurement = drawn([self.kind], x, self.sigma_y, generator)
-        return {
-            "x": x,
-            "measurement": measurement,
-            "noise": dequantization(x, generator, sigma=NOISE),
-            "sigma": measurement.sigma.expand(n),
-            "auxiliary": torch.full((n,), 0.1 * (step < self.early), device=x.device),
-        }
+        noise = dequantization(x, generator, sigma=NOISE)
+        shared = {"auxiliary": 0.1 * (step < self.early)}
+        return images.adding({"measurement": measurement, "noise": noise}, shared)
+
+    def level(self, batch: Batch) -> Tensor:
+        return batch["measurement"].sigma.expand(batch.size)
 
     @property
     def described(self) -> dict[str, Any]:
@@ -177,7 +180,7 @@ class UnfoldedFlowRecipe(Recipe):
         return unfolding_loss(model, batch, eta=self.eta)
 
     def quality(
-        self, model: FlowProximal, images: Sequence[Tensor], dtype: torch.dtype
+        self, model: FlowProximal, held_out: Sequence[Batch], dtype: torch.dtype
     ) -> dict[str, float]:
         """Returns the PSNR of restored images in dB."""
 
@@ -185,7 +188,8 @@ class UnfoldedFlowRecipe(Recipe):
         def restore(measurement: Measurement, generator: torch.Generator) -> Tensor:
             return model(measurement)
 
-        return restoration_psnr(restore, [self.kind], images[:8], sigma=self.sigma_y)
+        images = [case["x"] for case in held_out[:8]]
+        return restoration_psnr(restore, [self.kind], images, sigma=self.sigma_y)
 
 
 flow_color = FlowRecipe(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..batches import Batch
 from ..checkpoints import load
 from ..domains import Body, Brain, Faces, Kernels, Photographs
 from ..domains.material import Material, generator_of
@@ -96,8 +97,9 @@ class PriorRecipe(Recipe):
             sigma_range=self.sigma_range,
         )
 
-    def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
-        x = material.batch(step, n, size)
+    def problem(self, material: Material, step: int, n: int, size: int) -> Batch:
+        drawn = material.batch(step, n, size)
+        x = drawn["x"]
         generator = generator_of(self.seed, step, x.device, stream=1)
         sigma = lognormal_sigma(
             n,
@@ -114,10 +116,13 @@ class PriorRecipe(Recipe):
         if less.any():
             noise[less] = remaining(noise[less], generator)
         flat = less & (chance[1] < self.smooth)
-        if flat.any():
+        if flat.any() and set(drawn) == {"x"}:  # what is aligned with an image is not smooth
             x = x.clone()
             x[flat] = smooth(x[flat], generator)
-        return {"x": x, "sigma": sigma, "noise": noise}
+        return drawn.adding({"x": x, "sigma": sigma, "noise": noise})
+
+    def level(self, batch: Batch) -> Tensor:
+        return batch["sigma"]
 
     def loss(self, model: EDMDenoiser, batch: Mapping[str, Any]) -> Tensor:
         return edm_loss(model, batch)
@@ -131,10 +136,11 @@ class PriorRecipe(Recipe):
         at_once = min(8, max(1, math.ceil(enough)))  # far below the memory of a training step
         first = 1 << 30  # crops that no step has drawn
         batches = [
-            material.batch(first + k, at_once, large) for k in range(math.ceil(enough / at_once))
+            material.batch(first + k, at_once, large)["x"]
+            for k in range(math.ceil(enough / at_once))
         ]
         model.gains = tuple(fitted_gains(model, batches))
-        images = material.held_out[: math.ceil(enough)]
+        images = [case["x"] for case in material.held_out[: math.ceil(enough)]]
         if not images:
             return {}
         return {
@@ -144,10 +150,10 @@ class PriorRecipe(Recipe):
         }
 
     def quality(
-        self, model: EDMDenoiser, images: Sequence[Tensor], dtype: torch.dtype
+        self, model: EDMDenoiser, held_out: Sequence[Batch], dtype: torch.dtype
     ) -> dict[str, float]:
         """Returns the PSNR of denoised images in dB, by noise level."""
-        return denoising_psnr(model, images, dtype=dtype)
+        return denoising_psnr(model, [case["x"] for case in held_out], dtype=dtype)
 
 
 natural_color = PriorRecipe(

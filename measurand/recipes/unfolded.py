@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..batches import Batch
 from ..checkpoints import load
 from ..domains import Brain, Photographs
 from ..domains.material import Material, generator_of
@@ -101,8 +102,9 @@ class UnfoldedRecipe(Recipe):
     def origin(self, init: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
         return (self.start or None) if init is None else init
 
-    def problem(self, material: Material, step: int, n: int, size: int) -> dict[str, Any]:
-        x = material.batch(step, n, size)
+    def problem(self, material: Material, step: int, n: int, size: int) -> Batch:
+        images = material.batch(step, n, size)
+        x = images["x"]
         generator = generator_of(self.seed, step, x.device, stream=1)
         low, high = self.prior.sigma_range
         sigma = lognormal_sigma(
@@ -112,14 +114,16 @@ class UnfoldedRecipe(Recipe):
         measurement = settled(drawn(self.mix, x, self.sigma_y, generator))
         fewest, most = self.depths or (self.depth, self.depth)
         depth = torch.randint(fewest, most + 1, (), generator=generator, device=x.device)
-        return {
-            "x": x,
+        fields = {
             "sigma": torch.where(u < self.blind, high, sigma),
             "noise": randn_like(x, generator),
             "measurement": measurement,
-            "early": torch.full((n,), 0.1 * (step < self.early), device=x.device),
-            "depth": depth.expand(n),
         }
+        shared = {"early": 0.1 * (step < self.early), "depth": int(depth)}
+        return images.adding(fields, shared)
+
+    def level(self, batch: Batch) -> Tensor:
+        return batch["sigma"]
 
     @property
     def described(self) -> dict[str, Any]:
@@ -134,7 +138,7 @@ class UnfoldedRecipe(Recipe):
         return posterior_loss(model, batch)
 
     def quality(
-        self, model: Unfolded, images: Sequence[Tensor], dtype: torch.dtype
+        self, model: Unfolded, held_out: Sequence[Batch], dtype: torch.dtype
     ) -> dict[str, float]:
         """Returns the PSNR of posterior means in dB, by kind of problem."""
 
@@ -142,7 +146,7 @@ class UnfoldedRecipe(Recipe):
             with torch.autocast(measurement.y.device.type, dtype, enabled=dtype != torch.float32):
                 return PosteriorMean()(measurement, model, generator=generator)
 
-        return restoration_psnr(restore, self.mix, images[:4])
+        return restoration_psnr(restore, self.mix, [case["x"] for case in held_out[:4]])
 
 
 unfold_color = UnfoldedRecipe(

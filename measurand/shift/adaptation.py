@@ -37,7 +37,7 @@ from torch import Tensor
 
 from ..ema import EMA
 from ..fields import count, not_negative, positive, share
-from ..gradients import Batch
+from ..batches import Batch
 from ..measurement import Measurement
 from ..priors.edm import EDMDenoiser
 from ..training import Progress, adamw, train

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..gradients import Batch
+from ..batches import Batch
 from ..priors.capabilities import Range
 from ..priors.edm import EDMDenoiser
 from .coordinates import Coordinates
@@ -55,12 +55,14 @@ class Problem:
         noise = part.analysis(part.noise(generator))
         seen = part.seen(sigma, RATIO)
         target = part.target(sigma, noise)
-        return {
-            "v": part.noisy(sigma, noise, seen, self.spread),
-            "sigma": sigma,
-            "target": torch.where(seen, target, torch.zeros_like(target)),
-            "weights": torch.where(seen, self.weights, 0.0),
-        }
+        return Batch(
+            {
+                "v": part.noisy(sigma, noise, seen, self.spread),
+                "sigma": sigma,
+                "target": torch.where(seen, target, torch.zeros_like(target)),
+                "weights": torch.where(seen, self.weights, 0.0),
+            }
+        )
 
     def loss(self, model: EDMDenoiser, batch: Batch) -> Tensor:
         """Return the weighted loss of each item, with shape (B,)."""

@@ -17,8 +17,8 @@ and count from the level of their own noise on (`coordinates`).
 Levels run downwards. What stands where nothing is seen may also be the prior's own estimate
 (`fills`): some times at each level `c_missing <- V^H D(u)`, from the level above on. Networks were
 never trained on grey holes, and their answers to them can drown the rest. Of Gaussians, with no
-noise there, D(u) is in the limit the posterior mean given P x + noise, and the total with a = 0 the
-mean over P of the divergence of what is seen.
+noise there, D(u) is in the limit the posterior mean given P x + noise, and the total with a = 0
+the mean over P of the divergence of what is seen.
 
 Exact for priors that factorise in the basis V; else biased, low for correlated Gaussians, high for
 mixtures: a score of drift to rank by, not calibrated nats. Grows with the size of the image; never

@@ -27,6 +27,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..files import write_atomic
 from ..jobs.arguments import methods
+from ..jobs.penalties import penalty_named
 
 __all__ = ["Setting", "Settings", "changed", "plain", "read_settings", "space", "write_settings"]
 
@@ -186,7 +187,7 @@ class Settings:
 
     Args:
         method: The method, as it is to be called.
-        prior: What is said of the prior: its `name`, and the `weight` of total variation.
+        prior: What is said of the prior: its `name`, and the `weight` of a penalty.
         tuned: How the settings were found; whatever its writer kept.
     """
 
@@ -251,8 +252,13 @@ def read_settings(path: str | os.PathLike[str]) -> Settings:
     for name, kind in (("name", str), ("weight", float), ("sha256", str)):
         if name in prior and not _is(prior[name], kind):
             raise ValueError(f"{path}: prior.{name}: {_wanted(prior[name], kind)}")
-    if "weight" in prior and (prior.get("name") != "total-variation" or prior["weight"] < 0):
-        raise ValueError(f"{path}: prior.weight: wanted a number >= 0 of total-variation only")
+    if "weight" in prior:
+        named = isinstance(prior.get("name"), str) and penalty_named(prior["name"]) is not None
+        if not named or prior["weight"] < 0:
+            raise ValueError(
+                f"{path}: prior.weight: wanted a number >= 0, of total-variation or another prior "
+                "without a weight file only"
+            )
     return Settings(method, prior, tuned)
 
 

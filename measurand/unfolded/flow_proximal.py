@@ -372,8 +372,8 @@ def unfolding_loss(net: FlowProximal, batch: Mapping[str, Any], *, eta: float = 
     Args:
         net: The unfolded network.
         batch: "x" images (B, C, H, W) and "measurement", what was seen of them; optional:
-            "auxiliary" (B,), weights of the folds before the last, for the beginning of training,
-            and "noise", what `dequantization` draws, for the likelihood.
+            "auxiliary", weight of the folds before the last, for the beginning of training, and
+            "noise", what `dequantization` draws, for the likelihood.
         eta: Weight of the bits per pixel value, one sum over the flows.
     """
     x = batch["x"]

@@ -492,12 +492,12 @@ def posterior_loss(network: Unfolded, batch: Mapping[str, Any]) -> Tensor:
     Args:
         network: An unfolded network.
         batch: "x" images (B, ...), "sigma" levels s_t (B,), "noise" of x's shape, standard normal
-            in each real channel, "measurement" of x, settled, "early" (B,), 0.1 or 0, and where
-            it is not the network's own, "depth" (B,), the number of steps, one for all.
+            in each real channel, "measurement" of x, settled; for all items alike, "early", 0.1
+            or 0, and where it is not the network's own, "depth", the number of steps.
     """
     x, sigma, measurement = batch["x"], batch["sigma"], batch["measurement"]
     s = network.sigma_data
-    depth = int(batch["depth"][0]) if "depth" in batch else network.depth
+    depth = batch.get("depth", network.depth)
     found = network.steps(x + per_item(sigma, x) * batch["noise"], sigma, measurement, depth)
     weight = ((sigma**2 + s**2) / (sigma * s) ** 2).clamp_max(HEAVIEST)
     w = 8 * network.spread(facts(sigma, measurement))[:, 0]
@@ -507,6 +507,6 @@ def posterior_loss(network: Unfolded, batch: Mapping[str, Any]) -> Tensor:
         return weight * inner(away, away) / to_channels(x)[0].numel()
 
     total = (-w).exp() * error(found[-1]) + w
-    if bool((batch["early"] > 0).any()):
+    if batch["early"] > 0:
         total = total + (-w).exp() * batch["early"] * sum(error(z) for z in found[:-1])
     return total
