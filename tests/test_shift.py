@@ -143,7 +143,7 @@ def test_holes_that_a_prior_fills_by_itself_give_the_divergence_of_what_is_seen(
         Divergence(batch=4096, exponent=0.0, fills=fills)([m], q, p).total for fills in (0, 4)
     )
     assert filled == pytest.approx(known, rel=0.05)
-    assert grey > 1.1 * filled
+    assert abs(grey - known) > 2 * abs(filled - known)
     # each prior fills its own holes, and batches keep theirs
     settings = Divergence(batch=7, exponent=0.0, fills=4)
     assert settings(list(m), q, p).total == pytest.approx(filled, rel=1e-9)
@@ -520,7 +520,7 @@ def test_networks_adapt_in_other_bases_and_can_be_saved(name, tmp_path):
         "init": {"file": "older@1", "licence": "research only"},
     }
     assert adapted.card["units"] == "none" and "held_out_psnr" not in adapted.card
-    ms.save_weights(tmp_path / "adapted@1.safetensors", adapted)
+    ms.save(tmp_path / "adapted@1.safetensors", adapted)
     again = ms.load_prior(tmp_path / "adapted@1.safetensors")
     assert again.card["licence"] == "research only" and again.card["init"]["file"] == "tiny@2"
 

@@ -35,9 +35,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..batches import Batch
 from ..ema import EMA
 from ..fields import count, not_negative, positive, share
-from ..batches import Batch
 from ..measurement import Measurement
 from ..priors.edm import EDMDenoiser
 from ..training import Progress, adamw, train
