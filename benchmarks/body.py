@@ -22,7 +22,6 @@ import torch
 from machine import write
 from torch import Tensor
 
-from measurand.checkpoints import load_prior
 from measurand.domains import Body
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
@@ -30,6 +29,7 @@ from measurand.noises import Gaussian
 from measurand.operators import Mask, ParallelCT, even_angles, fbp
 from measurand.priors import TotalVariation
 from measurand.solvers import ADMM, FISTA
+from measurand.weights.store import load_prior
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 VIEWS, PHOTONS = 60, 2e4

@@ -21,7 +21,6 @@ import torch
 from machine import write
 from torch import Tensor
 
-from measurand.checkpoints import load_prior
 from measurand.domains import Brain
 from measurand.measurement import Measurement
 from measurand.metrics import nmse, psnr
@@ -30,6 +29,7 @@ from measurand.operators import SENSE, birdcage_maps, random_lines
 from measurand.priors import TotalVariation, Wavelets
 from measurand.solvers import ADMM, FISTA, HQS
 from measurand.tensors import generators
+from measurand.weights.store import load_prior
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NOISE = 0.01

@@ -29,7 +29,6 @@ from machine import RESULTS, write
 from PIL import Image
 from torch import Tensor
 
-from measurand.checkpoints import load_prior
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.noises import Gaussian
@@ -37,6 +36,7 @@ from measurand.operators import Blur, gaussian_kernel
 from measurand.priors import Counted, Denoiser
 from measurand.priors.variation import TotalVariation
 from measurand.solvers import ADMM, FISTA, HQS, RED, Annealed, Constant
+from measurand.weights.store import load_prior
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIDE = 256

@@ -39,7 +39,6 @@ from deblurring import DATA, photographs
 from machine import RESULTS, write
 from torch import Tensor
 
-from measurand.checkpoints import WEIGHTS, known_weights, load_prior
 from measurand.domains import Body, Brain
 from measurand.files import sha256_file
 from measurand.jobs.restore import variation_weight
@@ -66,6 +65,7 @@ from measurand.operators import (
 from measurand.priors import TotalVariation
 from measurand.solvers import ADMM, FISTA, HQS, RED, first_guess
 from measurand.tensors import generators
+from measurand.weights.store import WEIGHTS, known_weights, load_prior
 
 SIDE = 128
 POOL = 40  # photographs, of which some are taken, from smooth to rough

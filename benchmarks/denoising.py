@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from measurand.checkpoints import load_prior
 from measurand.metrics import psnr
+from measurand.weights.store import load_prior
 
 LEVELS = (15, 25, 50)
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -23,10 +23,10 @@ from torch import Tensor
 from unfolding import KINDS, SEEN
 from unfolding_rivals import DATA
 
-from measurand.checkpoints import load, load_prior
 from measurand.metrics import coverage, psnr
-from measurand.problems import Problems, drawn
+from measurand.problems.random import Problems, drawn
 from measurand.samplers import DiffPIR, DiffUnfolding
+from measurand.weights.store import load, load_prior
 
 DRAWS = 9  # of an exact posterior 80 % of the pixels lie between the least and the greatest
 LEVEL = 0.8

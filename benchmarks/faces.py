@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from machine import write
 
-from measurand.checkpoints import load_prior
 from measurand.domains import Faces
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
@@ -22,6 +21,7 @@ from measurand.operators import BlockAverage
 from measurand.priors import TotalVariation
 from measurand.solvers import FISTA, HQS
 from measurand.tensors import generators
+from measurand.weights.store import load_prior
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "faces_utk128.zip"
 

@@ -31,16 +31,16 @@ from machine import RESULTS, write
 from torch import Tensor
 from unfolding_rivals import DATA, PHOTOGRAPHS
 
-from measurand.checkpoints import load
 from measurand.domains import Body
 from measurand.measurement import Measurement
 from measurand.metrics import psnr, ssim
 from measurand.priors.flow import bits_per_dim, dequantization, latent_moments
 from measurand.priors.variation import TotalVariation
-from measurand.problems import Problems, drawn
+from measurand.problems.random import Problems, drawn
 from measurand.solvers import FISTA
 from measurand.start import first_guess
 from measurand.unfolded import FlowProximal
+from measurand.weights.store import load
 
 TV_WEIGHTS = (1.0, 2.5, 5.0, 10.0, 20.0)
 

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from unfolding_rivals import DATA, PHOTOGRAPHS
 
 from measurand import recipes
-from measurand.checkpoints import load
 from measurand.measurement import Measurement
 from measurand.nets import ConvUNet, Glow
 from measurand.priors.capabilities import Fitted, Images, Trained
@@ -33,8 +32,9 @@ from measurand.priors.flow import FlowPrior
 from measurand.recipes import UnfoldedFlowRecipe, train_recipe
 from measurand.schedules import log_grid
 from measurand.start import first_guess
-from measurand.tensorfile import load_tensors
 from measurand.unfolded import FlowProximal, Fold, ProximalStep, ShrinkStep
+from measurand.weights.store import load
+from measurand.weights.tensorfile import load_tensors
 
 TASKS: dict[str, UnfoldedFlowRecipe] = {
     "denoise": recipes.flow_denoise,

@@ -20,9 +20,9 @@ from machine import write
 from torch import Tensor
 from unfolding_rivals import DATA
 
-from measurand.checkpoints import load
 from measurand.domains import Brain, Faces
 from measurand.priors.flow import bits_per_dim, dequantization
+from measurand.weights.store import load
 
 FLOWS = ("flow-color", "flow-denoise", "flow-inpaint", "flow-deblur")
 

@@ -15,7 +15,6 @@ import torch
 from machine import write
 from unfolding_rivals import DATA
 
-from measurand.checkpoints import load, load_prior
 from measurand.domains import Photographs
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
@@ -23,6 +22,7 @@ from measurand.noises import Gaussian
 from measurand.operators import GaussianBlur, LinearOperator, Mask
 from measurand.priors import Grey
 from measurand.solvers import HQS, PosteriorMean
+from measurand.weights.store import load, load_prior
 
 SHAPE = (1, 128, 128)
 

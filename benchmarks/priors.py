@@ -24,14 +24,14 @@ from body import groups_of
 from torch import Tensor
 
 from measurand import recipes
-from measurand.checkpoints import load_prior, opened
 from measurand.domains.material import generator_of
 from measurand.figures import pixels
 from measurand.priors.edm import EDMDenoiser
-from measurand.quality import LEVELS, calibration, denoising_psnr
 from measurand.samplers import ReverseSDE
-from measurand.tensorfile import save_tensors
 from measurand.tensors import generators
+from measurand.training.quality import LEVELS, calibration, denoising_psnr
+from measurand.weights.store import load_prior, opened
+from measurand.weights.tensorfile import save_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

@@ -1,4 +1,4 @@
-"""What weights lose in 8 bits (`measurand.quantized`): quality, calibration and size by file.
+"""What weights lose in 8 bits (`weights.quantized`): quality, calibration and size by file.
 
     python benchmarks/quantization.py                    all that ship, eight images each
     python benchmarks/quantization.py natural-color      some, by name
@@ -39,15 +39,21 @@ from unfolding import KINDS, posterior_mean
 from unfolding_brain import KINDS as KINDS_BRAIN
 
 from measurand import recipes
-from measurand.checkpoints import known_weights, load, opened
 from measurand.domains.material import generator_of
 from measurand.priors.edm import OCTAVES, EDMDenoiser, fitted_gains
 from measurand.priors.flow import bits_of, dequantization
-from measurand.problems import Problems
-from measurand.quality import LEVELS, SIGMAS, calibration, denoising_psnr, restoration_psnr
-from measurand.quantized import dequantize, quantize
+from measurand.problems.random import Problems
 from measurand.recipes import UnfoldedFlowRecipe
-from measurand.tensorfile import save_tensors
+from measurand.training.quality import (
+    LEVELS,
+    SIGMAS,
+    calibration,
+    denoising_psnr,
+    restoration_psnr,
+)
+from measurand.weights.quantized import dequantize, quantize
+from measurand.weights.store import known_weights, load, opened
+from measurand.weights.tensorfile import save_tensors
 
 LEFT_OUT = ("faces-64", "kernels-32")  # larger ones replace them
 WHOLE = ("stem.", "head.")  # of a U-Net: its first and its last layer

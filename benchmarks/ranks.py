@@ -14,9 +14,9 @@ from machine import write
 
 from measurand.batches import Batch
 from measurand.priors.edm import edm_loss, lognormal_sigma
-from measurand.ranks import joined, rank
 from measurand.recipes import natural_color
-from measurand.training import Progress, train
+from measurand.training.distributed import joined, rank
+from measurand.training.loop import Progress, train
 
 STEPS, WARM, BATCH, TURNS = 25, 5, 32, 3
 

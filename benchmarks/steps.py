@@ -45,7 +45,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from measurand import linalg
-from measurand.checkpoints import load_prior
 from measurand.domains import Body, Brain
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
@@ -65,6 +64,7 @@ from measurand.operators.lines import Modes
 from measurand.priors import CallableDenoiser, Tiled
 from measurand.solvers import ADMM, HQS
 from measurand.tensors import generators, per_item, randn_like
+from measurand.weights.store import load_prior
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

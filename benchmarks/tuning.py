@@ -30,7 +30,6 @@ from deblurring import DATA, photographs
 from machine import RESULTS, write
 from torch import Tensor
 
-from measurand.checkpoints import load_prior
 from measurand.jobs.restore import restore, variation_weight
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
@@ -42,6 +41,7 @@ from measurand.tensors import generators
 from measurand.tuning.objectives import PSNR, SURE, Case, Discrepancy, Objective, ProjectedSURE
 from measurand.tuning.settings import plain
 from measurand.tuning.trials import tune
+from measurand.weights.store import load_prior
 
 SIDE, CT_SIDE = 96, 128
 

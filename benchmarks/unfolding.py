@@ -30,14 +30,14 @@ from machine import RESULTS, write
 from torch import Tensor
 from unfolding_rivals import DATA, UNSEEN, load_concatenated
 
-from measurand.checkpoints import load, load_prior
 from measurand.measurement import Measurement
 from measurand.metrics import psnr, ssim
 from measurand.priors import Counted, CountedPosterior
 from measurand.priors.variation import TotalVariation
-from measurand.problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
+from measurand.problems.random import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
 from measurand.samplers import DiffPIR, PnPDM
 from measurand.solvers import ADMM, FISTA, HQS, Annealed, PosteriorMean
+from measurand.weights.store import load, load_prior
 
 Restore = Callable[[Measurement, torch.Generator], Tensor]
 

@@ -24,7 +24,7 @@ from machine import write
 from unfolding import KINDS, posterior_mean, quality
 from unfolding_rivals import DATA
 
-from measurand.checkpoints import load, load_prior, save
+from measurand.weights.store import load, load_prior, save
 
 PROBLEMS = [(kind, 0.04) for kind in KINDS] + [
     ("denoising", 0.1),

@@ -23,13 +23,13 @@ from machine import write
 from torch import Tensor, nn
 from unfolding_speed import NOISE, smooth
 
-from measurand.journal import flops
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.noises import Gaussian
 from measurand.operators import Blur, motion_kernel
 from measurand.samplers import DiffUnfolding
 from measurand.solvers import PosteriorMean
+from measurand.training.log import flops
 from measurand.unfolded import UnfoldedDR
 
 VARIANTS = ("eager float32", "eager bfloat16 channels_last", "compiled bfloat16 channels_last")

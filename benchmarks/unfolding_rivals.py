@@ -22,15 +22,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from measurand.checkpoints import load_prior, load_tensors
 from measurand.measurement import Measurement
 from measurand.nets import ConvUNet
 from measurand.priors.edm import EDMDenoiser
-from measurand.problems import FourierLines, MissingBox, MotionBlurs, Problems, SuperResolution
+from measurand.problems.random import (
+    FourierLines,
+    MissingBox,
+    MotionBlurs,
+    Problems,
+    SuperResolution,
+)
 from measurand.recipes import UnfoldedRecipe, train_recipe, unfold_color
 from measurand.tensors import per_item
 from measurand.unfolded.physics import Problem, facts
 from measurand.unfolded.posterior_score import Unfolded
+from measurand.weights.store import load_prior, load_tensors
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PHOTOGRAPHS = ("natural_imagenet1k.zip", "natural_bsds500.zip")

@@ -31,18 +31,18 @@ from machine import write
 from torch import Tensor
 
 from measurand.batches import Batch
-from measurand.export import export
-from measurand.gradients import Gradients
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.noises import Gaussian
 from measurand.operators import Blur, motion_kernel
 from measurand.priors.edm import fast_dtype
-from measurand.problems import drawn
+from measurand.problems.random import drawn
 from measurand.recipes import unfold_color
 from measurand.solvers import PosteriorMean
 from measurand.tensors import randn_like
+from measurand.training.gradients import Gradients
 from measurand.unfolded.posterior_score import Unfolded, posterior_loss
+from measurand.weights.export import export
 
 HERE = Path(__file__).resolve().parent
 SIDE, NOISE = 256, 0.05

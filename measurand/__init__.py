@@ -15,25 +15,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import (
+        checks,
         data,
+        domains,
+        jobs,
         methods,
         metrics,
         nets,
         noises,
         operators,
         priors,
+        problems,
+        recipes,
         samplers,
         schedules,
         shift,
         solvers,
         tensors,
+        training,
+        tuning,
         unfolded,
+        weights,
     )
     from .adapters import as_operator, as_prior
-    from .checkpoints import load, load_prior, save
     from .figures import compare, save_image, show
+    from .jobs.restore import restore
     from .measurement import Measurement
     from .metrics import psnr, ssim
+    from .weights.store import load, load_prior, save
 
 __version__ = "0.1.0"
 
@@ -41,8 +50,11 @@ __all__ = [
     "Measurement",
     "as_operator",
     "as_prior",
+    "checks",
     "compare",
     "data",
+    "domains",
+    "jobs",
     "load",
     "load_prior",
     "methods",
@@ -51,7 +63,10 @@ __all__ = [
     "noises",
     "operators",
     "priors",
+    "problems",
     "psnr",
+    "recipes",
+    "restore",
     "samplers",
     "save",
     "save_image",
@@ -61,7 +76,10 @@ __all__ = [
     "solvers",
     "ssim",
     "tensors",
+    "training",
+    "tuning",
     "unfolded",
+    "weights",
 ]
 
 _HOMES = {
@@ -69,10 +87,11 @@ _HOMES = {
     "as_operator": "adapters",
     "as_prior": "adapters",
     "compare": "figures",
-    "load": "checkpoints",
-    "load_prior": "checkpoints",
+    "load": "weights.store",
+    "load_prior": "weights.store",
     "psnr": "metrics",
-    "save": "checkpoints",
+    "restore": "jobs.restore",
+    "save": "weights.store",
     "save_image": "figures",
     "show": "figures",
     "ssim": "metrics",

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .check import adjoint_error, linearity_error
+from .checks.laws import adjoint_error, linearity_error
 from .operators import AutogradOperator, FunctionOperator, LinearOperator, ScipyOperator
 from .priors import CallableDenoiser, Denoiser, from_diffusers
 from .tensors import generators, randn_like

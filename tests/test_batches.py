@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from measurand.batches import Batch
-from measurand.gradients import Gradients
 from measurand.measurement import Measurement
 from measurand.noises import Gaussian
 from measurand.operators import SENSE, Mask, birdcage_maps, random_lines, random_mask
 from measurand.tensors import generators, randn_like
+from measurand.training.gradients import Gradients
 
 SHAPE = (1, 6, 8)
 

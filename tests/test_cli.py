@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from measurand.checkpoints import load_prior, save
 from measurand.cli import HELP, arranged, main
 from measurand.commands import COMMANDS, seconds
 from measurand.data.files import read_image
@@ -18,10 +17,11 @@ from measurand.domains import Body
 from measurand.nets import ConvUNet, Glow
 from measurand.priors.edm import EDMDenoiser
 from measurand.priors.flow import FlowPrior
-from measurand.quality import denoising_psnr
 from measurand.recipes import natural_color
-from measurand.tensorfile import load_tensors
+from measurand.training.quality import denoising_psnr
 from measurand.unfolded import FlowProximal, UnfoldedDR, proximal_folds
+from measurand.weights.store import load_prior, save
+from measurand.weights.tensorfile import load_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,7 +9,7 @@ import pytest
 from test_cli import TINY, files, here, picture  # noqa: F401 (a fixture)
 
 from measurand import cli
-from measurand.journal import tell
+from measurand.training.log import tell
 
 CLOSED = {
     "stdout": '"$@" | true',

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from test_cli import tiny
 
-from measurand.checkpoints import load_prior, save
 from measurand.demo import Problem, demo, photograph, problems
 from measurand.demo.page import Panel, Row, overview, page
 from measurand.figures import comparison, heat, pixels
@@ -18,6 +17,7 @@ from measurand.operators import GaussianBlur, Mask
 from measurand.priors.flow import FlowPrior
 from measurand.samplers import PnPDM, ReverseSDE
 from measurand.unfolded import FlowProximal, UnfoldedDR, proximal_folds
+from measurand.weights.store import load_prior, save
 
 
 @pytest.fixture

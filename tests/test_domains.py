@@ -8,13 +8,13 @@ import tifffile
 import torch
 from PIL import Image
 
-from measurand.checkpoints import known_weights
 from measurand.data.sources import SkippedFiles, UnreadableFile
 from measurand.domains import Body, Brain, Faces, Kernels, Photographs, domain_of
 from measurand.domains.brain import prepared, smooth_phase
 from measurand.domains.material import PARTS, parts
 from measurand.domains.photographs import luminance
-from measurand.tensorfile import load_tensors
+from measurand.weights.store import known_weights
+from measurand.weights.tensorfile import load_tensors
 
 RANDOM = np.random.default_rng(0)
 CPU = torch.device("cpu")

@@ -98,7 +98,7 @@ def test_a_network_that_returns_no_numbers_never_makes_an_image(network, method)
 
 
 def test_a_broken_network_on_the_command_line(here, capsys):
-    from measurand.tensorfile import load_tensors, save_tensors
+    from measurand.weights.tensorfile import load_tensors, save_tensors
 
     tensors, card = load_tensors(tiny(here / "p.safetensors"))
     name = next(name for name in tensors if name.endswith("weight"))

@@ -10,7 +10,7 @@ from test_cli import TINY, files, picture, run, tiny
 
 from measurand.files import claimed
 from measurand.jobs.folders import check_outside, free, named_inputs, reserved, staged
-from measurand.tensorfile import load_tensors
+from measurand.weights.tensorfile import load_tensors
 
 
 def filled(folder, by="reconstruct", **content):

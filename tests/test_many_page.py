@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from test_cli import picture
 
-from measurand.checkpoints import known_weights
 from measurand.cli import arranged, main
+from measurand.weights.store import known_weights
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "many.md"
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.data import astronaut
 
-from measurand.checkpoints import load
 from measurand.nets import Glow
 from measurand.nets.glow import ActNorm, Coupling, Mix, bounded
-from measurand.tensorfile import load_tensors, save_tensors
+from measurand.weights.store import load
+from measurand.weights.tensorfile import load_tensors, save_tensors
 
 
 def tiny(channels=1, levels=2, seed=0):

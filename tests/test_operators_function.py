@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from measurand.check import adjoint_error, operator_laws
+from measurand.checks.laws import adjoint_error, operator_laws
 from measurand.operators import AutogradOperator, FunctionOperator
 from measurand.operators.function import linear_pair
 

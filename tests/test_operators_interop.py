@@ -7,7 +7,7 @@ from scipy.sparse import random_array
 from scipy.sparse.linalg import LinearOperator as Scipy
 from scipy.sparse.linalg import aslinearoperator, eigsh, lsqr
 
-from measurand.check import operator_laws
+from measurand.checks.laws import operator_laws
 from measurand.operators import (
     SENSE,
     AutogradOperator,

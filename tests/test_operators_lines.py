@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from measurand.check import operator_laws
+from measurand.checks.laws import operator_laws
 from measurand.linalg import cg
 from measurand.measurement import moved
 from measurand.operators import (

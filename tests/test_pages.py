@@ -10,8 +10,8 @@ from PIL import Image
 from test_cli import tiny
 
 import measurand as ms
-from measurand.checkpoints import save
 from measurand.tensors import generators
+from measurand.weights.store import save
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SMALL = {"(3, 256, 256)": "(3, 24, 24)"}

@@ -14,8 +14,8 @@ from measurand.priors.edm import (
     fitted_gains,
     lognormal_sigma,
 )
-from measurand.quality import calibration
 from measurand.tensors import generators, randn_like
+from measurand.training.quality import calibration
 
 
 class GaussianNet(nn.Module):

@@ -11,12 +11,12 @@ import pytest
 import torch
 from skimage.data import astronaut, coffee
 
-from measurand.checkpoints import load_prior
 from measurand.domains import Body, Brain, Faces
 from measurand.measurement import Measurement
 from measurand.noises import ComplexGaussian, Gaussian
 from measurand.operators import BlockAverage, CartesianMRI, GaussianBlur, Mask, random_mask
 from measurand.tensors import randn_like
+from measurand.weights.store import load_prior
 
 LEVELS = (0.05, 0.1, 0.2, 0.4)
 OTHERS = {  # priors whose images are not photographs: where to find some

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import measurand as ms
-from measurand.checkpoints import known_weights
+from measurand.weights.store import known_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,16 +9,16 @@ from PIL import Image
 
 from measurand import recipes
 from measurand.batches import Batch
-from measurand.checkpoints import load, load_prior
 from measurand.data.crops import AlignedCrops
 from measurand.domains.material import Material, generator_of
 from measurand.nets import ConvUNet
 from measurand.priors import Conditioned, EDMDenoiser
 from measurand.priors.flow import FlowPrior
-from measurand.problems import MissingPixels, drawn
+from measurand.problems.random import MissingPixels, drawn
 from measurand.recipes import natural_color, train_recipe
-from measurand.tensorfile import load_tensors
 from measurand.unfolded import FlowProximal, UnfoldedHQS, proximal_folds
+from measurand.weights.store import load, load_prior
+from measurand.weights.tensorfile import load_tensors
 
 TINY = replace(
     natural_color, name="tiny", widths=(8, 8), blocks=1, batch=4, crops=(16, 32), warmup=2

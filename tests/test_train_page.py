@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from measurand.cli import main
-from measurand.tensorfile import load_tensors
+from measurand.weights.tensorfile import load_tensors
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "train.md").read_text()
 TINY = "--recipe.widths 8 8 --recipe.blocks 1 --recipe.batch 2 --recipe.crops 16 16 "

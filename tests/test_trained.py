@@ -9,16 +9,18 @@ import torch
 from test_cli import files, here, picture, run  # noqa: F401 (a fixture)
 from torch import nn
 
-from measurand import checkpoints, priors, unfolded
-from measurand.checkpoints import kinds, load, save, saveable
+from measurand import priors, unfolded
+from measurand.batches import Batch
 from measurand.domains import Photographs
 from measurand.nets import Glow
 from measurand.priors.capabilities import Fitted, Trained
-from measurand.problems import GaussianBlurs, MissingPixels
-from measurand.quality import restoration_psnr
+from measurand.problems.random import GaussianBlurs, MissingPixels
 from measurand.recipes import FlowRecipe, PriorRecipe, train_recipe
 from measurand.solvers import PosteriorMean
-from measurand.tensorfile import DamagedFile
+from measurand.training.quality import restoration_psnr
+from measurand.weights import store
+from measurand.weights.store import kinds, load, save, saveable
+from measurand.weights.tensorfile import DamagedFile
 
 
 class Shrink(Trained):
@@ -200,7 +202,9 @@ def test_evaluate_says_what_it_measured_of_each_kind(here, capsys):  # noqa: F81
     flow.calibrate(x)
     record = measured(flow, "--device", "cpu")
     assert record["measured"]["bits"].startswith("bits per pixel value")
-    bits = FlowRecipe("f", "mine", Photographs()).quality(load("n.safetensors"), images, None)
+    bits = FlowRecipe("f", "mine", Photographs()).quality(
+        load("n.safetensors"), [Batch({"x": x}) for x in images], None
+    )
     assert record["bits"] == bits and 0 < bits["bits"] < 50
     assert run("evaluate", "n.safetensors", "--data", "set", "--noise", 0.1, 0.1) == 2
     assert "--problems and --noise are for unfolded networks" in capsys.readouterr().err
@@ -219,7 +223,7 @@ def test_a_damaged_card_and_an_unknown_kind_leave_the_list_of_priors(
     capsys,
     monkeypatch,
 ):
-    monkeypatch.setattr(checkpoints, "WEIGHTS", here)
+    monkeypatch.setattr(store, "WEIGHTS", here)
     save(here / "a@1.safetensors", unfolded.UnfoldedDR.tiny())
     save(here / "b@1.safetensors", Shrink(3))  # of a later version, perhaps
     (here / "c@1.safetensors").write_bytes((here / "a@1.safetensors").read_bytes()[:-1])

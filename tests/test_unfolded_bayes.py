@@ -12,7 +12,7 @@ from measurand.priors import FourierGaussian
 from measurand.priors.edm import EDMDenoiser
 from measurand.samplers import DiffUnfolding
 from measurand.tensors import randn_like
-from measurand.training import train
+from measurand.training.loop import train
 from measurand.unfolded import UnfoldedDR
 from measurand.unfolded.physics import settled
 from measurand.unfolded.posterior_score import posterior_loss

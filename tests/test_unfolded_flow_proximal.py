@@ -8,7 +8,6 @@ from flows import F64, ellipses, pca_prior, shaken, stripes
 from torch import nn
 
 from measurand.batches import Batch
-from measurand.gradients import Gradients
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.nets import ConvUNet, Glow
@@ -26,9 +25,9 @@ from measurand.priors import (
 )
 from measurand.priors.flow import flow_loss
 from measurand.solvers import FISTA, FlowUnfolding, first_guess
-from measurand.tensorfile import load_tensors, save_tensors
 from measurand.tensors import generators
-from measurand.training import train
+from measurand.training.gradients import Gradients
+from measurand.training.loop import train
 from measurand.unfolded import (
     FlowProximal,
     Fold,
@@ -41,6 +40,7 @@ from measurand.unfolded import (
     unfolding_loss,
 )
 from measurand.unfolded.flow_proximal import clipped, squared_error
+from measurand.weights.tensorfile import load_tensors, save_tensors
 
 SHAPE = (1, 8, 8)
 FOLDS = [gradient_folds, proximal_folds]

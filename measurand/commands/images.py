@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import tyro
 from tyro.conf import Positional
 
+from ..checks.compatibility import DOUBTFUL, check_fit, fits
 from ..data.files import Form, read_image, write_image
 from ..devices import device_named
 from ..files import sha256_file, write_atomic
-from ..fit import DOUBTFUL, check_fit, fits
 from ..jobs.arguments import build, files_of, fitted, methods, notes_of, twins, union
 from ..jobs.batch import Job, failures, run, summary, table
 from ..jobs.executors import Loop, executors

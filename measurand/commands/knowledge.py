@@ -16,19 +16,19 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from .. import recipes
-from ..checkpoints import kinds, known_weights, load, weight_file
 from ..data.sources import SkippedFiles
 from ..devices import device_named
 from ..domains import domain_of
-from ..export import compile_portable, export
 from ..files import sha256_file
 from ..jobs.folders import check_outside, free, named_inputs
-from ..journal import tell
 from ..priors.capabilities import Trained
-from ..problems import problem_of
-from ..quality import HeldOut
-from ..ranks import rank
-from ..tensorfile import load_tensors
+from ..problems.random import problem_of
+from ..training.distributed import rank
+from ..training.log import tell
+from ..training.quality import HeldOut
+from ..weights.export import compile_portable, export
+from ..weights.store import kinds, known_weights, load, weight_file
+from ..weights.tensorfile import load_tensors
 
 __all__ = ["Evaluate", "Export", "Priors", "Train", "seconds"]
 
@@ -126,7 +126,7 @@ class Evaluate:
         except ValueError as error:
             raise ValueError(
                 f"{self.prior}: what are its images? {error}; say it by --domain, or measure it "
-                "in Python, by measurand.quality.HeldOut"
+                "in Python, by measurand.training.HeldOut"
             ) from error
         images = domain.look(self.data, self.under, skip_bad=self.skip_bad)[: self.limit]
         if not images:

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import load
 from ..files import write_atomic
 from ..jobs.folders import staged
 from ..jobs.restore import Restored, bar, facts, of_its_kind, restore, variation_weight
@@ -38,6 +37,7 @@ from ..priors.variation import TotalVariation
 from ..samplers import DiffPIR, PnPDM
 from ..solvers import FISTA, HQS, FlowUnfolding, PosteriorMean
 from ..tensors import generators
+from ..weights.store import load
 from .page import Panel, Row, overview, page
 from .scenes import Problem, photograph, problems
 

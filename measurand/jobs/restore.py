@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import load, weight_file
 from ..files import sha256_file
 from ..measurement import Measurement
 from ..methods import Method, Step
@@ -29,8 +28,9 @@ from ..priors import Penalty
 from ..priors.capabilities import Denoiser, Images, Posterior, Trained, meaning
 from ..priors.denoiser import Counted, CountedPosterior
 from ..priors.variation import TotalVariation
-from ..problems import problem_of
+from ..problems.random import problem_of
 from ..tensors import generators
+from ..weights.store import load, weight_file
 from .arguments import kebab, methods
 from .penalties import penalty_named, usual_weight
 

@@ -92,7 +92,7 @@ class LinearOperator(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def example(cls) -> Self:
-        """A tiny instance, on which the laws of `measurand.check` are tested."""
+        """A tiny instance, on which the laws of `measurand.checks` are tested."""
 
     @classmethod
     def image_shape(cls, y_shape: Shape) -> Shape:

@@ -60,7 +60,7 @@ class FunctionOperator(LinearOperator):
     """An operator made from two functions, its forward map and its adjoint.
 
     The functions may call any library: the derivative of one is taken to be the other. Check a
-    new pair with `measurand.check.adjoint_error`.
+    new pair with `measurand.checks.adjoint_error`.
 
     Args:
         in_shape: Shape of one input, without the batch axis.

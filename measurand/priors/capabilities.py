@@ -206,7 +206,7 @@ class Exported(NamedTuple):
 
 
 class Evaluation(Protocol):
-    """Held-out images, and the ways to measure a network on them; see `quality.HeldOut`."""
+    """Held-out images, and the ways to measure a network on them; see `training.HeldOut`."""
 
     def denoised(self, prior: Any) -> list[Score]:
         """Returns how well a denoiser removes noise of several levels."""

@@ -33,8 +33,8 @@ from typing import ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from ..fields import count
 from ..tensors import inner, per_item
+from ..validate import count
 from .descent import descend
 
 __all__ = ["ImageMAP", "LatentGain", "LatentMAP", "LatentShrink", "latent_gain", "packed"]

@@ -25,17 +25,17 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch
-from ..checkpoints import opened, save, saveable
 from ..domains import Domain
 from ..domains.material import Material
-from ..ema import EMA
 from ..files import sha256, sha256_file, write_atomic
-from ..journal import Journal, tell
 from ..priors.capabilities import Trained
 from ..priors.edm import fast_dtype
-from ..ranks import joined, rank
-from ..states import check_unused
-from ..training import adamw, train
+from ..training.distributed import joined, rank
+from ..training.ema import EMA
+from ..training.log import Journal, tell
+from ..training.loop import adamw, train
+from ..training.states import check_unused
+from ..weights.store import opened, save, saveable
 
 __all__ = ["Recipe", "train_recipe"]
 

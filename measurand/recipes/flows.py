@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch
-from ..checkpoints import load
 from ..domains import Photographs
 from ..domains.material import Material, generator_of
 from ..measurement import Measurement
 from ..nets import Glow
 from ..priors.flow import FlowPrior, dequantization, flow_loss
-from ..problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
-from ..quality import HeldOut, restoration_psnr
+from ..problems.random import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
 from ..tensors import to_channels
+from ..training.quality import HeldOut, restoration_psnr
 from ..unfolded.flow_proximal import FlowProximal, Fold, proximal_folds, unfolding_loss
+from ..weights.store import load
 from .base import Recipe, take_over
 from .priors import natural_color
 

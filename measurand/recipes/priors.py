@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch
-from ..checkpoints import load
 from ..domains import Body, Brain, Faces, Kernels, Photographs
 from ..domains.material import Material, generator_of
 from ..nets import ConvUNet
 from ..nets.transfer import transfer
 from ..priors.edm import EDMDenoiser, edm_loss, fitted_gains, lognormal_sigma
-from ..quality import LEVELS, calibration, denoising_psnr
 from ..tensors import randn_like
+from ..training.quality import LEVELS, calibration, denoising_psnr
+from ..weights.store import load
 from .base import Recipe
 from .residuals import remaining, smooth
 

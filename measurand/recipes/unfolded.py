@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch
-from ..checkpoints import load
 from ..domains import Brain, Photographs
 from ..domains.material import Material, generator_of
 from ..measurement import Measurement
 from ..priors.edm import EDMDenoiser, lognormal_sigma
-from ..problems import BrainCoils, Denoising, GaussianBlurs, MissingPixels, Problems, drawn
-from ..quality import restoration_psnr
+from ..problems.random import BrainCoils, Denoising, GaussianBlurs, MissingPixels, Problems, drawn
 from ..solvers import PosteriorMean
 from ..tensors import randn_like
+from ..training.quality import restoration_psnr
 from ..unfolded import UnfoldedDR
 from ..unfolded.physics import settled
 from ..unfolded.posterior_score import Unfolded, posterior_loss
+from ..weights.store import load
 from .base import Recipe, take_over
 from .priors import PriorRecipe, mri_brain, natural_color
 

@@ -23,12 +23,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..fields import count, not_negative, positive
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step
 from ..priors.capabilities import Denoiser
 from ..schedules import edm_grid
 from ..tensors import Generators, randn_like
+from ..validate import count, not_negative, positive
 from .reverse import EulerFlow
 
 __all__ = ["DAPS"]

@@ -22,12 +22,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..fields import count, positive, share
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step
 from ..priors.capabilities import Denoiser
 from ..schedules import edm_grid
 from ..tensors import Generators, randn_like
+from ..validate import count, positive, share
 
 __all__ = ["DiffPIR"]
 

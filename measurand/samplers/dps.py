@@ -23,11 +23,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..fields import count, not_negative
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step
 from ..priors.capabilities import Denoiser
 from ..tensors import Generators, norm, randn_like
+from ..validate import count, not_negative
 
 __all__ = ["DPS"]
 

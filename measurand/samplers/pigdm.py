@@ -24,12 +24,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..fields import count, positive
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step
 from ..priors.capabilities import Denoiser
 from ..schedules import log_grid
 from ..tensors import Generators, randn_like
+from ..validate import count, positive
 from .reverse import transition
 
 __all__ = ["PiGDM"]

@@ -32,11 +32,11 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from ..fields import count, positive, share
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step
 from ..priors.capabilities import Denoiser
 from ..tensors import Generators
+from ..validate import count, positive, share
 from .reverse import HeunSDE, Reverse
 
 __all__ = ["PnPDM"]

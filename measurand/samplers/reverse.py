@@ -40,12 +40,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..fields import count, positive
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, Step, finished, finite
 from ..priors.capabilities import Denoiser, Posterior, require
 from ..schedules import edm_grid
 from ..tensors import Generators, as_generators, inner, per_item, randn_like
+from ..validate import count, positive
 
 __all__ = [
     "EulerFlow",

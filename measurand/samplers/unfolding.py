@@ -21,11 +21,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..fields import count, positive
 from ..measurement import Measurement
 from ..methods import Iterates, Sampler, finite
 from ..priors.capabilities import Posterior
 from ..tensors import Generators, randn_like
+from ..validate import count, positive
 from .reverse import HeunFlow
 
 __all__ = ["DiffUnfolding"]

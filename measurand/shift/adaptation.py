@@ -36,11 +36,11 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch
-from ..ema import EMA
-from ..fields import count, not_negative, positive, share
 from ..measurement import Measurement
 from ..priors.edm import EDMDenoiser
-from ..training import Progress, adamw, train
+from ..training.ema import EMA
+from ..training.loop import Progress, adamw, train
+from ..validate import count, not_negative, positive, share
 from .coordinates import Coordinates, coordinates, weights
 from .denoising import Problem, measured
 from .ranking import RATIO

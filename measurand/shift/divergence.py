@@ -42,10 +42,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..fields import count, not_negative, positive, share
 from ..measurement import Measurement
 from ..priors.capabilities import Denoiser, Range, require
 from ..tensors import Generators, as_generators
+from ..validate import count, not_negative, positive, share
 from .coordinates import REAL, Coordinates, coordinates, in_range, weights
 
 __all__ = ["Curve", "Divergence", "answer", "batches", "bootstrap", "grid", "integral"]

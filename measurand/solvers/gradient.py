@@ -35,12 +35,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..fields import count, not_negative, positive, share
 from ..measurement import Measurement
 from ..methods import Iterates, Method, Step
 from ..noises import Gaussian
 from ..priors.capabilities import Denoiser, Proximable, require
 from ..tensors import Generators, per_item
+from ..validate import count, not_negative, positive, share
 from .levels import Constant, Levels, item_values, noise_floor, with_noise
 
 __all__ = ["FISTA", "PGM", "RED", "GradientRED"]

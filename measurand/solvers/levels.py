@@ -37,11 +37,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..fields import not_negative, positive
 from ..measurement import Measurement
 from ..priors.capabilities import Denoiser
 from ..schedules import log_grid
 from ..tensors import Generators, per_item, randn_like
+from ..validate import not_negative, positive
 
 __all__ = [
     "Annealed",

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..fields import positive
 from ..measurement import Measurement
 from ..methods import Iterates, Method, Step, given_or_zeros
 from ..priors.capabilities import Posterior
 from ..tensors import Generators, randn_like
+from ..validate import positive
 
 __all__ = ["PosteriorMean"]
 

@@ -36,11 +36,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..fields import count, not_negative
 from ..measurement import Measurement
 from ..methods import Iterates, Method, Step
 from ..priors.capabilities import Denoiser
 from ..tensors import Generators, per_item
+from ..validate import count, not_negative
 from .levels import Annealed, Levels, noise_floor, with_noise
 
 __all__ = ["ADMM", "HQS"]

@@ -5,7 +5,7 @@ import struct
 import pytest
 import torch
 
-from measurand.tensorfile import DamagedFile, load_tensors, save_tensors
+from measurand.weights.tensorfile import DamagedFile, load_tensors, save_tensors
 
 
 def small():

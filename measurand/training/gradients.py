@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batches import Batch
-from .ranks import add_up, rank, ranks
+from ..batches import Batch
+from .distributed import add_up, rank, ranks
 
 __all__ = ["Gradients", "Loss", "laid_out_as"]
 

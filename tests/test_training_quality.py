@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from measurand.priors.edm import EDMDenoiser
-from measurand.quality import calibration, denoising_psnr
+from measurand.training.quality import calibration, denoising_psnr
 
 
 class Shrinking(EDMDenoiser):

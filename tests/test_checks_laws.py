@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import measurand.operators as operators
-from measurand.check import (
+from measurand.checks.laws import (
     adjoint_error,
     norm_error,
     operator_laws,

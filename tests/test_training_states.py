@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from measurand import tensorfile
-from measurand.states import State, load_state, save_state
-from measurand.tensorfile import DamagedFile
+from measurand.training.states import State, load_state, save_state
+from measurand.weights import tensorfile as tensorfile
+from measurand.weights.tensorfile import DamagedFile
 
 
 def test_the_last_two_states_stay(tmp_path):
@@ -40,7 +40,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path):
 
 WRITER = """
 import sys, torch
-from measurand.states import State, save_state
+from measurand.training.states import State, save_state
 torch.set_num_threads(1)
 for step in range(1, 100000):
     save_state(sys.argv[1], State(step, {"x": torch.full((500_000,), float(step))}))

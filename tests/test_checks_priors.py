@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import measurand.priors as priors
-from measurand.check import minimum_error, normalization_error, prior_laws
+from measurand.checks.laws import minimum_error, normalization_error, prior_laws
 from measurand.jobs.arguments import kebab
 from measurand.jobs.restore import prior_loaded
 from measurand.nets import ConvUNet, Glow

@@ -7,7 +7,7 @@ import pytest
 import torch
 from flows import pca_prior
 
-from measurand.fit import DOUBTFUL, FITS, NOT, check_fit, fits
+from measurand.checks.compatibility import DOUBTFUL, FITS, NOT, check_fit, fits
 from measurand.noises import ComplexGaussian, Gaussian, Poisson
 from measurand.operators import (
     SENSE,

@@ -30,14 +30,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .check import adjoint_error, norm_error
-from .measurement import Measurement
-from .noises import Gaussian, Noise, estimate_sigma
-from .operators import LinearOperator
-from .priors.capabilities import Denoiser, Posterior, Proximable, Restorer
-from .solvers import FISTA, HQS, FlowUnfolding, PosteriorMean, noise_in_image
-from .start import first_guess
-from .tensors import generators, norm, randn_like
+from ..measurement import Measurement
+from ..noises import Gaussian, Noise, estimate_sigma
+from ..operators import LinearOperator
+from ..priors.capabilities import Denoiser, Posterior, Proximable, Restorer
+from ..solvers import FISTA, HQS, FlowUnfolding, PosteriorMean, noise_in_image
+from ..start import first_guess
+from ..tensors import generators, norm, randn_like
+from .laws import adjoint_error, norm_error
 
 __all__ = ["Verdict", "check_fit", "fits"]
 

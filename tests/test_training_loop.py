@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from measurand.batches import Batch
-from measurand.ema import EMA
-from measurand.states import load_state
-from measurand.tensorfile import load_tensors
-from measurand.training import Plan, adamw, train
+from measurand.training.ema import EMA
+from measurand.training.loop import Plan, adamw, train
+from measurand.training.states import load_state
+from measurand.weights.tensorfile import load_tensors
 
 
 def model():
@@ -143,7 +143,7 @@ def test_a_signal_ends_the_run_early_with_a_whole_decay():
 
 def test_a_time_budget_becomes_steps_once(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("measurand.training.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("measurand.training.loop.time.monotonic", lambda: now[0])
 
     def slow(step, stage):
         now[0] += 0.01

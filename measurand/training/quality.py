@@ -16,12 +16,12 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from .measurement import Measurement
-from .metrics import psnr
-from .priors.capabilities import Score, Trained
-from .priors.edm import EDMDenoiser
-from .problems import Problems, drawn, problem_of
-from .tensors import randn_like, to_channels
+from ..measurement import Measurement
+from ..metrics import psnr
+from ..priors.capabilities import Score, Trained
+from ..priors.edm import EDMDenoiser
+from ..problems.random import Problems, drawn, problem_of
+from ..tensors import randn_like, to_channels
 
 __all__ = ["HeldOut", "LEVELS", "SIGMAS", "calibration", "denoising_psnr", "restoration_psnr"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batches import Batch
-from .training import Progress
+from ..batches import Batch
+from .loop import Progress
 
 __all__ = ["Journal", "tell"]
 

@@ -3,16 +3,13 @@ import json
 import pytest
 import torch
 
-from measurand import checkpoints
-from measurand.checkpoints import known_weights, load, load_prior, save
 from measurand.measurement import Measurement
 from measurand.nets import ConvUNet, Glow
 from measurand.noises import Gaussian
 from measurand.operators import Identity
 from measurand.priors.edm import EDMDenoiser
 from measurand.priors.flow import FlowPrior
-from measurand.quality import SIGMAS
-from measurand.tensorfile import DamagedFile, save_tensors
+from measurand.training.quality import SIGMAS
 from measurand.unfolded import (
     FlowProximal,
     Fold,
@@ -22,6 +19,9 @@ from measurand.unfolded import (
     UnfoldedDR,
     proximal_folds,
 )
+from measurand.weights import store as checkpoints
+from measurand.weights.store import known_weights, load, load_prior, save
+from measurand.weights.tensorfile import DamagedFile, save_tensors
 
 
 def tiny_prior(**card):

@@ -16,10 +16,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .literal import instance
-from .measurement import Measurement
-from .noises import ComplexGaussian, Gaussian
-from .operators import (
+from ..literal import instance
+from ..measurement import Measurement
+from ..noises import ComplexGaussian, Gaussian
+from ..operators import (
     SENSE,
     BlockAverage,
     Blur,

@@ -26,8 +26,8 @@ from zipfile import is_zipfile
 import torch
 from torch import nn
 
-from .files import atomic
-from .priors.capabilities import Trained, numbers
+from ..files import atomic
+from ..priors.capabilities import Trained, numbers
 
 __all__ = ["compile_portable", "export"]
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import atomic, sha256
+from ..files import atomic, sha256
 
 __all__ = ["DamagedFile", "load_tensors", "save_tensors"]
 

@@ -32,11 +32,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .measurement import Measurement
-from .noises import ComplexGaussian, Gaussian
-from .operators.base import Identity, LinearOperator
-from .priors import Denoiser, Density, Penalty, Posterior, Proximable
-from .tensors import generators, inner, norm, per_item, randn_like, to_channels
+from ..measurement import Measurement
+from ..noises import ComplexGaussian, Gaussian
+from ..operators.base import Identity, LinearOperator
+from ..priors import Denoiser, Density, Penalty, Posterior, Proximable
+from ..tensors import generators, inner, norm, per_item, randn_like, to_channels
 
 __all__ = [
     "Law",

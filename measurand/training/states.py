@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .tensorfile import DamagedFile, load_tensors, save_tensors
+from ..weights.tensorfile import DamagedFile, load_tensors, save_tensors
 
 __all__ = ["State", "check_unused", "load_state", "save_state"]
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from measurand.cli import main
-from measurand.export import compile_portable, export
 from measurand.measurement import Measurement
 from measurand.nets import ConvUNet
 from measurand.noises import Gaussian
@@ -19,6 +18,7 @@ from measurand.samplers import DiffUnfolding
 from measurand.solvers import PosteriorMean
 from measurand.tensors import randn_like
 from measurand.unfolded import UnfoldedDR, UnfoldedHQS
+from measurand.weights.export import compile_portable, export
 
 CPP = Path(__file__).resolve().parents[1] / "cpp"
 SIZE = (21, 30)  # odd and even, both whole blocks of three

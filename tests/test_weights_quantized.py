@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from measurand.quantized import dequantize, quantize
-from measurand.tensorfile import DamagedFile, load_tensors, save_tensors
+from measurand.weights.quantized import dequantize, quantize
+from measurand.weights.tensorfile import DamagedFile, load_tensors, save_tensors
 
 SHAPES = [
     (4, 32),

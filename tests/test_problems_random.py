@@ -5,9 +5,9 @@ import inspect
 import pytest
 import torch
 
-from measurand import problems
-from measurand.check import adjoint_error
-from measurand.problems import (
+from measurand.checks.laws import adjoint_error
+from measurand.problems import random as problems
+from measurand.problems.random import (
     BrainCoils,
     Denoising,
     FourierLines,

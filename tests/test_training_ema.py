@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from measurand.ema import EMA
+from measurand.training.ema import EMA
 
 
 def weights(net):

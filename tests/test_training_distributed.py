@@ -9,17 +9,17 @@ import time
 import pytest
 import torch
 
-from measurand.ranks import add_up, largest, meet, rank, ranks
-from measurand.states import load_state
+from measurand.training.distributed import add_up, largest, meet, rank, ranks
+from measurand.training.states import load_state
 
 RUN = """
 import os, signal, sys, time, torch
 from pathlib import Path
 from torch import nn
 from measurand.batches import Batch
-from measurand.ema import EMA
-from measurand.ranks import joined, rank
-from measurand.training import train
+from measurand.training.ema import EMA
+from measurand.training.distributed import joined, rank
+from measurand.training.loop import train
 torch.set_num_threads(1)
 folder, steps, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from measurand.batches import Batch
-from measurand.gradients import Gradients, laid_out_as
+from measurand.training.gradients import Gradients, laid_out_as
 
 
 def model():

@@ -8,7 +8,7 @@ loss of each item. The rest is the same for all:
     budget     a time budget becomes a number of steps once, from the throughput of the first
                minute; it is stored with the state, so that a resumed run follows it exactly
     average    power-function averages of the weights, see `ema`
-    gradient   in parts, on threads or on several processes, see `gradients` and `ranks`
+    gradient   in parts, on threads or on several processes, see `gradients` and `distributed`
     guards     a step with a non-finite gradient is skipped; ten in a row reload the last state at
                half the learning rate; when that was done three times, training ends with an error
     resume     a batch is a pure function of its step, so that step, weights, averages and moments
@@ -31,10 +31,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batches import Batch
+from ..batches import Batch
+from .distributed import alike, largest, rank, take_from_first
 from .ema import EMA
 from .gradients import Gradients, Loss, laid_out_as
-from .ranks import alike, largest, rank, take_from_first
 from .states import State, check_unused, load_state, save_state
 
 __all__ = ["Plan", "Progress", "adamw", "train"]

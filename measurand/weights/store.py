@@ -7,20 +7,21 @@ rest. Files in the folder `weights` ship with the package and have names.
 
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import __version__, priors, unfolded
-from .priors.capabilities import Denoiser, Trained
-from .priors.edm import fast_dtype
+from .. import priors, unfolded
+from ..priors.capabilities import Denoiser, Trained
+from ..priors.edm import fast_dtype
 from .tensorfile import DamagedFile, load_tensors, save_tensors
 
 __all__ = ["kinds", "known_weights", "load", "load_prior", "save", "saveable", "weight_file"]
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parent
 FOLDERS = (priors, unfolded)  # of networks
 
 
@@ -64,7 +65,9 @@ def save(
         name: x if network.keeps(name, x) else x.to(dtype or network.storage)
         for name, x in network.weights.state_dict().items()
     }
-    save_tensors(path, tensors, {**network.card, **network.to_card(), "measurand": __version__})
+    save_tensors(
+        path, tensors, {**network.card, **network.to_card(), "measurand": version("measurand")}
+    )
 
 
 def known_weights() -> dict[str, Path]:

@@ -1,0 +1,35 @@
+"""Checks: what every operator and prior must satisfy, and whether those of a problem fit."""
+
+from .compatibility import Verdict, check_fit, fits
+from .laws import (
+    Law,
+    adjoint_error,
+    gradient_error,
+    independence_error,
+    linearity_error,
+    minimum_error,
+    norm_error,
+    normalization_error,
+    operator_laws,
+    prior_laws,
+    prox_error,
+    solve_error,
+)
+
+__all__ = [
+    "Law",
+    "Verdict",
+    "adjoint_error",
+    "check_fit",
+    "fits",
+    "gradient_error",
+    "independence_error",
+    "linearity_error",
+    "minimum_error",
+    "norm_error",
+    "normalization_error",
+    "operator_laws",
+    "prior_laws",
+    "prox_error",
+    "solve_error",
+]
