@@ -26,8 +26,8 @@ from ..methods import Method, Step
 from ..operators import LinearOperator
 from ..priors import Penalty
 from ..priors.capabilities import Denoiser, Images, Posterior, Trained, meaning
-from ..priors.denoiser import Counted, CountedPosterior
 from ..priors.variation import TotalVariation
+from ..priors.wrappers import Counted, CountedPosterior
 from ..problems.random import problem_of
 from ..tensors import generators
 from ..weights.store import load, weight_file

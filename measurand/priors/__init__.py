@@ -21,15 +21,7 @@ from .conventions import (
     Straight,
     TableVP,
 )
-from .denoiser import (
-    CallableDenoiser,
-    Conditioned,
-    Counted,
-    CountedPosterior,
-    Rescaled,
-    Tiled,
-    score,
-)
+from .denoiser import CallableDenoiser, score
 from .diffusers import from_diffusers
 from .edm import EDMDenoiser
 from .flow import FlowPrior, bits_per_dim, dequantization, latent_moments
@@ -50,6 +42,7 @@ from .variation import (
     tv_prox_exact,
 )
 from .wavelets import Wavelets
+from .wrappers import Conditioned, Counted, CountedPosterior, Rescaled, Tiled
 
 __all__ = [
     "ANISOTROPIC",

@@ -55,8 +55,9 @@ from .capabilities import (
     images_named,
     numbers,
 )
-from .denoiser import Rescaled, Tiled, check_kind, check_level
+from .denoiser import check_kind, check_level
 from .grey import Grey
+from .wrappers import Rescaled, Tiled
 
 __all__ = ["EDMDenoiser", "edm_loss", "fast_dtype", "fitted_gains", "lognormal_sigma"]
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from ..measurement import Measurement
 from ..operators import SENSE, CartesianMRI
 from ..priors.capabilities import Denoiser, Range, require
-from ..priors.denoiser import Rescaled
+from ..priors.wrappers import Rescaled
 from ..tensors import per_item, randn_like
 
 __all__ = ["Coordinates", "combined", "coordinates", "in_range", "weights"]

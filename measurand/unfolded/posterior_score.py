@@ -78,9 +78,9 @@ from ..priors.capabilities import (
     images_named,
     numbers,
 )
-from ..priors.denoiser import Tiled
 from ..priors.edm import EDMDenoiser
 from ..priors.grey import Grey
+from ..priors.wrappers import Tiled
 from ..solvers.posterior import PosteriorMean
 from ..tensors import inner, per_item, to_channels
 from .physics import Problem, facts, settled

@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from ..data.files import read_image
 from ..devices import device_named
 from ..files import write_atomic
-from ..jobs.arguments import build, files_of, kebab, methods, notes_of, twins, union
+from ..jobs.arguments import build, files_of, kebab, notes_of, union
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
 from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in
 from ..jobs.restore import bar, facts, prior_for, resolved, suited
@@ -27,16 +27,13 @@ from ..tuning import objectives
 from ..tuning.objectives import PSNR, Case
 from ..tuning.settings import Settings, write_settings
 from ..tuning.trials import Trial, Tuned, tune
-from .knowledge import seconds
+from .shared import Method, Operator, seconds
 
 __all__ = ["Tune"]
 
 if TYPE_CHECKING:
-    Operator: TypeAlias = Any
-    Method: TypeAlias = Any
     Objective: TypeAlias = Any
 else:
-    Operator, Method = union(twins()), union(methods())
     Objective = union({kebab(c.__name__): c for c in objectives.Objective.__subclasses__()})
 
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]

@@ -1,4 +1,4 @@
-"""Commands on measured files: reconstruct, simulate, check."""
+"""The command that recovers the image behind measured files: reconstruct."""
 
 import json
 import sys
@@ -6,39 +6,23 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-import tyro
 from tyro.conf import Positional
 
-from ..checks.compatibility import DOUBTFUL, check_fit, fits
-from ..data.files import Form, read_image, write_image
-from ..devices import device_named
 from ..files import sha256_file, write_atomic
-from ..jobs.arguments import build, files_of, fitted, methods, notes_of, twins, union
+from ..jobs.arguments import files_of
 from ..jobs.batch import Job, failures, run, summary, table
-from ..jobs.executors import Loop, executors
+from ..jobs.executors import Loop
 from ..jobs.folders import alone, check_outside, free, named_inputs, reserved, staged
 from ..jobs.manifest import Scan, is_many, scans_in, shard, shard_named
-from ..jobs.reconstruction import Reconstruction, measured, noise_of
-from ..jobs.restore import bar, facts, prior_for, resolved
-from ..measurement import Measurement
+from ..jobs.reconstruction import Reconstruction
+from ..jobs.restore import bar, resolved
 from ..methods import Step
 from ..solvers import HQS
-from ..tensors import generators
 from ..tuning.settings import Settings, read_settings
+from .shared import Executor, File, Method, Operator
 
-__all__ = ["Check", "Reconstruct", "Simulate"]
-
-if TYPE_CHECKING:
-    Operator: TypeAlias = Any
-    Method: TypeAlias = Any
-    Executor: TypeAlias = Any
-else:
-    Operator, Method = union(twins()), union(methods())
-    Executor = union(executors())
-
-File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+__all__ = ["Reconstruct"]
 
 
 @dataclass(frozen=True)
@@ -239,134 +223,3 @@ def _doubts(settings: Settings, asked: Reconstruct) -> list[str]:
         if sha256_file(prior["name"]) != prior["sha256"]:
             found.append(f"{prior['name']} is not the file for which the settings were found")
     return found
-
-
-@dataclass(frozen=True)
-class Simulate:
-    """Measure a picture: apply an operator and add Gaussian noise.
-
-    Writes measurement.npz (exact values, which `reconstruct` and `check` read), a picture of it
-    where it has one, and run.json.
-
-    Args:
-        file: The picture.
-        operator: How it is measured.
-        sigma: Noise standard deviation, in units of the image scaled to [-1, 1].
-        seed: Seed of the noise.
-        out: Folder for the results; runs/NAME-measured when absent, with -2, -3 where that is of
-            another file.
-        value_range: Samples that mean black and white, for floating-point files.
-        quiet: Print nothing but errors.
-        json: Print the record of the run, as JSON.
-    """
-
-    file: Positional[File]
-    operator: Operator
-    sigma: float = 0.04
-    seed: int = 0
-    out: Path | None = None
-    value_range: tuple[float, float] | None = None
-    quiet: bool = False
-    json: bool = False
-
-    def __call__(self, command: list[str]) -> int:
-        of, inputs = named_inputs(self.file), [self.file, *files_of(self.operator).values()]
-        check_outside(self.out, inputs)
-        picture = read_image(self.file, value_range=self.value_range)
-        operator = build(self.operator, tuple(picture.x.shape[1:]))
-        x = picture.x.to(operator.in_dtype)
-        mean = operator(x)
-        y = operator.observed(noise_of(self.sigma, mean)(mean, generators(self.seed, 1)))
-        name = f"{self.file.name.rsplit('.', 1)[0]}-measured"
-        with (
-            reserved(self.out, name, of, by="simulate", inputs=inputs) as out,
-            staged(out, by="simulate", inputs=inputs) as folder,
-        ):
-            kind = "complex64" if y.is_complex() else "float32"
-            axes = "" if y.is_complex() else "CHW"
-            form = Form(".npz", kind, axes=axes, low=-1.0, high=1.0, key="y")
-            write_image(folder / "measurement.npz", y, form)
-            if not y.is_complex() and y.shape[1] in (1, 3):
-                write_image(folder / "measurement.png", y, Form())
-            record = {
-                "command": ["measurand", *command],
-                "inputs": of,
-                "operator": resolved(self.operator) | {"image": list(operator.in_shape)},
-                "sigma": self.sigma,
-                "seed": self.seed,
-                "notes": [*picture.notes, *notes_of(self.operator, operator.in_shape)],
-                **facts("cpu"),
-            }
-            write_atomic(folder / "run.json", json.dumps(record, indent=1) + "\n")
-        if self.json:
-            print(json.dumps(record | {"out": str(out)}))
-        elif not self.quiet:
-            print(f"{operator} with noise of sigma {self.sigma:g}: {out}/measurement.npz")
-        return 0
-
-
-@dataclass(frozen=True)
-class Check:
-    """Do this operator, this prior and this measurement fit together?
-
-    Prints a table of verdicts: the laws of the operator, the shape and kind of the data, what the
-    prior expects, the range of values, the noise level. The exit code is 1 when something does not
-    fit.
-
-    Args:
-        file: The measurement.
-        operator: How it was measured.
-        sigma: Its noise level; estimated from the data when absent.
-        prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT].
-        shape: Shape C H W of the image, where it does not follow from the measurement.
-        value_range: Samples that mean black and white, for floating-point files.
-        device: cpu, cuda, or auto.
-        json: Print the verdicts as JSON.
-    """
-
-    file: Positional[File]
-    operator: Operator
-    sigma: float | None = None
-    prior: str = "natural-color"
-    shape: tuple[int, int, int] | None = None
-    value_range: tuple[float, float] | None = None
-    device: str = "cpu"
-    json: bool = False
-
-    def __call__(self, command: list[str]) -> int:
-        device = device_named(self.device)
-        twin, shape = self.operator, self.shape
-        operator, y, sigma, _, notes = measured(
-            self.file,
-            lambda y: fitted(twin, y) if shape is None else build(twin, shape),
-            self.sigma,
-            self.value_range,
-        )
-        m = Measurement(operator.to(device), noise_of(sigma, y), y).to(device)
-        prior, _, more = prior_for(self.prior, m, device=device)
-        verdicts = check_fit(m.operator, m.noise, m.y, prior)
-        good, doubts = fits(verdicts), sum(v.verdict == DOUBTFUL for v in verdicts)
-        if self.json:
-            said = {"fits": good, "doubts": doubts, "verdicts": [v._asdict() for v in verdicts]}
-            print(json.dumps(said))
-            return 0 if good else 1
-        for note in notes + notes_of(twin, operator.in_shape) + more:
-            print(f"note: {note}")
-        width = max(len(v.name) for v in verdicts)
-        for v in verdicts:
-            print(f"{v.verdict:<12}  {v.name:<{width}}  {v.found}")
-            if v.advice:
-                print(f"{'':<12}  {'':<{width}}  -> {v.advice}")
-        print(_conclusion(good, doubts))
-        return 0 if good else 1
-
-
-def _conclusion(good: bool, doubts: int) -> str:
-    """The last line of a table of verdicts."""
-    if not good:
-        return "something does not fit"
-    if doubts:
-        return (
-            f"nothing contradicts, but {doubts} {'doubt' if doubts == 1 else 'doubts'}: see above"
-        )
-    return "everything fits"

@@ -1,0 +1,83 @@
+"""The command that asks whether operator, prior and data fit: check."""
+
+import json
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+from ..checks.compatibility import DOUBTFUL, check_fit, fits
+from ..devices import device_named
+from ..jobs.arguments import build, fitted, notes_of
+from ..jobs.reconstruction import measured, noise_of
+from ..jobs.restore import prior_for
+from ..measurement import Measurement
+from .shared import File, Operator
+
+__all__ = ["Check"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Do this operator, this prior and this measurement fit together?
+
+    Prints a table of verdicts: the laws of the operator, the shape and kind of the data, what the
+    prior expects, the range of values, the noise level. The exit code is 1 when something does not
+    fit.
+
+    Args:
+        file: The measurement.
+        operator: How it was measured.
+        sigma: Its noise level; estimated from the data when absent.
+        prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT].
+        shape: Shape C H W of the image, where it does not follow from the measurement.
+        value_range: Samples that mean black and white, for floating-point files.
+        device: cpu, cuda, or auto.
+        json: Print the verdicts as JSON.
+    """
+
+    file: Positional[File]
+    operator: Operator
+    sigma: float | None = None
+    prior: str = "natural-color"
+    shape: tuple[int, int, int] | None = None
+    value_range: tuple[float, float] | None = None
+    device: str = "cpu"
+    json: bool = False
+
+    def __call__(self, command: list[str]) -> int:
+        device = device_named(self.device)
+        twin, shape = self.operator, self.shape
+        operator, y, sigma, _, notes = measured(
+            self.file,
+            lambda y: fitted(twin, y) if shape is None else build(twin, shape),
+            self.sigma,
+            self.value_range,
+        )
+        m = Measurement(operator.to(device), noise_of(sigma, y), y).to(device)
+        prior, _, more = prior_for(self.prior, m, device=device)
+        verdicts = check_fit(m.operator, m.noise, m.y, prior)
+        good, doubts = fits(verdicts), sum(v.verdict == DOUBTFUL for v in verdicts)
+        if self.json:
+            said = {"fits": good, "doubts": doubts, "verdicts": [v._asdict() for v in verdicts]}
+            print(json.dumps(said))
+            return 0 if good else 1
+        for note in notes + notes_of(twin, operator.in_shape) + more:
+            print(f"note: {note}")
+        width = max(len(v.name) for v in verdicts)
+        for v in verdicts:
+            print(f"{v.verdict:<12}  {v.name:<{width}}  {v.found}")
+            if v.advice:
+                print(f"{'':<12}  {'':<{width}}  -> {v.advice}")
+        print(_conclusion(good, doubts))
+        return 0 if good else 1
+
+
+def _conclusion(good: bool, doubts: int) -> str:
+    """The last line of a table of verdicts."""
+    if not good:
+        return "something does not fit"
+    if doubts:
+        return (
+            f"nothing contradicts, but {doubts} {'doubt' if doubts == 1 else 'doubts'}: see above"
+        )
+    return "everything fits"
