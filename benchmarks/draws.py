@@ -24,7 +24,7 @@ from unfolding import KINDS, SEEN
 from unfolding_rivals import DATA
 
 from measurand.metrics import coverage, psnr
-from measurand.problems.random import Problems, drawn
+from measurand.problems import Problems, drawn
 from measurand.samplers import DiffPIR, DiffUnfolding
 from measurand.weights.store import load, load_prior
 

@@ -36,7 +36,7 @@ from measurand.measurement import Measurement
 from measurand.metrics import psnr, ssim
 from measurand.priors.flow import bits_per_dim, dequantization, latent_moments
 from measurand.priors.variation import TotalVariation
-from measurand.problems.random import Problems, drawn
+from measurand.problems import Problems, drawn
 from measurand.solvers import FISTA
 from measurand.start import first_guess
 from measurand.unfolded import FlowProximal

@@ -42,7 +42,7 @@ from measurand import recipes
 from measurand.domains.material import generator_of
 from measurand.priors.edm import OCTAVES, EDMDenoiser, fitted_gains
 from measurand.priors.flow import bits_of, dequantization
-from measurand.problems.random import Problems
+from measurand.problems import Problems
 from measurand.recipes import UnfoldedFlowRecipe
 from measurand.training.quality import (
     LEVELS,

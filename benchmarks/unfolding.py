@@ -34,7 +34,7 @@ from measurand.measurement import Measurement
 from measurand.metrics import psnr, ssim
 from measurand.priors import Counted, CountedPosterior
 from measurand.priors.variation import TotalVariation
-from measurand.problems.random import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
+from measurand.problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
 from measurand.samplers import DiffPIR, PnPDM
 from measurand.solvers import ADMM, FISTA, HQS, Annealed, PosteriorMean
 from measurand.weights.store import load, load_prior

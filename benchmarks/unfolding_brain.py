@@ -27,7 +27,7 @@ from measurand.domains import Brain
 from measurand.metrics import nmse, psnr, ssim
 from measurand.operators import equispaced_lines, variable_density_mask
 from measurand.priors import Counted, CountedPosterior
-from measurand.problems.random import BrainCoils, Problems, drawn
+from measurand.problems import BrainCoils, Problems, drawn
 from measurand.weights.store import load, load_prior
 
 NOISE = 0.01

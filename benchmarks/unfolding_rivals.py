@@ -25,7 +25,7 @@ from torch import Tensor
 from measurand.measurement import Measurement
 from measurand.nets import ConvUNet
 from measurand.priors.edm import EDMDenoiser
-from measurand.problems.random import (
+from measurand.problems import (
     FourierLines,
     MissingBox,
     MotionBlurs,

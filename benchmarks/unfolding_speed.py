@@ -36,7 +36,7 @@ from measurand.metrics import psnr
 from measurand.noises import Gaussian
 from measurand.operators import Blur, motion_kernel
 from measurand.priors.edm import fast_dtype
-from measurand.problems.random import drawn
+from measurand.problems import drawn
 from measurand.recipes import unfold_color
 from measurand.solvers import PosteriorMean
 from measurand.tensors import randn_like

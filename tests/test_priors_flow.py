@@ -12,12 +12,12 @@ from measurand.noises import Gaussian as GaussianNoise
 from measurand.operators import GaussianBlur
 from measurand.priors import (
     Density,
+    FlowGain,
+    FlowMAP,
     FlowPrior,
+    FlowShrink,
     Gaussian,
     ImageMAP,
-    LatentGain,
-    LatentMAP,
-    LatentShrink,
     Proximable,
     bits_per_dim,
     dequantization,
@@ -28,7 +28,7 @@ from measurand.solvers import FISTA
 from measurand.tensors import generators
 
 SHAPE = (1, 4, 6)
-MAPS = [LatentGain, LatentShrink, LatentMAP, ImageMAP]
+MAPS = [FlowGain, FlowShrink, FlowMAP, ImageMAP]
 
 
 def glow_prior(channels=1, size=8, *, dtype=torch.float32):
@@ -104,8 +104,8 @@ def test_on_principal_components_the_gain_is_the_proximal_map_and_the_shrink_kno
     gaussian, prior = pca_prior(SHAPE)
     v = gaussian.sample(2) + 0.3 * torch.randn(2, *SHAPE, dtype=F64)
     exact = gaussian.prox(v, tau)
-    assert distance(LatentGain(prior).prox(v, tau), exact) < 1e-8
-    shrunk = LatentShrink(prior).prox(v, tau)
+    assert distance(FlowGain(prior).prox(v, tau), exact) < 1e-8
+    shrunk = FlowShrink(prior).prox(v, tau)
     each = torch.as_tensor(tau, dtype=F64).reshape(-1, 1, 1, 1)
     assert distance(shrunk, gaussian.mean + (v - gaussian.mean) / (1 + each)) < 1e-8
     assert distance(shrunk, exact) > 0.01
@@ -114,7 +114,7 @@ def test_on_principal_components_the_gain_is_the_proximal_map_and_the_shrink_kno
 def test_kappa_of_a_linear_flow_are_its_variances():
     gaussian, prior = pca_prior((1, 8, 8), calibrated=False)
     with pytest.raises(ValueError, match="calibrate"):
-        LatentGain(prior).prox(gaussian.sample(1), 0.1)
+        FlowGain(prior).prox(gaussian.sample(1), 0.1)
     x = gaussian.sample(20)
     prior.calibrate(x, probes=100)
     error = (prior.kappa[0] / gaussian.variances[0] - 1).abs()
@@ -164,7 +164,7 @@ def test_items_are_independent(method):
         assert torch.allclose(alone, together[i : i + 1], atol=1e-8)
 
 
-@pytest.mark.parametrize("method", [LatentMAP, ImageMAP])
+@pytest.mark.parametrize("method", [FlowMAP, ImageMAP])
 def test_both_maps_of_a_linear_flow_are_the_proximal_map(method):
     gaussian, prior = pca_prior(SHAPE)
     v = gaussian.sample(2) + 0.3 * torch.randn(2, *SHAPE, dtype=F64)
@@ -174,13 +174,13 @@ def test_both_maps_of_a_linear_flow_are_the_proximal_map(method):
 @pytest.mark.parametrize("tau", [0.003, 0.03, 0.3])
 def test_latent_map_begins_with_the_gain_and_never_goes_up(tau):
     prior, v = glow_prior(), image()
-    gain = LatentGain(prior).prox(v, tau)
-    method = LatentMAP(prior, steps=1)
+    gain = FlowGain(prior).prox(v, tau)
+    method = FlowMAP(prior, steps=1)
     first = method.objective(method.prox(v, tau), v, tau)
     assert (first <= method.objective(v, v, tau)).all()
     if (method.objective(gain, v, tau) < 0.99 * method.objective(v, v, tau)).all():
         assert distance(method.prox(v, tau), gain) < 1e-9
-    values = [LatentMAP(prior, steps=n) for n in (1, 2, 3, 5, 10, 20, 50)]
+    values = [FlowMAP(prior, steps=n) for n in (1, 2, 3, 5, 10, 20, 50)]
     values = torch.stack([m.objective(m.prox(v, tau), v, tau) for m in values])
     assert (values.diff(dim=0) <= 1e-12).all()
     assert (values[-1] < method.objective(gain, v, tau) - 1e-6).all()
@@ -203,11 +203,11 @@ def test_image_map_never_goes_up_and_ends_where_the_gradient_does():
 
 def test_latent_and_image_map_differ_by_the_log_determinant():
     prior, v, tau = glow_prior(), image(), 0.2
-    latent, pixel = (m(prior, steps=25).prox(v, tau) for m in (LatentMAP, ImageMAP))
+    latent, pixel = (m(prior, steps=25).prox(v, tau) for m in (FlowMAP, ImageMAP))
     assert distance(latent, pixel) > 0.01
     objective = ImageMAP(prior).objective
     assert (objective(pixel, v, tau) < objective(latent, v, tau)).all()
-    objective = LatentMAP(prior).objective
+    objective = FlowMAP(prior).objective
     assert (objective(latent, v, tau) < objective(pixel, v, tau)).all()
 
 
@@ -242,7 +242,7 @@ def test_a_flow_plugs_into_the_solvers():
     A = GaussianBlur((1, 8, 8), sigma=1.0).double()  # noqa: N806
     noise = GaussianNoise(0.1)
     m = Measurement(A, noise, noise(A(gaussian.sample(2, generators(1, 2))), generators(2, 2)))
-    found = FISTA(steps=600)(m, LatentGain(prior))
+    found = FISTA(steps=600)(m, FlowGain(prior))
     assert distance(found, gaussian.given(m).mean) < 1e-5
 
 
@@ -260,7 +260,7 @@ def test_draws_have_the_distribution_and_depend_on_their_own_seed():
 
 def test_the_shrunk_image_is_differentiable():
     prior, v = glow_prior(), image(1).requires_grad_()
-    for method in (LatentGain(prior), LatentShrink(prior)):
+    for method in (FlowGain(prior), FlowShrink(prior)):
         assert torch.autograd.gradcheck(
             lambda v, m=method: m.prox(v, 0.1).sum(), (v,), fast_mode=True
         )
@@ -319,7 +319,7 @@ def test_moments_of_latents():
 
 def test_number_of_steps_is_checked():
     _, prior = pca_prior(SHAPE)
-    for method in (LatentMAP, ImageMAP):
+    for method in (FlowMAP, ImageMAP):
         with pytest.raises(ValueError, match="steps"):
             method(prior, steps=0)
 

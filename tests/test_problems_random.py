@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from measurand.checks.laws import adjoint_error
-from measurand.problems import random as problems
-from measurand.problems.random import (
+from measurand.problems import (
     BrainCoils,
     Denoising,
     FourierLines,
@@ -18,6 +17,7 @@ from measurand.problems.random import (
     SuperResolution,
     drawn,
 )
+from measurand.problems import random as problems
 
 KINDS = [
     Denoising(),

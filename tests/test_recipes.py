@@ -14,7 +14,7 @@ from measurand.domains.material import Material, generator_of
 from measurand.nets import ConvUNet
 from measurand.priors import Conditioned, EDMDenoiser
 from measurand.priors.flow import FlowPrior
-from measurand.problems.random import MissingPixels, drawn
+from measurand.problems import MissingPixels, drawn
 from measurand.recipes import natural_color, train_recipe
 from measurand.unfolded import FlowProximal, UnfoldedHQS, proximal_folds
 from measurand.weights.store import load, load_prior

@@ -14,7 +14,7 @@ from measurand.batches import Batch
 from measurand.domains import Photographs
 from measurand.nets import Glow
 from measurand.priors.capabilities import Fitted, Trained
-from measurand.problems.random import GaussianBlurs, MissingPixels
+from measurand.problems import GaussianBlurs, MissingPixels
 from measurand.recipes import FlowRecipe, PriorRecipe, train_recipe
 from measurand.solvers import PosteriorMean
 from measurand.training.quality import restoration_psnr

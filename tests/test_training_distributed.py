@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from measurand.training.distributed import add_up, largest, meet, rank, ranks
+from measurand.training.distributed import all_reduce, barrier, largest, rank, ranks
 from measurand.training.states import load_state
 
 RUN = """
@@ -84,8 +84,8 @@ def undisturbed(tmp_path_factory):
 
 def test_alone_everything_is_free():
     total = torch.ones(3)
-    add_up([total])
-    meet()
+    all_reduce([total])
+    barrier()
     assert (rank(), ranks(), largest(3, 0)) == (0, 1, [3, 0]) and torch.equal(total, torch.ones(3))
 
 

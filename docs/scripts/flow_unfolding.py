@@ -15,7 +15,7 @@ import torch
 from skimage.data import astronaut, chelsea, coffee
 
 import measurand as ms
-from measurand.problems.random import Denoising, GaussianBlurs, MissingPixels, drawn
+from measurand.problems import Denoising, GaussianBlurs, MissingPixels, drawn
 from measurand.solvers import FISTA, FlowUnfolding, first_guess
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ import torch
 from skimage.data import astronaut, chelsea, coffee, rocket
 
 import measurand as ms
-from measurand.problems.random import FourierLines, MissingBox, MotionBlurs, SuperResolution, drawn
+from measurand.problems import FourierLines, MissingBox, MotionBlurs, SuperResolution, drawn
 from measurand.solvers import first_guess
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,6 +1,6 @@
 """The package at work: `measurand demo`."""
 
 from .run import demo
-from .scenes import Problem, photograph, problems
+from .scenes import Scene, photograph, scenes
 
-__all__ = ["Problem", "demo", "photograph", "problems"]
+__all__ = ["Scene", "demo", "photograph", "scenes"]

@@ -39,7 +39,7 @@ from ..solvers import FISTA, HQS, FlowUnfolding, PosteriorMean
 from ..tensors import generators
 from ..weights.store import load
 from .page import Panel, Row, overview, page
-from .scenes import Problem, photograph, problems
+from .scenes import Scene, photograph, scenes
 
 __all__ = ["demo"]
 
@@ -55,7 +55,7 @@ def demo(
     seed: int = 0,
     device: torch.device | str = "cpu",
     quiet: bool = False,
-    chosen: Sequence[Problem] | None = None,
+    chosen: Sequence[Scene] | None = None,
 ) -> str:
     """Restore the photographs; write index.html, overview.png and results.json.
 
@@ -68,7 +68,7 @@ def demo(
         seed: Seed of the noise and of the draws.
         device: Where to compute.
         quiet: Show no progress.
-        chosen: The problems; the four of `problems()` where None.
+        chosen: The problems; the four of `scenes()` where None.
     Returns:
         The table, where the files are, and the best method of each problem, to print.
     """
@@ -78,7 +78,7 @@ def demo(
         load(unfolded, Posterior, device=device),
         tuple(load(name, Restorer, device=device) for name in flows),
     )
-    posed = problems() if chosen is None else list(chosen)
+    posed = scenes() if chosen is None else list(chosen)
     with staged(out, by="demo", inputs=[prior, unfolded, *flows]) as folder:
         # one problem per core with one thread inside: cores do not wait for each other
         workers = min(len(posed), os.cpu_count() or 1) if device.type == "cpu" else 1
@@ -91,7 +91,7 @@ def demo(
                     done[0] += calls
                     update(done[0])
 
-            def solve(problem: Problem) -> tuple[Row, dict[str, Any]]:
+            def solve(problem: Scene) -> tuple[Row, dict[str, Any]]:
                 if workers > 1:
                     torch.set_num_threads(1)
                 return _solve(problem, networks, seed, device, advance)
@@ -139,7 +139,7 @@ def _methods(
 
 
 def _solve(
-    problem: Problem,
+    problem: Scene,
     networks: Networks,
     seed: int,
     device: torch.device,

@@ -1,4 +1,4 @@
-"""The problems of the demo: pieces of pictures that ship with scikit-image, and their physics."""
+"""The scenes of the demo: pieces of pictures that ship with scikit-image, and their physics."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ from ..operators import (
     random_mask,
 )
 
-__all__ = ["Problem", "photograph", "problems"]
+__all__ = ["Scene", "photograph", "scenes"]
 
 SHAPE = (3, 256, 256)
 
 
 @dataclass(frozen=True)
-class Problem:
+class Scene:
     """A photograph and what happened to it.
 
     Args:
@@ -42,11 +42,11 @@ class Problem:
     sigma: float
 
 
-def problems() -> list[Problem]:
-    """The four problems of the demo."""
+def scenes() -> list[Scene]:
+    """The four scenes of the demo."""
     mask = random_mask((1, *SHAPE[1:]), 0.7)
     return [
-        Problem(
+        Scene(
             "Motion blur",
             "camera moved 17 pixels, noise of 1.3 of 255",
             "astronaut",
@@ -55,7 +55,7 @@ def problems() -> list[Problem]:
             MotionBlur(SHAPE, 17.0, 0.6),
             0.01,
         ),
-        Problem(
+        Scene(
             "Out of focus, noisy",
             "Gaussian blur of sd 1.6 pixels, noise of 5 of 255",
             "chelsea",
@@ -64,7 +64,7 @@ def problems() -> list[Problem]:
             GaussianBlur(SHAPE, 1.6),
             0.04,
         ),
-        Problem(
+        Scene(
             "Super-resolution x 4",
             "64 x 64 pixels measured, noise of 1.3 of 255",
             "coffee",
@@ -73,7 +73,7 @@ def problems() -> list[Problem]:
             BicubicDownsample(SHAPE, 4),
             0.01,
         ),
-        Problem(
+        Scene(
             "70 % missing",
             "three pixels in ten measured, noise of 2.6 of 255",
             "rocket",

@@ -1,7 +1,7 @@
 """From a measured file to a folder of results: what is done to one scan.
 
 A `Reconstruction` is a plain value: how the file was measured and how the image is recovered. It
-travels to other processes as it is. Its `ready` gives a `Restorer`, which loads what all files
+travels to other processes as it is. Its `ready` gives a `Runner`, which loads what all files
 share once, reads a file (`problem`) and fills a folder (`solve`).
 
     estimate          the image, in the format and bit depth of the file
@@ -49,9 +49,9 @@ from .restore import (
 
 __all__ = [
     "Measured",
-    "Problem",
+    "Opened",
     "Reconstruction",
-    "Restorer",
+    "Runner",
     "measured",
     "noise_of",
     "operator_for",
@@ -138,13 +138,13 @@ class Reconstruction:
             prior=str(prior.absolute()) if prior.is_file() else self.prior,
         )
 
-    def ready(self) -> Restorer:
+    def ready(self) -> Runner:
         """What keeps the things that all files share: the prior, and the operator."""
-        return Restorer(self, device_named(self.device))
+        return Runner(self, device_named(self.device))
 
 
 @dataclass(frozen=True)
-class Problem:
+class Opened:
     """A file that has been read, with all that the method needs.
 
     Args:
@@ -170,7 +170,7 @@ class Problem:
     notes: tuple[str, ...]
 
 
-class Restorer:
+class Runner:
     """A reconstruction with its prior at hand: files in, folders out.
 
     Args:
@@ -200,7 +200,7 @@ class Restorer:
         """
         return self.solve(self.problem(scan), folder, seed)
 
-    def problem(self, scan: Scan) -> Problem:
+    def problem(self, scan: Scan) -> Opened:
         """Reads one file, and says what is to be solved."""
         how = self.how
         found = measured(scan.file, self._operator, how.sigma, how.value_range)
@@ -215,13 +215,13 @@ class Restorer:
                 scan.truth, found, scan.file, said=how.truth_range, of_file=how.value_range
             )
         said = (*notes, *notes_of(how.operator, operator.in_shape), *more, *told)
-        return Problem(scan, measurement, y, sigma, form, prior, record, truth, said)
+        return Opened(scan, measurement, y, sigma, form, prior, record, truth, said)
 
     def _build(self, seen: tuple[int, ...]) -> LinearOperator:
         return operator_for(self.how.operator, self.how.shape, seen)
 
     def solve(
-        self, problem: Problem, folder: Path, seed: int, on_step: OnStep | None = None
+        self, problem: Opened, folder: Path, seed: int, on_step: OnStep | None = None
     ) -> dict[str, Any]:
         """Runs the method and fills a folder.
 

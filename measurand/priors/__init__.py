@@ -25,7 +25,7 @@ from .denoiser import CallableDenoiser, score
 from .diffusers import from_diffusers
 from .edm import EDMDenoiser
 from .flow import FlowPrior, bits_per_dim, dequantization, latent_moments
-from .flow_maps import ImageMAP, LatentGain, LatentMAP, LatentShrink
+from .flow_prox import FlowGain, FlowMAP, FlowShrink, ImageMAP
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .grey import Grey
 from .mixture import GaussianMixture
@@ -68,9 +68,9 @@ __all__ = [
     "ISOTROPIC",
     "ImageMAP",
     "Latent",
-    "LatentGain",
-    "LatentMAP",
-    "LatentShrink",
+    "FlowGain",
+    "FlowMAP",
+    "FlowShrink",
     "LinearVP",
     "Penalty",
     "Posterior",

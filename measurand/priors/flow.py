@@ -4,7 +4,7 @@ With an invertible f, its inverse g, and z = f(x) ~ N(0, I), an image of n pixel
 
     log p(x) = -1/2 ||f(x)||^2 - n/2 log(2 pi) + log |det df/dx|     in nats, for x in [-1, 1].
 
-For the proximal maps (`flow_maps`) a flow has a number per level and channel, kappa = the diagonal
+For the proximal maps (`flow_prox`) a flow has a number per level and channel, kappa = the diagonal
 of J^T J with J = dg/dz, because E (J^T e)_i^2 = kappa_i for white e in the image:
 `FlowPrior.calibrate` averages over images, probes and positions.
 
@@ -32,7 +32,7 @@ from ..tensors import (
     to_channels,
 )
 from .capabilities import Evaluation, Fitted, Images, Score, Trained, dtype_named, images_named
-from .flow_maps import LatentGain, packed
+from .flow_prox import FlowGain, packed
 
 __all__ = [
     "Flow",
@@ -67,7 +67,7 @@ class Flow(Protocol):
 class FlowPrior(Trained):
     """The density of a flow.
 
-    A `Density`; `LatentGain`, `LatentShrink`, `LatentMAP` and `ImageMAP` make a `Proximable` of
+    A `Density`; `FlowGain`, `FlowShrink`, `FlowMAP` and `ImageMAP` make a `Proximable` of
     it. Images are real, or complex with real and imaginary part a channel each to the flow.
 
     Args:
@@ -245,7 +245,7 @@ class FlowPrior(Trained):
     def fitted(self, images: Images, *, tile: int = 1024, name: str = "") -> Fitted:
         self.matched(images, name, grey=False)
         words = f"proximal map of {name} by one Gauss-Newton step in its latents"
-        return Fitted(LatentGain(self), [words])
+        return Fitted(FlowGain(self), [words])
 
     def remarks(self, measurement: Any, x: Tensor) -> dict[str, float]:
         """Returns the bits per pixel value of the image: how usual it is, far off is a sign."""

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["add_up", "alike", "joined", "largest", "meet", "rank", "ranks", "take_from_first"]
+__all__ = ["all_reduce", "all_equal", "joined", "largest", "barrier", "rank", "ranks", "broadcast"]
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     )
     try:
         yield device
-        meet()  # who leaves first must not cut off the others
+        barrier()  # who leaves first must not cut off the others
     finally:
         dist.destroy_process_group()
 
@@ -59,7 +59,7 @@ def rank() -> int:
     return dist.get_rank() if ranks() > 1 else 0
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
+def all_reduce(tensors: Sequence[Tensor]) -> None:
     """Replaces each tensor by its sum over the ranks, the same bits on all of them."""
     if ranks() == 1:
         return
@@ -79,13 +79,13 @@ def largest(*numbers: int) -> list[int]:
     return values.tolist()
 
 
-def alike(*numbers: int) -> bool:
+def all_equal(*numbers: int) -> bool:
     """Returns whether all ranks have the same numbers."""
     both = largest(*numbers, *(-n for n in numbers))
     return both[: len(numbers)] == [-n for n in both[len(numbers) :]]
 
 
-def take_from_first(tensors: Sequence[Tensor]) -> None:
+def broadcast(tensors: Sequence[Tensor]) -> None:
     """Replaces each tensor by that of rank 0."""
     for t in tensors if ranks() > 1 else ():
         value = t.contiguous()
@@ -93,7 +93,7 @@ def take_from_first(tensors: Sequence[Tensor]) -> None:
         t.copy_(value)
 
 
-def meet() -> None:
+def barrier() -> None:
     """Waits until every rank is here."""
     if ranks() > 1:
         dist.barrier()

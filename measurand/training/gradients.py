@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batches import Batch
-from .distributed import add_up, rank, ranks
+from .distributed import all_reduce, rank, ranks
 
 __all__ = ["Gradients", "Loss", "laid_out_as"]
 
@@ -76,7 +76,7 @@ class Gradients:
             losses[part] = values
             if i:
                 torch._foreach_add_(total, gradients)
-        add_up([losses, *total])
+        all_reduce([losses, *total])
         for p, gradient in zip(self.parameters, total, strict=True):
             p.grad = laid_out_as(p, gradient)
         return losses

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batches import Batch
-from .distributed import alike, largest, rank, take_from_first
+from .distributed import all_equal, broadcast, largest, rank
 from .ema import EMA
 from .gradients import Gradients, Loss, laid_out_as
 from .states import State, check_unused, load_state, save_state
@@ -177,12 +177,12 @@ def train(
     if folder is not None and not resume:
         check_unused(folder)
     known = resume and run.restore()
-    if not alike(run.step):  # waits for all: no rank may find the first state of another one
+    if not all_equal(run.step):  # waits for all: no rank may find the first state of another one
         raise ValueError(
             f"train: not all ranks begin at step {run.step}, as this one does; they have to see "
             f"the same folder {folder}"
         )
-    take_from_first(list(model.state_dict().values()))
+    broadcast(list(model.state_dict().values()))
     if not known:
         run.save()
     gradients = Gradients(model, loss, autocast=autocast, workers=workers, micro=micro)

@@ -179,7 +179,7 @@ def calibration(
     results = {}
     for sigma in sigmas:
         predicted = measured = 0.0
-        for first, x in alike([x for x in images for _ in range(probes)]):
+        for first, x in batched([x for x in images for _ in range(probes)]):
             x = x.to(next(prior.parameters()).device)
             each = list(enumerate(x.split(1), first))
             v = x + sigma * torch.cat([noise_like(one, k) for k, one in each])
@@ -193,7 +193,7 @@ def calibration(
     return results
 
 
-def alike(images: Sequence[Tensor], pixels: int = 1 << 16) -> Iterator[tuple[int, Tensor]]:
+def batched(images: Sequence[Tensor], pixels: int = 1 << 16) -> Iterator[tuple[int, Tensor]]:
     """Yields batches of successive images of one shape, and the number of the first of each."""
     k = 0
     while k < len(images):

@@ -21,7 +21,7 @@ images from others.
 Every item has its own ||A||. An image in which the data left holes or artefacts is far from what
 the flow has seen; latents are therefore clipped at +-6, with gradients that lead back inside.
 
-Deviations. The published map is the shrink; ours is the gain, see `priors.flow_maps` for why.
+Deviations. The published map is the shrink; ours is the gain, see `priors.flow_prox` for why.
 gamma_k of the data's proximal map is sigma^2 / r_k^2 with r_k learned, so that a network knows the
 noise of a measurement (our design page: gamma_k itself). A last proximal map of the data is left
 to the caller, `measurement.prox(x, r)`.
@@ -44,7 +44,7 @@ from torch.utils.checkpoint import checkpoint
 from ..measurement import Measurement
 from ..priors.capabilities import Evaluation, Fitted, Images, Score, Trained, images_named
 from ..priors.flow import FlowPrior, bits_per_dim
-from ..priors.flow_maps import latent_gain
+from ..priors.flow_prox import latent_gain
 from ..schedules import log_grid
 from ..start import first_guess
 from ..tensors import per_item, to_channels

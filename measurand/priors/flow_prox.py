@@ -8,11 +8,11 @@ of it,
 
 differ by the log-determinant, and neither has a closed form. One Gauss-Newton step of the latent
 problem from z = f(v), where g(z) = v, with J = dg/dz and the diagonal kappa of J^T J, is one: the
-`LatentGain`
+`FlowGain`
 
     z <- z kappa / (kappa + tau),
 
-and with kappa left out the `LatentShrink`, z <- z / (1 + tau). For an affine flow whose latents
+and with kappa left out the `FlowShrink`, z <- z / (1 + tau). For an affine flow whose latents
 are principal components the gain is the exact proximal map, and kappa are the variances. The
 shrink never is: it draws v to the mean by the same factor in every direction, whatever the flow
 has learnt of them, and it forgets that tau has the unit of squared image units and z has none.
@@ -37,7 +37,7 @@ from ..tensors import inner, per_item
 from ..validate import count
 from .descent import descend
 
-__all__ = ["ImageMAP", "LatentGain", "LatentMAP", "LatentShrink", "latent_gain", "packed"]
+__all__ = ["ImageMAP", "FlowGain", "FlowMAP", "FlowShrink", "latent_gain", "packed"]
 
 
 class Calibrated(Protocol):
@@ -101,7 +101,7 @@ def latent_gain(
     return [z * (k / (k + t)) for z, k, t in zip(latents, scales, tau, strict=True)]
 
 
-class LatentGain(nn.Module):
+class FlowGain(nn.Module):
     """One Gauss-Newton step of the latent MAP problem, `z <- z kappa / (kappa + tau)`.
 
     A `Proximable`; differentiates through the flow: yes.
@@ -140,7 +140,7 @@ class LatentGain(nn.Module):
         return cls(_Halves())
 
 
-class LatentShrink(nn.Module):
+class FlowShrink(nn.Module):
     """The uniform shrink of all latents, `z <- z / (1 + tau)`: the published relaxation.
 
     It is the latent MAP with `||g(z) - v||` replaced by `||z - f(v)||`, and makes no use of the
@@ -151,7 +151,7 @@ class LatentShrink(nn.Module):
     """
 
     not_by_name: ClassVar[str] = (
-        "is made of a flow: use it in Python; a weight file of a flow has LatentGain"
+        "is made of a flow: use it in Python; a weight file of a flow has FlowGain"
     )
 
     def __init__(self, prior: Calibrated) -> None:
@@ -174,10 +174,10 @@ class LatentShrink(nn.Module):
         return cls(_Halves())
 
 
-class LatentMAP(nn.Module):
+class FlowMAP(nn.Module):
     """The latent MAP, `argmin_z 1/2 ||g(z) - v||^2 + tau/2 ||z||^2`, by descent with line search.
 
-    Preconditioned with `1 / (kappa + tau)`, so that a first step of length one is `LatentGain`;
+    Preconditioned with `1 / (kappa + tau)`, so that a first step of length one is `FlowGain`;
     the objective never increases. A `Proximable`; differentiates through the flow: no.
 
     Args:
@@ -186,7 +186,7 @@ class LatentMAP(nn.Module):
     """
 
     not_by_name: ClassVar[str] = (
-        "is made of a flow: use it in Python; a weight file of a flow has LatentGain"
+        "is made of a flow: use it in Python; a weight file of a flow has FlowGain"
     )
 
     def __init__(self, prior: Calibrated, steps: int = 10) -> None:
@@ -237,7 +237,7 @@ class LatentMAP(nn.Module):
 class ImageMAP(nn.Module):
     """The proximal map of the density, `argmin_x 1/2 ||x - v||^2 - tau log p(x)`, by descent.
 
-    With the log-determinant that `LatentMAP` leaves out; the objective never increases. A
+    With the log-determinant that `FlowMAP` leaves out; the objective never increases. A
     `Proximable`; differentiates through the flow: no.
 
     Args:
@@ -246,7 +246,7 @@ class ImageMAP(nn.Module):
     """
 
     not_by_name: ClassVar[str] = (
-        "is made of a flow: use it in Python; a weight file of a flow has LatentGain"
+        "is made of a flow: use it in Python; a weight file of a flow has FlowGain"
     )
 
     def __init__(self, prior: Calibrated, steps: int = 10) -> None:
