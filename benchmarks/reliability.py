@@ -24,11 +24,16 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 
 # the rows of the fault table that each gathers, and the tests where they live
 COLLECTIONS = {
-    "training": ("test_training", "test_states", "test_tensorfile"),  # 1 2 3 6 7
+    "training": (
+        "test_training_loop",
+        "test_training_states",
+        "test_weights_tensorfile",
+        "test_weights_quantized",
+    ),  # 1 2 3 6 7
     "inputs": ("test_data_files", "test_faults"),  # 9 15
     "data_collection": ("test_data_collection",),  # 9
     "jobs": ("test_jobs_batch", "test_jobs_task", "test_jobs_executors"),  # 4 5 12
-    "ranks": ("test_ranks",),  # 12
+    "ranks": ("test_training_distributed",),  # 12
 }
 
 

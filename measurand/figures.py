@@ -182,10 +182,13 @@ def comparison(path: str | Path, panels: Sequence[tuple[str, Tensor]], *, title:
     Args:
         path: The PNG to write.
         panels: Titles and images (1, C, H, W) in [-1, 1] or complex: the measurement, the
-            estimate, and, by these names, "standard deviation" and "truth".
+            estimate, and, by these names, "standard deviation" and "truth". Of several slices
+            the one in the middle.
         title: A line above them.
     """
-    images = dict(panels)
+    slices = max(len(x) for _, x in panels)
+    images = {name: x[len(x) // 2 :][:1] for name, x in panels}
+    title += f", slice {slices // 2 + 1} of {slices}" if slices > 1 else ""
     truth, spread = images.pop("truth", None), images.pop("standard deviation", None)
     complex_ = any(x.is_complex() for x in images.values())
     window = None if complex_ else (-1.0, 1.0)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from test_cli import tiny
 
-from measurand.demo import Scene, demo, photograph, scenes
+from measurand.demo import Scene, default_scenes, demo, photograph
 from measurand.demo.page import Panel, Row, overview, page
 from measurand.figures import comparison, heat, pixels
 from measurand.nets import Glow
@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path, small, weights):
 
 
 def test_the_photographs_ship_and_the_problems_fit_them():
-    for problem in scenes():
+    for problem in default_scenes():
         x = photograph(problem.photo, problem.corner)
         assert x.shape == (1, 3, 256, 256) and x.min() >= -1 and x.max() <= 1 and x.std() > 0.2
         assert problem.operator(x).isfinite().all()

@@ -20,8 +20,8 @@ from measurand.jobs.arguments import (
 from measurand.operators import LinearOperator
 
 OF_OTHERS = {
-    "Adjoint", "AutogradOperator", "Composed", "FunctionOperator", "Scaled", "ScipyOperator",
-    "Stacked",
+    "Adjoint", "AutogradOperator", "Composed", "FunctionOperator", "Normal", "Scaled",
+    "ScipyOperator", "Stacked", "Sum",
 }  # fmt: skip
 
 

@@ -175,7 +175,7 @@ def test_a_penalty_without_a_weight_follows_the_noise():
         prior, record, _ = prior_for("wavelets:3", m)
         assert prior == Wavelets(weight=3.0) and record == {"name": "wavelets", "weight": 3.0}
         assert FISTA(steps=2)(m, prior).shape == m.y.shape
-        with pytest.raises(ValueError, match="--prior wavelets: HQS wants a Denoiser.* fista"):
+        with pytest.raises(ValueError, match="HQS wants a Denoiser.* got a Wavelets: .*fista"):
             suited(HQS(), prior)
     with pytest.raises(ValueError, match="wanted wavelets or wavelets:WEIGHT"):
         prior_for("wavelets:much", m)

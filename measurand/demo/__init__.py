@@ -1,6 +1,6 @@
 """The package at work: `measurand demo`."""
 
 from .run import demo
-from .scenes import Scene, photograph, scenes
+from .scenes import Scene, default_scenes, photograph
 
-__all__ = ["Scene", "demo", "photograph", "scenes"]
+__all__ = ["Scene", "default_scenes", "demo", "photograph"]

@@ -39,7 +39,7 @@ from ..solvers import FISTA, HQS, FlowUnfolding, PosteriorMean
 from ..tensors import generators
 from ..weights.store import load
 from .page import Panel, Row, overview, page
-from .scenes import Scene, photograph, scenes
+from .scenes import Scene, default_scenes, photograph
 
 __all__ = ["demo"]
 
@@ -68,7 +68,7 @@ def demo(
         seed: Seed of the noise and of the draws.
         device: Where to compute.
         quiet: Show no progress.
-        chosen: The problems; the four of `scenes()` where None.
+        chosen: The problems; the four of `default_scenes()` where None.
     Returns:
         The table, where the files are, and the best method of each problem, to print.
     """
@@ -78,7 +78,7 @@ def demo(
         load(unfolded, Posterior, device=device),
         tuple(load(name, Restorer, device=device) for name in flows),
     )
-    posed = scenes() if chosen is None else list(chosen)
+    posed = default_scenes() if chosen is None else list(chosen)
     with staged(out, by="demo", inputs=[prior, unfolded, *flows]) as folder:
         # one problem per core with one thread inside: cores do not wait for each other
         workers = min(len(posed), os.cpu_count() or 1) if device.type == "cpu" else 1

@@ -14,7 +14,7 @@ from ..operators import (
     random_mask,
 )
 
-__all__ = ["Scene", "photograph", "scenes"]
+__all__ = ["Scene", "photograph"]
 
 SHAPE = (3, 256, 256)
 
@@ -42,7 +42,7 @@ class Scene:
     sigma: float
 
 
-def scenes() -> list[Scene]:
+def default_scenes() -> list[Scene]:
     """The four scenes of the demo."""
     mask = random_mask((1, *SHAPE[1:]), 0.7)
     return [
