@@ -23,9 +23,15 @@ from measurand.operators import (
     ParallelCT,
     even_angles,
 )
-from measurand.priors import CallableDenoiser, FourierGaussian, TotalVariation, Wavelets
+from measurand.priors import (
+    CallableDenoiser,
+    CosineGaussian,
+    FourierGaussian,
+    TotalVariation,
+    Wavelets,
+)
 from measurand.priors.flow import FlowPrior
-from measurand.samplers import DiffPIR
+from measurand.samplers import DiffPIR, PnPDM
 from measurand.solvers import FISTA, HQS, PGM, PosteriorMean
 from measurand.tensors import generators
 from measurand.unfolded import FlowProximal, Fold, GradientStep, ShrinkStep, UnfoldedDR
@@ -91,6 +97,63 @@ def test_no_draw_is_no_result():
     m, _ = problem(GaussianBlur((1, 8, 8), 1.0), 0.1)
     with pytest.raises(ValueError, match="draws = 0, wanted at least 1"):
         restore(m, TotalVariation(weight=1.0), FISTA(steps=1), draws=0)
+    with pytest.raises(ValueError, match="batch = 0, wanted at least 1"):
+        restore(m, TotalVariation(weight=1.0), FISTA(steps=1), batch=0)
+
+
+def measured_twice():
+    prior = CosineGaussian.example().double()
+    x = prior.sample(1).expand(2, *prior.shape)  # twice the same image and the same data
+    operator, noise = GaussianBlur(prior.shape, 1.0), Gaussian(0.1)
+    y = noise(operator(x[:1]), generators(0, 1)).expand(2, *prior.shape)
+    return Measurement(operator, noise, y), prior
+
+
+def test_draws_of_several_items():
+    m, prior = measured_twice()
+    method = PnPDM(sweeps=3, rho_max=0.3)
+    result = restore(m, prior, method, draws=5)
+    assert result.draws.shape == (5, 2, 1, 8, 8)
+    assert (
+        torch.equal(result.estimate, result.draws.mean(0)) and result.estimate.shape == m.y.shape
+    )
+    assert torch.equal(result.sd, result.draws.std(0)) and result.sd.shape == m.y.shape
+    assert result.nfe == method.nfe and result.seconds > 0
+    # the noise of a draw depends on (seed, item, number of the draw) and on nothing else
+    for draws, batch in ((5, 1), (3, 4), (5, 20)):
+        again = restore(m, prior, method, draws=draws, batch=batch).draws
+        assert torch.allclose(again, result.draws[:draws], atol=1e-10)
+    every = result.draws.flatten(0, 1)
+    apart = torch.cdist(every.flatten(1), every.flatten(1)) + torch.eye(10)
+    assert float(apart.min()) > 0.1
+    assert float((restore(m, prior, method, draws=5, seed=1).draws - every[0]).abs().min()) > 0
+
+
+def test_draws_of_one_item_are_those_of_the_generators_of_the_seed():
+    m, prior = measured_twice()
+    method = PnPDM(sweeps=3, rho_max=0.3)
+    result = restore(m[:1], prior, method, draws=3, seed=7)
+    wanted = method(m[:1].repeat(3), prior, generator=generators(7, 3))
+    assert torch.equal(result.draws[:, 0], wanted)
+    assert torch.allclose(restore(m, prior, method, draws=3, seed=7).draws[:, 0], wanted)
+    assert restore(m, prior, PnPDM(sweeps=1)).draws.shape[:2] == (8, 2)
+
+
+def test_the_spread_of_one_draw_is_not_known():
+    m, prior = measured_twice()
+    assert restore(m, prior, PnPDM(sweeps=1), draws=1).sd is None
+    estimate = restore(m, prior, HQS(steps=2))
+    assert estimate.draws is None and estimate.sd is None and estimate.nfe == 2
+    assert torch.equal(estimate.estimate, HQS(steps=2)(m, prior, generator=generators(0, 2)))
+
+
+def test_what_is_no_method_is_refused():
+    m, prior = measured_twice()
+    for thing in (HQS, prior):
+        with pytest.raises(TypeError, match="wanted a method"):
+            restore(m, prior, thing)
+    with pytest.raises(TypeError, match=r"measurand.load\('natural-color'\)"):
+        restore(m, "natural-color", HQS())
 
 
 def test_unfolded_networks_are_tiled_and_their_calls_counted():

@@ -234,6 +234,12 @@ class Runner:
             What run.json says.
         """
         how, form = self.how, problem.form
+        items = len(problem.measurement)
+        if how.method.draws and items > 1:
+            raise ValueError(
+                f"{type(how.method).__name__}: got {items} images at once, and draws are written "
+                "of one; save each to a file of its own, or use a solver (--method hqs)"
+            )
         result = restore(
             problem.measurement,
             problem.prior,
@@ -247,10 +253,11 @@ class Runner:
         x = result.estimate.cpu()
         write_image(folder / f"estimate{form.suffix}", inside(x), form)
         panels = [("measured", problem.y), ("estimate", operator.framed(x))]
-        if result.draws is not None:
+        draws = None if result.draws is None else result.draws[:, 0].cpu()
+        if draws is not None:
             panels[1] = ("mean of draws", operator.framed(x))
             (folder / "draws").mkdir()
-            for i, draw in enumerate(inside(result.draws.cpu())):
+            for i, draw in enumerate(inside(draws)):
                 write_image(folder / "draws" / f"{i:02d}{form.suffix}", draw[None], form)
         if result.sd is not None:
             sd = result.sd.cpu() * form.unit
@@ -258,8 +265,8 @@ class Runner:
             panels.append(("standard deviation", operator.framed(sd)))
         metrics: dict[str, float] = {}
         if problem.truth is not None:
-            draws = None if result.draws is None else operator.framed(result.draws.cpu())
-            metrics = _metrics(operator.framed(x), problem.truth, draws)
+            framed = None if draws is None else operator.framed(draws)
+            metrics = _metrics(operator.framed(x), problem.truth, framed)
             panels.append(("truth", problem.truth))
         metrics |= self.loaded.remarks(problem.measurement, result.estimate)
         if how.figure:

@@ -2,7 +2,7 @@
 
 `restore` runs a method and keeps time and count; `prior_for` makes a named prior fit the images of
 an operator, and says how; `variation_weight` is the weight of total variation where none is named.
-The noise of draw i comes from (seed, i), so draws may be made a few at a time.
+The noise of draw i of item b comes from (seed, b, i), so draws may be made a few at a time.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Restored:
 
     Args:
         estimate: The images, with shape (B, C, ...); the mean of the draws of a sampler.
-        draws: The draws, with shape (S, C, ...); None for a solver.
+        draws: The draws of a sampler, with shape (S, B, C, ...); None for a solver.
         seconds: Wall time.
-        nfe: Calls of a denoising network for one image, or one draw.
+        nfe: Network evaluations of one image, or of one draw.
     """
 
     estimate: Tensor
@@ -66,10 +66,10 @@ class Restored:
 
     @property
     def sd(self) -> Tensor | None:
-        """Standard deviation of the draws, with shape (1, C, ...); None below two draws."""
+        """Standard deviation of the draws, with shape (B, C, ...); None below two draws."""
         if self.draws is None or len(self.draws) < 2:
             return None
-        return self.draws.std(0, keepdim=True)
+        return self.draws.std(0)
 
 
 def restore(
@@ -77,47 +77,59 @@ def restore(
     prior: Any,
     method: Method,
     *,
-    draws: int = 4,
+    draws: int = 8,
     seed: int = 0,
     batch: int = 4,
     on_step: Callable[[int, int, Step], None] | None = None,
 ) -> Restored:
-    """One image of each item of a measurement, or several draws of a single one.
+    """Return the images behind a measurement, with draws and their spread if a method draws.
+
+    A solver gives one estimate per item. A sampler gives S draws x_1, ..., x_S of p(x | y) per
+    item, their mean as the estimate and their standard deviation `sd`:
+
+        result = ms.restore(m, ms.load("natural-color"), ms.samplers.PnPDM.quick(), draws=8)
+        result.estimate, result.sd, result.draws, result.seconds, result.nfe
 
     Args:
-        measurement: What was seen; several items, such as slices, are for solvers only.
+        measurement: What was seen, of B items.
         prior: What the method needs: a denoiser, or something with a proximal map.
         method: A solver or a sampler.
-        draws: Number of draws of a sampler.
-        seed: Draw i depends on (seed, i) alone.
-        batch: Draws made at a time.
+        draws: Number S of draws of a sampler; solvers do not look at it.
+        seed: Draw i of item b depends on (seed, b, i) alone, not on S, B or the batch.
+        batch: Images made at a time by a sampler; at least one draw of every item.
         on_step: Called with (draws done, draws under way, step) after every step.
     Returns:
         The estimate, the draws, and what they cost.
     Raises:
-        ValueError: No draw is asked for, or draws of several items.
+        TypeError: The method is none, or the prior lacks what the method needs.
+        ValueError: No draw is asked for.
         FloatingPointError: The method returned values that are NaN or infinite.
     """
-    if draws < 1:
-        raise ValueError(f"restore: got draws = {draws}, wanted at least 1")
-    items = len(measurement)
-    if method.draws and items > 1:
-        raise ValueError(
-            f"{type(method).__name__}: got {items} images at once, and draws are made of one; "
-            "save each to a file of its own, or use a solver (--method hqs)"
-        )
+    if not isinstance(method, Method):
+        name = getattr(method, "__name__", type(method).__name__)
+        raise TypeError(f"restore: got {name}, wanted a method, such as measurand.solvers.HQS()")
+    for name, number in (("draws", draws), ("batch", batch)):
+        if number < 1:
+            raise ValueError(f"restore: got {name} = {number}, wanted at least 1")
     counted = counting(prior, method)
     used = counted or prior
-    device = measurement.y.device
+    items, device = len(measurement), measurement.y.device
     count = draws if method.draws else 1
-    found, started = [], time.perf_counter()
-    for first in range(0, count, batch):
-        some = min(batch, count - first)
-        every = generators(seed, max(first + some, items), device)[first:]
+    share = max(1, batch // items)
+    # the draws of the first item are those of a measurement of one item
+    seeds = [seed, *(g.initial_seed() for g in generators(seed, items)[1:])]
+    parts, started = [], time.perf_counter()
+    for first in range(0, count, share):
+        some = min(share, count - first)
+        if method.draws:
+            every = [g for s in seeds for g in generators(s, first + some, device)[first:]]
+        else:
+            every = generators(seed, items, device)
         told = None if on_step is None else _told(on_step, first, some)
         repeated = measurement.repeat(some) if some > 1 else measurement
-        found.append(method(repeated, used, generator=every, callback=told))
-    images = torch.cat(found)
+        made = method(repeated, used, generator=every, callback=told)
+        parts.append(made.unflatten(0, (items, some)).transpose(0, 1))
+    images = torch.cat(parts)
     seconds = time.perf_counter() - started
     bad = int((~torch.isfinite(images)).sum())
     if bad:
@@ -126,12 +138,12 @@ def restore(
             "infinite; nothing is written. The noise level or a step size may be wrong: "
             "`measurand check` says what does not fit"
         )
-    nfe = round(counted.items / max(count, items)) if counted else 0
+    nfe = round(counted.items / (count * items)) if counted else 0
     if isinstance(prior, Trained):  # a call of an unfolded network is one for each of its steps
         nfe *= prior.evaluations
     if not method.draws:
-        return Restored(images, None, seconds, nfe)
-    return Restored(images.mean(0, keepdim=True), images, seconds, nfe)
+        return Restored(images[0], None, seconds, nfe)
+    return Restored(images.mean(0), images, seconds, nfe)
 
 
 def counting(prior: Any, method: Method) -> Counted | CountedPosterior | None:
