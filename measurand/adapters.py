@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .checks.laws import adjoint_error, linearity_error
 from .operators import AutogradOperator, FunctionOperator, LinearOperator, ScipyOperator
 from .priors import CallableDenoiser, Denoiser, from_diffusers
+from .priors.brief import brief
 from .tensors import generators, randn_like
 
 __all__ = ["as_operator", "as_prior"]
@@ -184,6 +185,7 @@ def _told(network: Callable[..., Tensor]) -> Callable[..., Tensor]:
         level = torch.as_tensor(sigma, dtype=v.real.dtype if v.is_complex() else v.dtype)
         return network(v, level.to(v.device).expand(len(v)), *condition)
 
+    denoise.__name__ = brief(network)
     return denoise
 
 

@@ -10,10 +10,13 @@ file of its own that its folder's `__init__` names.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from .brief import weights_in
 
 __all__ = [
     "Denoiser",
@@ -130,11 +133,14 @@ def require(
             complex.
     """
     name = type(by).__name__
+    if isinstance(prior, type):
+        raise TypeError(f"{name}: got the class {prior.__name__}, wanted a prior made of it")
     if not any(isinstance(prior, capability) for capability in capabilities):
         wanted = " or ".join(meaning(capability) for capability in capabilities)
         known = [c.__name__ for c in _CAPABILITIES if isinstance(prior, c)]
         what = f", which is a {' and a '.join(known)}" if known else ""
-        raise TypeError(f"{name}: got a {type(prior).__name__}{what}; wanted {wanted}")
+        door = "" if known else _door(prior)
+        raise TypeError(f"{name}: got a {type(prior).__name__}{what}; wanted {wanted}{door}")
     if images is not None and isinstance(prior, Denoiser | Posterior | Restorer):
         if prior.dtype.is_complex != images.is_complex:
             kinds = ("real", "complex")
@@ -142,6 +148,15 @@ def require(
                 f"{name}: got a {type(prior).__name__} of {kinds[prior.dtype.is_complex]} images "
                 f"for a measurement of {kinds[images.is_complex]} ones"
             )
+
+
+def _door(thing: object) -> str:
+    """Return how a prior is made of something that is none yet."""
+    if isinstance(thing, str | PathLike):
+        return f": measurand.load({str(thing)!r}) returns the prior that a name or a file holds"
+    if callable(thing):
+        return ": measurand.as_prior makes a denoiser of a function or a network of (v, sigma)"
+    return ""
 
 
 class Images(NamedTuple):
@@ -289,6 +304,12 @@ class Trained(nn.Module, ABC):
         Raises:
             ValueError: It knows nothing of such images; the message says why.
         """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()}, {weights_in(self)})"
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, dtype={str(self.dtype).removeprefix('torch.')}"
 
     @property
     def weights(self) -> nn.Module:

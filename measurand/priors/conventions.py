@@ -41,6 +41,7 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors import from_channels, per_item, to_channels
+from .brief import brief, one_line
 from .capabilities import Range
 from .denoiser import check_kind
 
@@ -244,6 +245,13 @@ class _Adapter(nn.Module, ABC):
         out = self._call(c * x, self.process.time(sigma.reshape(-1)), condition)
         x_hat = self.estimate(x, c, sigma, out)
         return from_channels(x_hat) if v.is_complex() else x_hat
+
+    forward = denoise
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        named = "" if isinstance(self.network, nn.Module) else f"{brief(self.network)}, "
+        return f"{named}range={self.range}"
 
     def _call(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """The network's output in the precision of `x`; its own precision stays inside."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors import per_item
+from .brief import brief, one_line
 from .capabilities import Denoiser, Range
 
 __all__ = ["CallableDenoiser", "check_kind", "check_level", "score"]
@@ -91,6 +92,13 @@ class CallableDenoiser(nn.Module):
         check_kind(self, v)
         check_level(self, sigma)
         return self.function(v, sigma) if condition is None else self.function(v, sigma, condition)
+
+    forward = denoise
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        named = "" if isinstance(self.function, nn.Module) else f"{brief(self.function)}, "
+        return f"{named}range={self.range}"
 
     @classmethod
     def example(cls) -> Self:

@@ -188,11 +188,7 @@ class EDMDenoiser(Trained):
         return 1 + (near * torch.tensor(self.gains).to(sigma)).sum(-1)  # no matrix product: exact
 
     def extra_repr(self) -> str:
-        return (
-            f"channels={self.channels}, dtype={self.dtype}, mean={self.mean}, "
-            f"fixed_sum={self.fixed_sum}, gains={self.gains}, "
-            f"sigma_data={self.sigma_data}, range={self.range}, sigma_range={self.sigma_range}"
-        )
+        return f"{super().extra_repr()}, range={self.range}, sigma_range={self.sigma_range}"
 
     @property
     def weights(self) -> nn.Module:

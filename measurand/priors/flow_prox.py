@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from ..tensors import inner, per_item
 from ..validate import count
+from .brief import one_line
 from .descent import descend
 
 __all__ = ["ImageMAP", "FlowGain", "FlowMAP", "FlowShrink", "latent_gain", "packed"]
@@ -118,6 +119,8 @@ class FlowGain(nn.Module):
         super().__init__()
         self.prior = prior
 
+    __repr__ = one_line
+
     def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
         """The image whose latents are those of `v`, each shrunk by what is known of it.
 
@@ -157,6 +160,8 @@ class FlowShrink(nn.Module):
     def __init__(self, prior: Calibrated) -> None:
         super().__init__()
         self.prior = prior
+
+    __repr__ = one_line
 
     def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
         """The image whose latents are `1 / (1 + tau)` times those of `v`.
@@ -198,6 +203,11 @@ class FlowMAP(nn.Module):
         """What is minimised, at the image x = g(z), with shape (B,)."""
         latents = self.prior.latents(x)
         return _misfit(x, v) + _weight(tau, x) / 2 * sum(inner(z, z) for z in latents)
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}"
 
     @torch.no_grad()
     def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
@@ -257,6 +267,11 @@ class ImageMAP(nn.Module):
     def objective(self, x: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
         """What is minimised, with shape (B,)."""
         return _misfit(x, v) - _weight(tau, x) * self.prior.log_prob(x)
+
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}"
 
     @torch.no_grad()
     def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:

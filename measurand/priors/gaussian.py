@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from ..linalg import cg
 from ..operators.base import LinearOperator
 from ..tensors import Generators, as_generators, inner, per_item, randn_like
+from .brief import one_line
 from .dense import affordable, apply, columns, matrix
 
 __all__ = ["CosineGaussian", "EigenGaussian", "FourierGaussian", "Gaussian"]
@@ -111,6 +112,12 @@ class EigenGaussian(nn.Module, ABC):
             The estimate, with the shape of `v`.
         """
         return self.prox(v, sigma**2)
+
+    forward = denoise
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}"
 
     def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
         """The proximal map of `-log p`, `argmin_x -tau log p(x) + 1/2 ||x - v||^2`.

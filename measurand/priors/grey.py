@@ -17,6 +17,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from .brief import one_line
 from .capabilities import Denoiser
 from .denoiser import CallableDenoiser
 
@@ -56,6 +57,12 @@ class Grey(nn.Module):
         wide = v.expand(-1, self.channels, *v.shape[2:]).contiguous()
         level = math.sqrt(self.channels) * sigma
         return self.prior.denoise(wide, level, condition).mean(1, keepdim=True)
+
+    forward = denoise
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}"
 
     @classmethod
     def example(cls) -> Self:

@@ -95,6 +95,11 @@ class GaussianMixture(nn.Module):
         each = [part.denoise(v, sigma) for part in self.parts]
         return self._blend(self.responsibilities(v, sigma), each)
 
+    forward = denoise
+
+    def __repr__(self) -> str:
+        return f"GaussianMixture({len(self.parts)} components, shape={self.shape})"
+
     def score(self, v: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
         """The score `grad log p_sigma(v)` of the image with noise, with the shape of `v`."""
         each = [part.score(v, sigma) for part in self.parts]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors import convert_range, per_item
+from .brief import one_line
 from .capabilities import Denoiser, Posterior, Range
 from .denoiser import CallableDenoiser
 
@@ -51,6 +52,12 @@ class Rescaled(nn.Module):
         inside = convert_range(v, self.range, self.inner)
         x_hat = self.prior.denoise(inside, sigma * self.k, condition)
         return convert_range(x_hat, self.inner, self.range)
+
+    forward = denoise
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return f"range={self.range}"
 
     @classmethod
     def example(cls) -> Self:
@@ -116,6 +123,12 @@ class Tiled(nn.Module):
             out[whole] += weight * self.prior.denoise(v[whole], sigma, cut)
             total[at] += weight
         return out / total
+
+    forward = denoise
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return f"tile={self.tile}, overlap={self.overlap}"
 
     def _spans(self, length: int) -> list[slice]:
         """The tiles along an axis: of one length, evenly spread, at least `overlap` in common."""
@@ -191,6 +204,12 @@ class Conditioned(nn.Module):
             )
         return self.prior.denoise(v, sigma, held.expand(len(v), *held.shape[1:]))
 
+    forward = denoise
+    __repr__ = one_line
+
+    def extra_repr(self) -> str:
+        return f"condition of shape {tuple(self.condition.shape)}"
+
     def repeat(self, n: int) -> "Conditioned":
         """The prior for a batch in which every item stands `n` times in a row."""
         if len(self.condition) == 1:
@@ -243,6 +262,9 @@ class Counted(nn.Module):
         self.batch = max(self.batch, len(v))
         return self.prior.denoise(v, sigma, condition)
 
+    forward = denoise
+    __repr__ = one_line
+
     @classmethod
     def example(cls) -> Self:
         return cls(CallableDenoiser.example())
@@ -263,6 +285,8 @@ class CountedPosterior(nn.Module):
         super().__init__()
         self.prior = prior
         self.asked: list[Counted] = []
+
+    __repr__ = one_line
 
     @property
     def range(self) -> Range | None:

@@ -281,6 +281,9 @@ class FlowProximal(Trained):
         """Channels of the images."""
         return self.priors[0].channels  # type: ignore[return-value]
 
+    def extra_repr(self) -> str:
+        return f"folds={len(self.folds)}, {super().extra_repr()}"
+
     def forward(self, measurement: Measurement) -> Tensor:
         """Returns the image, with shape (B, C, H, W)."""
         return self.iterates(measurement)[-1]

@@ -165,6 +165,9 @@ class Unfolded(Trained):
         """Channels of the images."""
         return self.priors[0].channels
 
+    def extra_repr(self) -> str:
+        return f"depth={self.depth}, {super().extra_repr()}"
+
     def with_depth(self, depth: int) -> Self:
         """Returns the same method with another number of steps; weights are copied.
 
@@ -456,6 +459,8 @@ class PosteriorDenoiser:
         level = per_item(sigma, v).flatten().expand(len(v))
         level = level.clamp_min(SMALLEST * self.network.sigma_data)
         return self.network(v, level, self.measurement)
+
+    __call__ = denoise
 
 
 class Answers(nn.Module):
