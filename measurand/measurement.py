@@ -40,6 +40,17 @@ class Measurement:
     """
 
     def __init__(self, operator: LinearOperator, noise: Noise, y: Tensor) -> None:
+        if not isinstance(operator, LinearOperator):
+            raise TypeError(
+                f"Measurement: got an operator of type {type(operator).__name__}, wanted a "
+                "LinearOperator: measurand.as_operator(thing, shape) makes one of a pair of "
+                "functions (forward, adjoint), a linear function or a matrix"
+            )
+        if not isinstance(noise, Noise):
+            raise TypeError(
+                f"Measurement: got noise of type {type(noise).__name__}, wanted a noise model, "
+                "such as measurand.noises.Gaussian(sigma=0.04)"
+            )
         if not isinstance(y, Tensor):
             raise TypeError(
                 f"Measurement: got y of type {type(y).__name__}, wanted a torch.Tensor "

@@ -144,10 +144,15 @@ class Method(ABC):
         Returns:
             The images, with shape (B, ...).
         Raises:
-            TypeError: The prior lacks what the method needs.
+            TypeError: The prior lacks what the method needs, or there is no measurement.
             ValueError: x0 or the generators do not fit the measurement.
             FloatingPointError: The result is not finite.
         """
+        if isinstance(measurement, Tensor):
+            raise TypeError(
+                f"{type(self).__name__}: got a Tensor as the measurement, wanted "
+                "measurand.Measurement(operator, noise, y)"
+            )
         # inference mode would forbid a gradient through the prior
         with torch.inference_mode(False), torch.no_grad():
             self.check(measurement, prior)

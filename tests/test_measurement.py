@@ -11,6 +11,7 @@ from measurand.operators import (
     AutogradOperator,
     Blur,
     FunctionOperator,
+    GaussianBlur,
     ParallelCT,
     birdcage_maps,
     even_angles,
@@ -378,3 +379,12 @@ def test_iterative_proximal_maps_keep_their_promise(name, gamma):
         max_iter=5000,
     )
     assert float((found - exact).norm() / (exact - v).norm()) < 2e-4
+
+
+def test_the_wrong_thing_is_refused_by_the_name_of_the_right_door():
+    y, noise = torch.zeros(1, 1, 4, 4), Gaussian(0.1)
+    for thing in (lambda x: x, torch.eye(16), torch.nn.Conv2d(1, 1, 3), GaussianBlur):
+        with pytest.raises(TypeError, match="wanted a LinearOperator: measurand.as_operator"):
+            Measurement(thing, noise, y)
+    with pytest.raises(TypeError, match="type float, wanted .*measurand.noises.Gaussian"):
+        Measurement(GaussianBlur((1, 4, 4), 1.0), 0.1, y)

@@ -17,7 +17,7 @@ from measurand.methods import Method, Sampler, Step, fitting
 from measurand.noises import Gaussian as GaussianNoise
 from measurand.noises import Poisson
 from measurand.operators import GaussianBlur
-from measurand.priors import CallableDenoiser, Denoiser, require
+from measurand.priors import CallableDenoiser, CosineGaussian, Denoiser, TotalVariation, require
 from measurand.tensors import generators, randn_like
 
 F64 = torch.float64
@@ -383,3 +383,24 @@ def test_a_callback_never_records_and_its_error_ends_the_loop_at_once():
         with pytest.raises(error):
             Leaky()(three_items(), Able(), callback=stop)
         assert Leaky.ended.pop() and torch.is_grad_enabled()
+
+
+def test_what_is_no_prior_is_refused_by_the_name_of_the_right_door():
+    m = Measurement(GaussianBlur((1, 8, 8), 1.0), GaussianNoise(0.1), torch.zeros(1, 1, 8, 8))
+    for thing in (lambda v, sigma: v, torch.nn.Conv2d(1, 1, 1)):
+        with pytest.raises(TypeError, match="wanted a Denoiser.*: measurand.as_prior makes"):
+            solvers.HQS()(m, thing)
+    with pytest.raises(TypeError, match=r"measurand.load\('natural-gray'\)"):
+        solvers.HQS()(m, "natural-gray")
+    with pytest.raises(TypeError, match=r"got a object; wanted a Denoiser \(.*\)$"):
+        solvers.HQS()(m, object())
+    with pytest.raises(TypeError, match=r"got a TotalVariation, which is a Proximable; .*\)$"):
+        solvers.HQS()(m, TotalVariation(weight=1.0))
+    with pytest.raises(TypeError, match="got the class CosineGaussian, wanted a prior made of it"):
+        solvers.HQS()(m, CosineGaussian)
+
+
+def test_data_are_no_measurement():
+    m = Measurement(GaussianBlur((1, 8, 8), 1.0), GaussianNoise(0.1), torch.zeros(1, 1, 8, 8))
+    with pytest.raises(TypeError, match=r"wanted measurand.Measurement\(operator, noise, y\)"):
+        solvers.HQS()(m.y, CosineGaussian.example())
