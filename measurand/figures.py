@@ -33,6 +33,7 @@ __all__ = ["Figure", "compare", "save_image", "show"]
 _INK, _SOFT = "#1b1f24", "#68717d"
 _LEAST, _MOST = 220, 1600  # pixels that a panel is wide
 _GAP, _HEAD, _MARGIN, _BAR = 10, 26, 16, 64
+_LETTER = 7  # pixels of a letter of a title, on average
 
 Window = tuple[float, float]
 
@@ -366,6 +367,7 @@ def _drawn(
     width = min(max(widest, _LEAST), _MOST)
     fitted = [[None if im is None else _fitted(im, width) for im in row] for row in rows]
     column = max(im.shape[1] for row in fitted for im in row if im is not None)
+    column = max(column, *(_LETTER * len(name) for name in titles))
     heights = [max(im.shape[0] for im in row if im is not None) for row in fitted]
     above = _HEAD * (2 if title else 1) + 8
     bar = _BAR if any(b is not None for b in bars) else 0
