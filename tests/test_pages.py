@@ -19,7 +19,11 @@ EIGHT = {"m.repeat(8)": "m.repeat(2)", "PnPDM.quick()": "PnPDM(sweeps=2, rho_max
 PAGES = {
     "start.md": SMALL
     | EIGHT
-    | {"[..., :256, :256]": "[..., :24, :24]", '"natural-color"': '"tiny.safetensors"'},
+    | {
+        "draws=8": "draws=2",
+        "[..., :256, :256]": "[..., :24, :24]",
+        '"natural-color"': '"tiny.safetensors"',
+    },
     "tune.md": {"HQS()": "HQS(steps=2)", "trials=40": "trials=5", "trials=20": "trials=5"}
     | {"FISTA()": "FISTA(steps=5)"},
     "deploy.md": {'"unfold-color"': '"unfolded.safetensors"', "(256, 256)": "(16, 16)"},
@@ -99,6 +103,7 @@ def test_the_python_of_a_page(page, given, tmp_path, capsys):
     out = capsys.readouterr().out
     if page == "start.md":
         assert "adjoint" in out and "holds" in out and "FAILS" not in out
+        assert names["result"].draws.shape == (2, 1, 3, 24, 24) and names["gray"].range == (-1, 1)
     images = {"start.md": ("restored", "mean", "sd", "smooth"), "tune.md": ("x_hat",)}
     images |= {"methods/samplers.md": ("mean", "sd"), "methods/score_pnp.md": ("x",)}
     images |= {"methods/total_variation.md": ("tv", "fast", "x_hat")}
