@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,17 @@ def test_operators_and_priors_are_made_once_for_files_alike(here, monkeypatch):
         (here / f"r{i}").mkdir()
         restorer(Scan(f"s{i}", f"scans/s{i}.png"), here / f"r{i}", 0)
     assert built == [(3, 16, 20), (3, 18, 18)] and len(loaded) == 1
+
+
+def test_draws_of_several_images_in_a_file_are_refused(here):
+    tiny(here / "tiny.safetensors")
+    how = Reconstruction(
+        twins()["identity"](), DiffPIR(steps=2), sigma=0.1, prior=str(here / "tiny.safetensors")
+    )
+    runner = how.ready()
+    opened = runner.problem(Scan("s0", "scans/s0.png"))
+    twice = replace(opened, measurement=opened.measurement.repeat(2))
+    (here / "r").mkdir()
+    with pytest.raises(ValueError, match="got 2 images at once, and draws are made of one; save"):
+        runner.solve(twice, here / "r", 0)
+    assert not list((here / "r").iterdir())

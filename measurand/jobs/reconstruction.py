@@ -237,7 +237,7 @@ class Runner:
         items = len(problem.measurement)
         if how.method.draws and items > 1:
             raise ValueError(
-                f"{type(how.method).__name__}: got {items} images at once, and draws are written "
+                f"{type(how.method).__name__}: got {items} images at once, and draws are made "
                 "of one; save each to a file of its own, or use a solver (--method hqs)"
             )
         result = restore(
