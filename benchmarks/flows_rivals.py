@@ -33,8 +33,7 @@ from measurand.recipes import UnfoldedFlowRecipe, train_recipe
 from measurand.schedules import log_grid
 from measurand.start import first_guess
 from measurand.unfolded import FlowProximal, Fold, ProximalStep, ShrinkStep
-from measurand.weights.store import load
-from measurand.weights.tensorfile import load_tensors
+from measurand.weights.store import load, opened
 
 TASKS: dict[str, UnfoldedFlowRecipe] = {
     "denoise": recipes.flow_denoise,
@@ -190,7 +189,7 @@ def trained(task: str, rival: str, runs: Path) -> Any:
     if rival not in ("U-Net", "ResNet"):
         return load(file, FlowProximal)
     network = recipe_of(task, rival).new()
-    network.load_state_dict(load_tensors(file)[0])
+    network.load_state_dict(opened(file)[1])
     return network.eval().requires_grad_(False)
 
 

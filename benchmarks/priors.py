@@ -30,18 +30,17 @@ from measurand.priors.edm import EDMDenoiser
 from measurand.samplers import ReverseSDE
 from measurand.tensors import generators
 from measurand.training.quality import LEVELS, calibration, denoising_psnr
-from measurand.weights.store import load_prior, opened
-from measurand.weights.tensorfile import save_tensors
+from measurand.weights.store import load_prior, weight_file
+from measurand.weights.tensorfile import load_tensors, save_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
-SIDE = {"kernels-32": 32, "kernels-64": 64, "faces-64": 64, "faces-128": 128}
+SIDE = {"kernels-64": 64, "faces-128": 128}
 TEST = {  # file, folder in it, every n-th image
     "natural-color": ("natural_bsds500.zip", "test", 4),
     "natural-gray": ("natural_bsds500.zip", "test", 4),
     "mri-brain": ("mri_brain_test.npz", "", 6),
     "ct-body": ("ct_test.npz:hu", "", 1),
-    "faces-64": ("faces_utk128.zip", "test", 4),
     "faces-128": ("faces_utk128.zip", "test", 8),
 }
 
@@ -88,7 +87,8 @@ def numbers(prior: EDMDenoiser, images: list[Tensor], where: str) -> dict[str, A
 def publish(name: str) -> None:
     """Writes the numbers of the results file into the card of the weights that ship."""
     found = json.loads((machine.RESULTS / f"prior_{name.replace('-', '_')}.json").read_text())
-    path, tensors, card = opened(name)
+    path = weight_file(name)
+    tensors, card = load_tensors(path)  # as they are stored
     if found["prior"] not in (name, path.stem):
         raise SystemExit(f"{name}: the numbers are those of {found['prior']}")
     facts = {key: card[key] for key in card if key not in ("format", "tensors")}

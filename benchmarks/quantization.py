@@ -40,6 +40,7 @@ from unfolding_brain import KINDS as KINDS_BRAIN
 
 from measurand import recipes
 from measurand.domains.material import generator_of
+from measurand.priors.capabilities import Trained
 from measurand.priors.edm import OCTAVES, EDMDenoiser, fitted_gains
 from measurand.priors.flow import bits_of, dequantization
 from measurand.problems import Problems
@@ -52,35 +53,10 @@ from measurand.training.quality import (
     restoration_psnr,
 )
 from measurand.weights.quantized import dequantize, quantize
-from measurand.weights.store import known_weights, load, opened
-from measurand.weights.tensorfile import save_tensors
+from measurand.weights.store import known_weights, load, weight_file
+from measurand.weights.tensorfile import load_tensors, save_tensors
 
-LEFT_OUT = ("faces-64", "kernels-32")  # larger ones replace them
-WHOLE = ("stem.", "head.")  # of a U-Net: its first and its last layer
 Variants = dict[str, Any]
-
-
-def of_unet(tensors: dict[str, Tensor]) -> set[str]:
-    """What of denoisers is stored in 8 bits: matrices and convolutions between first and last."""
-    inside = {k for k in tensors if k.startswith("priors.")} or set(tensors)
-    return {
-        k
-        for k in inside
-        if tensors[k].ndim >= 2 and not k.removeprefix("priors.0.net.").startswith(WHOLE)
-    }
-
-
-def of_flow(tensors: dict[str, Tensor]) -> set[str]:
-    """What of flows is stored in 8 bits: the convolutions inside couplings and split priors."""
-    return {k for k, x in tensors.items() if x.ndim == 4}
-
-
-CODED: dict[str, Callable[[dict[str, Tensor]], set[str]]] = {
-    "edm": of_unet,
-    "unfolded": of_unet,
-    "flow": of_flow,
-    "flow-unfolded": of_flow,
-}
 
 
 def sizes(tensors: dict[str, Tensor], card: dict[str, Any]) -> dict[str, float]:
@@ -209,14 +185,21 @@ MEASURES: dict[str, Callable[[str, Variants, argparse.Namespace], dict[str, Any]
 
 def measured(file: str, name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Everything about a file."""
-    _, tensors, card = opened(file)
-    names = {k for k in CODED[card["kind"]](tensors) if not any(w in k for w in args.whole)}
-    coded = quantize(tensors, names)
+    path = weight_file(file)
+    tensors, card = load_tensors(path)
+    if "storage" in card:
+        raise SystemExit(f"{path}: is in 8 bits already, compare it with what it was made of")
     dtype = torch.bfloat16 if args.bfloat16 else torch.float32
     variants = {label: load(file, dtype=dtype) for label in ("stored", "8 bits")}
-    changed: Any = variants["8 bits"]
+    changed: Trained = variants["8 bits"]
+    names = {
+        k
+        for k, x in tensors.items()
+        if changed.coded(k, x) and not any(w in k for w in args.whole)
+    }
+    coded = quantize(tensors, names)
     weights = dequantize(coded)
-    (changed.net if card["kind"] == "edm" else changed).load_state_dict(weights)
+    changed.weights.load_state_dict(weights)
     pairs = [(tensors[k].double(), weights[k].double()) for k in names]
     error = sum(float((a - b).square().sum()) for a, b in pairs)
     return {
@@ -270,9 +253,9 @@ def main() -> None:
     settings = {k: v for k, v in vars(args).items() if k not in ("files", "name", "output")}
     output = RESULTS / f"{args.output}.json"
     rows = json.loads(output.read_text())["files"] if output.is_file() else {}
-    for file in args.files or [v for k, v in newest.items() if k not in LEFT_OUT]:
+    for file in args.files or newest.values():
         file = newest.get(file, file)
-        path, _, _ = opened(file)
+        path = weight_file(file)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         known = {"settings": settings, "sha256": digest}
         if all(rows.get(path.stem, {}).get(k) == v for k, v in known.items()):

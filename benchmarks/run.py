@@ -10,7 +10,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TOOLS = {"run.py", "machine.py", "unfolding_rivals.py", "unfolding_average.py", "flows_rivals.py"}
-PRIORS = "natural-color natural-gray mri-brain ct-body faces-64 faces-128 kernels-32 kernels-64"
+TOOLS |= {"requantize.py", "licences.py"}
+PRIORS = "natural-color natural-gray mri-brain ct-body faces-128 kernels-64"
 RIVALS = "--methods unfold-color HQS ADMM TV"
 COMMANDS = {  # arguments of each call, where there are several or some are needed
     "denoising": ["natural-color", "natural-gray"],

@@ -36,7 +36,7 @@ from measurand.recipes import UnfoldedRecipe, train_recipe, unfold_color
 from measurand.tensors import per_item
 from measurand.unfolded.physics import Problem, facts
 from measurand.unfolded.posterior_score import Unfolded
-from measurand.weights.store import load_prior, load_tensors
+from measurand.weights.store import load_prior, opened
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PHOTOGRAPHS = ("natural_imagenet1k.zip", "natural_bsds500.zip")
@@ -98,7 +98,7 @@ concatenated = ConcatenatedRecipe(
 def load_concatenated(path: Path) -> Concatenated:
     """Returns the trained network of a file, in the precision that `load` would take."""
     network = concatenated.new()
-    tensors, network.card = load_tensors(path)
+    _, tensors, network.card = opened(path)
     network.load_state_dict(tensors)
     dtype = next(load_prior(concatenated.start).net.parameters()).dtype
     network.priors.to(dtype).to(memory_format=torch.channels_last)

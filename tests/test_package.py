@@ -1,11 +1,15 @@
 """The package as a whole: how long it takes to import, what it pulls in, what it promises."""
 
+import importlib
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
 import measurand
+from measurand.weights.store import known_weights
+from measurand.weights.tensorfile import load_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONAL = ["scipy", "PIL", "h5py", "matplotlib", "skimage", "tyro", "diffusers"]
@@ -47,6 +51,21 @@ def test_torch_is_pinned_in_one_range_and_torchvision_nowhere():
     wanted = requires("measurand") or []
     assert any(line.startswith("torch") and "<2.14" in line for line in wanted)
     assert not any("torchvision" in line for line in wanted)
+
+
+def test_the_page_of_licences_is_that_of_the_weights(monkeypatch):
+    """It is in the metadata of the wheel; `python benchmarks/licences.py` writes it."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    licences = importlib.import_module("licences")
+    text = licences.PAGE.read_text()
+    assert text == licences.page()
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    assert rows.keys() == known_weights().keys()
+    for name, path in known_weights().items():
+        terms = load_tensors(path)[1]["licence"]
+        assert terms in rows[name] and ("| research only |" in rows[name]) == ("research" in terms)
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license-files"]
+    assert {"LICENSE", str(licences.PAGE.relative_to(ROOT))} == set(wanted)
 
 
 def test_the_two_commands_exist():

@@ -21,7 +21,6 @@ from measurand.weights.store import load_prior
 LEVELS = (0.05, 0.1, 0.2, 0.4)
 OTHERS = {  # priors whose images are not photographs: where to find some
     "faces-128": (Faces(128), "faces_utk128.zip", "val"),
-    "faces-64": (Faces(64), "faces_utk128.zip", "val"),
     "mri-brain": (Brain(), "mri_brain_val.npz", ""),
     "ct-body": (Body(), "ct_val.npz", ""),
 }

@@ -62,6 +62,19 @@ def test_the_card_says_how_good_and_how_sure_a_prior_is(data, tmp_path):
     assert all(np.isfinite(list(card["calibration"].values())))
 
 
+def test_the_card_is_of_the_weights_in_the_file(data, tmp_path):
+    """Gains and quality are those of weights in 8 bits."""
+    (file, _) = train_recipe(TINY, [data], tmp_path / "a", steps=12, quiet=True).values()
+    assert load_tensors(file)[1]["storage"] == "int8/32"
+    prior = load_prior(file, dtype=torch.float32)
+    gains = prior.gains
+    material = TINY.domain.open([data], [], seed=TINY.seed, device="cpu", skip_bad=False)
+    measured = TINY.finish(prior, material, 12)
+    assert prior.gains == pytest.approx(gains, rel=0, abs=1e-9)
+    assert measured["psnr"] == pytest.approx(prior.card["psnr"], abs=1e-7)
+    assert measured["calibration"] == pytest.approx(prior.card["calibration"], rel=1e-6)
+
+
 def test_large_crops_are_as_large_as_half_of_the_images(data, tmp_path, capfd):
     between = replace(TINY, crops=(16, 64))
     (file, _) = train_recipe(between, [data], tmp_path / "a", steps=6).values()

@@ -20,8 +20,9 @@ from measurand.unfolded import (
     proximal_folds,
 )
 from measurand.weights import store as checkpoints
-from measurand.weights.store import known_weights, load, load_prior, save
-from measurand.weights.tensorfile import DamagedFile, save_tensors
+from measurand.weights.quantized import dequantize, quantize
+from measurand.weights.store import known_weights, load, load_prior, save, stored
+from measurand.weights.tensorfile import DamagedFile, load_tensors, save_tensors
 
 
 def tiny_prior(**card):
@@ -106,16 +107,16 @@ def tiny_flow(**card):
     return prior
 
 
-def halves(state):
-    """What a file keeps of weights: the networks inside couplings in float16."""
-    return {k: v.half().float() if v.ndim == 4 else v for k, v in state.items()}
+def eights(state):
+    """What a file keeps of weights: the networks inside couplings in 8 bits."""
+    return dequantize(quantize(state, [k for k, v in state.items() if v.ndim == 4]))
 
 
 def test_a_flow_comes_back(tmp_path):
     path, prior = tmp_path / "f.safetensors", tiny_flow(licence="ours")
     save(path, prior)
     again = load(path, FlowPrior)
-    wanted = halves(prior.state_dict())
+    wanted = eights(prior.state_dict())
     assert all(torch.equal(v, wanted[k]) for k, v in again.state_dict().items())
     assert again.shape == (1, 16, 16) and again.card["licence"] == "ours"
     x = torch.rand(2, 1, 16, 16)
@@ -132,13 +133,128 @@ def test_an_unfolded_network_of_flows_comes_back(tmp_path, share):
     network = FlowProximal(prior, folds, share=share)
     save(tmp_path / "n.safetensors", network)
     again = load(tmp_path / "n.safetensors", FlowProximal)
-    wanted = halves(network.state_dict())
+    wanted = eights(network.state_dict())
     assert all(torch.equal(v, wanted[k]) for k, v in again.state_dict().items())
     assert len(again.priors) == (1 if share else 3)
     a = Identity((1, 16, 16))
     m = Measurement(a, Gaussian(0.1), torch.rand(2, 1, 16, 16))
     network.load_state_dict(wanted)
     assert torch.allclose(again(m), network(m), atol=1e-5)
+
+
+def wide():
+    """A denoiser of 100,000 weights, whose convolutions have many inputs."""
+    torch.manual_seed(0)
+    net = ConvUNet(3, widths=(32, 48), blocks=1)
+    torch.nn.init.normal_(net.head.weight, std=0.02)
+    return EDMDenoiser(net, gains=[0.01] * 29)
+
+
+def unfolded():
+    network = UnfoldedDR([wide(), wide()], 2, sigma_data=0.4)
+    network.alpha.data.add_(0.0123)
+    return network
+
+
+def flows():
+    return FlowProximal(tiny_flow(), proximal_folds(tiny_flow(), 2))
+
+
+def kept(name, x, make):
+    """How a tensor of these networks is stored."""
+    if make in (tiny_flow, flows):
+        return torch.int8 if x.ndim == 4 else x.dtype
+    if make is unfolded and not name.startswith("priors."):
+        return x.dtype  # physics
+    first_or_last = name.split(".")[-2] in ("stem", "head")
+    return torch.int8 if x.ndim >= 2 and not first_or_last else torch.bfloat16
+
+
+@pytest.mark.parametrize("make", [wide, unfolded, tiny_flow, flows])
+def test_weights_are_kept_in_8_bits_but_for_first_and_last_layers(make, tmp_path):
+    network, path = make(), tmp_path / "w.safetensors"
+    save(path, network)
+    tensors, card = load_tensors(path)
+    assert card["storage"] == "int8/32"
+    state = network.weights.state_dict()
+    for name, x in state.items():
+        assert tensors[name].dtype == kept(name, x, make), name
+        if tensors[name].dtype == torch.int8:
+            assert tensors[f"{name}.scale"].dtype == torch.bfloat16
+        else:
+            assert torch.equal(tensors[name], x.to(tensors[name].dtype))
+    again = load(path, dtype=torch.float32)
+    assert "storage" not in again.card
+    for name, x in again.weights.state_dict().items():
+        if tensors[name].dtype == torch.int8:  # from float32, not from bfloat16
+            assert torch.equal(x, dequantize(quantize({"w": state[name]}, ["w"]))["w"])
+    ours = stored(network).state_dict()
+    assert all(torch.equal(ours[name], x) for name, x in again.state_dict().items())
+    save(tmp_path / "again.safetensors", again)  # nothing more is lost
+    twice, _ = load_tensors(tmp_path / "again.safetensors")
+    assert twice.keys() == tensors.keys()
+    assert all(torch.equal(twice[name], x) for name, x in tensors.items())
+    save(tmp_path / "half.safetensors", again, dtype=torch.bfloat16)  # and not by choice
+    chosen, card = load_tensors(tmp_path / "half.safetensors")
+    assert "storage" not in card and torch.int8 not in {x.dtype for x in chosen.values()}
+
+
+@pytest.mark.parametrize("make", [wide, unfolded, tiny_flow, flows])
+def test_8_bits_change_little(make, tmp_path):
+    network = make().eval()
+    save(tmp_path / "w.safetensors", network)
+    again = load(tmp_path / "w.safetensors", dtype=torch.float32)
+    v = torch.randn(2, 1 if make in (tiny_flow, flows) else 3, 16, 16)
+    m = Measurement(Identity(tuple(v.shape[1:])), Gaussian(0.1), v)
+
+    def answer(model):
+        if make is tiny_flow:
+            return model.latents(v)[0]
+        if make is flows:
+            return model(m)
+        return model.denoise(v, 0.3) if make is wide else model.given(m).denoise(v, 0.5)
+
+    with torch.no_grad():
+        before, after = answer(network), answer(again)
+    change = float((after - before).square().mean().sqrt() / before.square().mean().sqrt())
+    assert 1e-7 < change < 5e-3
+
+
+def test_8_bits_are_half_the_size(tmp_path):
+    save(tmp_path / "a.safetensors", wide())
+    save(tmp_path / "b.safetensors", wide(), dtype=torch.bfloat16)
+    coded, other = ((tmp_path / f"{k}.safetensors").stat().st_size for k in "ab")
+    assert coded < 0.6 * other  # cards and headers included
+
+
+def test_files_without_codes_are_read_as_they_were(tmp_path):
+    network = wide()
+    tensors = {k: v.bfloat16() for k, v in network.net.state_dict().items()}
+    save_tensors(tmp_path / "old.safetensors", tensors, network.to_card())
+    again = load_prior(tmp_path / "old.safetensors", dtype=torch.float32)
+    assert all(torch.equal(v, tensors[k].float()) for k, v in again.net.state_dict().items())
+
+
+def test_other_storage_and_damaged_codes_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save(path, wide())
+    tensors, card = load_tensors(path)
+    name = next(k for k, x in tensors.items() if x.dtype == torch.int8)
+    scales = tensors[f"{name}.scale"]
+    for other in (scales.float(), scales[:-1], None):
+        changed = tensors | {f"{name}.scale": other}
+        save_tensors(path, {k: v for k, v in changed.items() if v is not None}, card)
+        with pytest.raises(DamagedFile, match=f"w.safetensors: its codes .*{name} has scales"):
+            load(path)
+    save_tensors(path, tensors | {name: tensors[name].float()}, card)  # scales of nothing
+    with pytest.raises(DamagedFile, match="its weights do not fit its card"):
+        load(path)
+    save_tensors(path, tensors | {name: tensors[name][:, :1]}, card)
+    with pytest.raises(DamagedFile, match="w.safetensors"):
+        load(path)
+    save_tensors(path, tensors, card | {"storage": "int4/16"})
+    with pytest.raises(DamagedFile, match="w.safetensors: stored as 'int4/16'"):
+        load(path)
 
 
 @pytest.mark.parametrize("name", list(known_weights()))

@@ -256,7 +256,7 @@ class Trained(nn.Module, ABC):
 
     Attributes:
         kind: The word by which a weight file names the class.
-        storage: Precision of tensors on disk, but for those that `keeps` names.
+        storage: Precision of tensors on disk, but for those that `keeps` or `coded` names.
         any_operator: Whether operators other than those of its training are as well served.
         card: What is known of the weights: data, licence, training, results.
         channels: Channels of the images.
@@ -323,6 +323,10 @@ class Trained(nn.Module, ABC):
 
     def keeps(self, name: str, x: Tensor) -> bool:
         """Returns whether a tensor of `weights` keeps its precision on disk."""
+        return False
+
+    def coded(self, name: str, x: Tensor) -> bool:
+        """Returns whether a tensor of `weights` has 8 bits on disk; see `weights.quantized`."""
         return False
 
     @property

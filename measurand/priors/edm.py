@@ -198,6 +198,9 @@ class EDMDenoiser(Trained):
     def fast(self) -> nn.Module:
         return self.net
 
+    def coded(self, name: str, x: Tensor) -> bool:
+        return x.ndim >= 2 and not name.startswith(("stem.", "head."))  # first and last layer
+
     def to_card(self) -> dict[str, Any]:
         if not isinstance(self.net, ConvUNet):
             raise TypeError(

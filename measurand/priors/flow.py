@@ -78,7 +78,6 @@ class FlowPrior(Trained):
     """
 
     kind = "flow"
-    storage = torch.float16  # whose inverse is more exact than that of bfloat16
     not_by_name: ClassVar[str] = "is a network: name its weight file"
 
     def __init__(
@@ -217,6 +216,9 @@ class FlowPrior(Trained):
 
     def keeps(self, name: str, x: Tensor) -> bool:
         return x.ndim != 4  # all but the networks inside couplings
+
+    def coded(self, name: str, x: Tensor) -> bool:
+        return x.ndim == 4
 
     def to_card(self) -> dict[str, Any]:
         if not isinstance(self.flow, Glow):

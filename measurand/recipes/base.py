@@ -35,7 +35,7 @@ from ..training.ema import EMA
 from ..training.log import Journal, tell
 from ..training.loop import adamw, train
 from ..training.states import check_unused
-from ..weights.store import opened, save, saveable
+from ..weights.store import opened, save, saveable, stored
 
 __all__ = ["Recipe", "train_recipe"]
 
@@ -100,7 +100,13 @@ class Recipe(ABC):
         """Makes a new model fit its images, before training; nothing by default."""
 
     def finish(self, model: Any, material: Material, steps: int) -> dict[str, Any]:
-        """Measures what belongs to weights of so many steps; returns more for the card."""
+        """Measures what belongs to weights of so many steps; returns more for the card.
+
+        Args:
+            model: An average, with the weights as a file holds them.
+            material: The images.
+            steps: Of the training.
+        """
         return {}
 
     def optimizer(self, model: Any, lr: float) -> torch.optim.Optimizer:
@@ -255,26 +261,25 @@ def train_recipe(
         files = {}
         for average in averages if first else []:
             with average.applied():
-                more = recipe.finish(model, material, plan.steps)
-                model.card = {
-                    "name": recipe.name,
-                    "licence": recipe.licence,
-                    "data": [Path(path).name for path in data],
-                    "init": start,
-                    **recipe.domain.facts,
-                    "recipe": recipe.described,
-                    "steps": plan.steps,
-                    "patches": plan.steps * recipe.batch,
-                    "ema": average.width,
-                    f"held_out_{recipe.measure}": recipe.quality(
-                        model, material.held_out, precision
-                    ),
-                    **more,
-                    "torch": torch.__version__,
-                }
-                path = out / f"{recipe.name}-{average.width:g}.safetensors"
-                save(path, model)
-                files[path.stem] = path
+                kept = stored(model)
+            more = recipe.finish(kept, material, plan.steps)
+            kept.card = {
+                "name": recipe.name,
+                "licence": recipe.licence,
+                "data": [Path(path).name for path in data],
+                "init": start,
+                **recipe.domain.facts,
+                "recipe": recipe.described,
+                "steps": plan.steps,
+                "patches": plan.steps * recipe.batch,
+                "ema": average.width,
+                f"held_out_{recipe.measure}": recipe.quality(kept, material.held_out, precision),
+                **more,
+                "torch": torch.__version__,
+            }
+            path = out / f"{recipe.name}-{average.width:g}.safetensors"
+            save(path, kept)
+            files[path.stem] = path
     return files
 
 

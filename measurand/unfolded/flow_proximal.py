@@ -245,7 +245,6 @@ class FlowProximal(Trained):
     """
 
     kind = "flow-unfolded"
-    storage = FlowPrior.storage
     any_operator = False
 
     def __init__(
@@ -326,6 +325,9 @@ class FlowProximal(Trained):
 
     def keeps(self, name: str, x: Tensor) -> bool:
         return x.ndim != 4  # all but the networks inside couplings
+
+    def coded(self, name: str, x: Tensor) -> bool:
+        return x.ndim == 4
 
     def to_card(self) -> dict[str, Any]:
         first: Any = self.priors[0]

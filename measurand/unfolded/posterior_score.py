@@ -293,6 +293,12 @@ class Unfolded(Trained):
     def keeps(self, name: str, x: Tensor) -> bool:
         return not name.startswith("priors.")  # step sizes are physics
 
+    def coded(self, name: str, x: Tensor) -> bool:
+        blocks: Any = self.priors
+        part, _, rest = name.partition(".")
+        k, _, inside = rest.partition(".net.")
+        return part == "priors" and blocks[int(k)].coded(inside, x)
+
     def to_card(self) -> dict[str, Any]:
         blocks = list(self.priors)
         for block in blocks:

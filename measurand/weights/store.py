@@ -3,8 +3,12 @@
 A file is tensors and a card (see `tensorfile`); `kind` in the card says which class the network is
 of: one of the `Trained` that the folders of networks name in their `__init__`. The class does the
 rest. Files in the folder `weights` ship with the package and have names.
+
+What a network names (`Trained.coded`) is stored in 8 bits (see `quantized`; "storage" in the card
+says so), and is float32 again once it is read.
 """
 
+import copy
 import json
 import os
 from importlib.metadata import version
@@ -17,12 +21,23 @@ from torch import Tensor, nn
 from .. import priors, unfolded
 from ..priors.capabilities import Denoiser, Trained
 from ..priors.edm import fast_dtype
+from .quantized import dequantize, quantize
 from .tensorfile import DamagedFile, load_tensors, save_tensors
 
-__all__ = ["kinds", "known_weights", "load", "load_prior", "save", "saveable", "weight_file"]
+__all__ = [
+    "kinds",
+    "known_weights",
+    "load",
+    "load_prior",
+    "save",
+    "saveable",
+    "stored",
+    "weight_file",
+]
 
 WEIGHTS = Path(__file__).parent
 FOLDERS = (priors, unfolded)  # of networks
+STORAGE = "int8/32"  # of files with codes: 8 bits, and a scale for each group of 32 inputs
 
 
 def kinds() -> dict[str, type[Trained]]:
@@ -55,19 +70,40 @@ def save(
     Args:
         path: The file, `<name>@<version>.safetensors`.
         model: The network, a `Trained`; its `card` goes into the file.
-        dtype: Precision of the stored weights; that of its kind where None. What has to be exact,
-            such as step sizes, keeps its own.
+        dtype: Precision of the stored weights; 8 bits for most of them where None, as their kind
+            says. What has to be exact, such as step sizes, keeps its own.
     Raises:
         TypeError: The network has no card.
+        ValueError: A weight is not finite.
     """
     network = saveable(model)
+    tensors, names = packed(network, dtype)
+    card = {**network.card, **network.to_card(), "measurand": version("measurand")}
+    card.pop("storage", None)  # of the file that it was read from
+    save_tensors(path, tensors, {**card, "storage": STORAGE} if names else card)
+
+
+def stored(model: nn.Module) -> Any:
+    """Returns a copy of a network with the weights that it has once it is saved and read.
+
+    What is measured of weights for their card, or fitted to them, is that of these.
+    """
+    network = copy.deepcopy(saveable(model))
+    network.weights.load_state_dict(dequantize(packed(network)[0]))
+    return network
+
+
+def packed(
+    network: Trained, dtype: torch.dtype | None = None
+) -> tuple[dict[str, Tensor], set[str]]:
+    """Returns the tensors of the file of a network, and the names of those in 8 bits."""
+    state = network.weights.state_dict()
+    names = {name for name, x in state.items() if dtype is None and network.coded(name, x)}
     tensors = {
-        name: x if network.keeps(name, x) else x.to(dtype or network.storage)
-        for name, x in network.weights.state_dict().items()
+        name: x if name in names or network.keeps(name, x) else x.to(dtype or network.storage)
+        for name, x in state.items()
     }
-    save_tensors(
-        path, tensors, {**network.card, **network.to_card(), "measurand": version("measurand")}
-    )
+    return quantize(tensors, names), names
 
 
 def known_weights() -> dict[str, Path]:
@@ -108,13 +144,19 @@ def weight_file(name: str | os.PathLike[str]) -> Path:
 
 
 def opened(name: str | os.PathLike[str]) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
-    """Returns the file, the tensors and the card of weights, by name or path; see `weight_file`.
+    """Returns the file, the weights and the card of a network, by name or path; see `weight_file`.
 
     Raises:
-        DamagedFile: The file is not what was written.
+        DamagedFile: The file is not what was written, or is stored in a way unknown here.
     """
     path = weight_file(name)
-    return path, *load_tensors(path)
+    tensors, card = load_tensors(path)
+    if card.get("storage", STORAGE) != STORAGE:
+        raise DamagedFile(f"{path}: stored as {card['storage']!r}, known are codes {STORAGE!r}")
+    try:
+        return path, dequantize(tensors), card
+    except ValueError as error:
+        raise DamagedFile(f"{path}: its codes are not those of weights ({error})") from error
 
 
 def load(
@@ -153,7 +195,7 @@ def load(
         network.weights.load_state_dict(tensors)
     except RuntimeError as error:
         raise DamagedFile(f"{path}: its weights do not fit its card ({error})") from error
-    network.card = {k: v for k, v in card.items() if k != "tensors"}
+    network.card = {k: v for k, v in card.items() if k not in ("tensors", "storage")}
     network.to(device)
     if network.fast is not None:
         network.fast.to(dtype or fast_dtype(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
