@@ -101,7 +101,7 @@ def test_a_broken_network_on_the_command_line(here, capsys):
     from measurand.weights.tensorfile import load_tensors, save_tensors
 
     tensors, card = load_tensors(tiny(here / "p.safetensors"))
-    name = next(name for name in tensors if name.endswith("weight"))
+    name = "stem.weight"  # is not in 8 bits
     tensors[name].flatten()[0] = torch.nan
     save_tensors(here / "p.safetensors", tensors, card)
     message = refused(
