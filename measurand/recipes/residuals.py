@@ -14,8 +14,10 @@ passes, where it is as strong as stated and no stronger:
     v = x + sigma a F^-1 [ 2 sqrt(gamma) |K| / (|K|^2 + gamma) F n ].
 
 A network that was trained on noise of the stated level alone may answer such inputs with values
-far out of range, most of all smooth ones: it takes for granted that there is noise to remove. One
-that has seen less noise, but never that of a blur, takes it for texture, and HQS fails on blurs.
+far out of range, most of all smooth ones: it takes for granted that there is noise to remove. The
+cure are smooth images with less noise than stated. Textured ones do harm: a network that has seen
+them takes the noise that is left for texture, and methods that amplify it step by step, as HQS
+does on a Gaussian blur, lose decibels.
 """
 
 import math
