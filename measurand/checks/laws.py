@@ -247,7 +247,7 @@ def minimum_error(
     *,
     seed: int = 0,
 ) -> float:
-    """How far `p = prox(v, tau)` is from the minimum of `h = tau g + 1/2 ||. - v||^2`, g convex.
+    """How far `p = prox(v, tau)` is from the minimum of `h = tau g + 1/2 ||x - v||^2`, g convex.
 
     The largest `h(p) + 1/2 ||q - p||^2 - h(q)` over points q around p, in the direction of v, and
     of the map with other weights; at the minimum none is positive.
