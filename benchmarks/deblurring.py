@@ -233,7 +233,7 @@ def join(names: list[str], output: str) -> None:
         by_method.setdefault(label, []).append(row["psnr"])
     means = {k: round(statistics.mean(v), 3) for k, v in by_method.items() if len(v) == 4}
     print(write(output, {**parts[0], "rows": rows, "mean over kernels": means}))
-    for name in names:
+    for name in set(names) - {output}:
         (RESULTS / f"{name}.json").unlink()
 
 

@@ -4,8 +4,8 @@ The photographs are 256 x 256 pieces of pictures that ship with scikit-image. Ea
 known physics and noise, and recovered by total variation (FISTA), by score-PnP (HQS), by two
 samplers (DiffPIR, PnP-DM) with the prior that ships, and by two networks with the physics inside:
 Diff-Unfolding in one evaluation, and unfolded flows, trained for blur and for missing pixels,
-which also serve the problems that they were not trained on. PnP-DM runs in a short preset, about
-90 denoiser calls for each of four draws; `samplers.PnPDM()` takes longer and mixes better.
+which also serve the problems that they were not trained on. PnP-DM runs in a short preset,
+134 denoiser calls for each of four draws; `samplers.PnPDM()` takes longer and mixes better.
 
 Needs scikit-image and matplotlib (extra `demo`).
 """
@@ -235,7 +235,7 @@ def _write(
     footer = (
         f"measurand {versions['measurand']}, torch {versions['torch']}, {machine['device']}, "
         f"weights {', '.join(named)}, seed {seed}. PnP-DM in its short preset: {DRAWS} draws of "
-        "about 90 denoiser calls. Photographs: scikit-image."
+        "134 denoiser calls. Photographs: scikit-image."
     )
     title = "Photographs recovered from bad measurements"
     overview(folder / "overview.png", rows, title=title, footer=footer)
