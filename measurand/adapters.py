@@ -67,7 +67,7 @@ def as_operator(
 def as_prior(
     thing: Any,
     *,
-    range: tuple[float, float] = (0.0, 1.0),
+    range: tuple[float, float] | None = None,
     channels: int = 3,
     dtype: torch.dtype = torch.float32,
 ) -> Denoiser:
@@ -78,8 +78,10 @@ def as_prior(
             v = x + sigma n, with sigma in the units of its images; the path of a local folder of
             `diffusers`; or a denoiser of ours, which is returned as it is. Networks that predict
             noise, scores or velocities: `priors.FromNoise` and its siblings.
-        range: The values that its images have, black and white. Methods and `Measurement` follow
-            it: an operator's images must be in this range, too, or `priors.Rescaled` converts.
+        range: The values that its images have, black and white; where absent (0, 1) for functions
+            and networks, (-1, 1) for folders, as `diffusers` trains. A denoiser of ours has its
+            own. Methods follow it: an operator's images must be in this range, too, or
+            `priors.Rescaled` converts.
         channels: Channels of its images, for the trial.
         dtype: `torch.complex64` where its images are complex.
     Returns:
@@ -88,19 +90,24 @@ def as_prior(
         TypeError: It is none of these.
         ValueError: It does not return finite images of the shape and kind that it got.
     """
-    if not (math.isfinite(range[0]) and math.isfinite(range[1]) and range[0] < range[1]):
+    if range is not None and not -math.inf < range[0] < range[1] < math.inf:
         raise ValueError(f"as_prior: got a range of {range}, wanted (black, white)")
     if isinstance(thing, str | os.PathLike):
         if not Path(thing).is_dir():
             raise ValueError(
                 f"as_prior: {thing} is no folder; weights of ours: measurand.load_prior"
             )
-        prior: Denoiser = from_diffusers(thing, range=range)
+        prior: Denoiser = from_diffusers(thing, range=range or (-1.0, 1.0))
     elif isinstance(thing, Denoiser):
+        if range is not None and thing.range is not None and thing.range != range:
+            raise ValueError(
+                f"as_prior: {type(thing).__name__} has images in {thing.range}, got range "
+                f"{range}: priors.Rescaled converts"
+            )
         prior = thing
     elif callable(thing):
-        network = thing.eval().requires_grad_(False) if isinstance(thing, nn.Module) else thing
-        prior = CallableDenoiser(_told(network), range=range, dtype=dtype)
+        network = thing.eval() if isinstance(thing, nn.Module) else thing  # no dropout
+        prior = CallableDenoiser(_told(network), range=range or (0.0, 1.0), dtype=dtype)
     else:
         raise TypeError(
             f"as_prior: got a {type(thing).__name__}, wanted a function or network of (v, sigma), "

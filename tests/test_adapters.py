@@ -6,6 +6,7 @@ from torch import nn
 
 import measurand as ms
 from measurand.operators import GaussianBlur
+from measurand.priors import CallableDenoiser
 
 SHAPE = (1, 6, 5)
 
@@ -120,6 +121,36 @@ def test_a_network_and_a_function_become_denoisers():
     m = ms.Measurement(GaussianBlur((3, 8, 8), sigma=1.0), ms.noises.Gaussian(0.05), v)
     assert bool(torch.isfinite(ms.solvers.HQS()(m, prior)).all())
     assert ms.as_prior(prior) is prior
+    with pytest.raises(ValueError, match="Rescaled"):
+        ms.as_prior(prior, range=(-1.0, 1.0))
+
+
+def test_a_network_stays_trainable():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, v, sigma):
+            return self.scale * v
+
+    network = Scale()
+    ms.as_prior(network)
+    assert network.scale.requires_grad
+
+
+def test_a_folder_of_diffusers_has_images_in_minus_one_to_one(tmp_path, monkeypatch):
+    from measurand import adapters
+
+    asked = {}
+
+    def loaded(folder, *, range):
+        asked["range"] = range
+        return CallableDenoiser(lambda v, sigma: v, range=range)
+
+    monkeypatch.setattr(adapters, "from_diffusers", loaded)
+    assert ms.as_prior(tmp_path).range == asked["range"] == (-1.0, 1.0)
+    assert ms.as_prior(tmp_path, range=(0.0, 1.0)).range == (0.0, 1.0)
 
 
 def test_a_bad_denoiser_is_refused_at_once():

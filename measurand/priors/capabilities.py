@@ -420,6 +420,6 @@ def images_named(channels: int, dtype: str | None = None) -> str:
 
 
 def numbers(values: Any) -> str:
-    """Returns numbers as text, apart by blanks, from which they come back bit for bit."""
+    """Returns numbers as text, separated by spaces, from which they come back bit for bit."""
     flat = torch.as_tensor(values, dtype=torch.float64).flatten().tolist()
     return " ".join(f"{x:.17g}" for x in flat)

@@ -1,4 +1,4 @@
-r"""How good a network is on images that it was not trained on, and whether it knows its own error.
+r"""How good a network is on images that it was not trained on, and whether it is calibrated.
 
     psnr          of D(x + sigma n, sigma), sigma = width level / 255, in dB of the range's width;
                   of unfolded networks, of images restored from simulated measurements
