@@ -11,6 +11,7 @@ from .evaluate import Evaluate
 from .export import Export
 from .priors import Priors
 from .reconstruct import Reconstruct
+from .shift import Shift
 from .simulate import Simulate
 from .train import Train
 from .tune import Tune
@@ -19,7 +20,7 @@ __all__ = ["COMMANDS", "run"]
 
 COMMANDS: dict[str, Any] = {
     cls.__name__.lower(): cls
-    for cls in (Demo, Reconstruct, Simulate, Check, Tune, Evaluate, Train, Export, Priors)
+    for cls in (Demo, Reconstruct, Simulate, Check, Tune, Evaluate, Shift, Train, Export, Priors)
 }
 
 
