@@ -25,7 +25,8 @@ from ..measurement import Measurement
 from ..methods import Method, Step
 from ..operators import LinearOperator
 from ..priors import Penalty
-from ..priors.capabilities import Denoiser, Images, Posterior, Trained, meaning
+from ..priors.capabilities import Denoiser, Posterior, meaning
+from ..priors.trained import Images, Trained
 from ..priors.variation import TotalVariation
 from ..priors.wrappers import Counted, CountedPosterior
 from ..problems.random import problem_of

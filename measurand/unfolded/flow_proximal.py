@@ -42,9 +42,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..measurement import Measurement
-from ..priors.capabilities import Evaluation, Fitted, Images, Score, Trained, images_named
 from ..priors.flow import FlowPrior, bits_per_dim
 from ..priors.flow_prox import latent_gain
+from ..priors.trained import Evaluation, Fitted, Images, Score, Trained, images_named
 from ..schedules import log_grid
 from ..start import first_guess
 from ..tensors import per_item, to_channels

@@ -68,7 +68,9 @@ from torch.utils.checkpoint import checkpoint
 from ..measurement import Measurement
 from ..nets import ConvUNet
 from ..nets.unet import exact
-from ..priors.capabilities import (
+from ..priors.edm import EDMDenoiser
+from ..priors.grey import Grey
+from ..priors.trained import (
     Evaluation,
     Exported,
     Fitted,
@@ -78,8 +80,6 @@ from ..priors.capabilities import (
     images_named,
     numbers,
 )
-from ..priors.edm import EDMDenoiser
-from ..priors.grey import Grey
 from ..priors.wrappers import Tiled
 from ..solvers.posterior import PosteriorMean
 from ..tensors import inner, per_item, to_channels
