@@ -10,7 +10,7 @@ from test_cli import picture, run
 
 from measurand import psnr
 from measurand.jobs.arguments import build, fitted, twins
-from measurand.jobs.reconstruction import measured
+from measurand.jobs.measured import measured
 from measurand.operators import (
     SENSE,
     Blur,

@@ -27,7 +27,7 @@ from measurand.unfolded import (
     UnfoldedPGM,
 )
 from measurand.unfolded.physics import Problem, facts, settled
-from measurand.unfolded.posterior_score import posterior_loss
+from measurand.unfolded.score_matching import posterior_loss
 
 N = 64
 

@@ -8,7 +8,7 @@ from tyro.conf import Positional
 from ..checks.compatibility import DOUBTFUL, check_fit, fits
 from ..devices import device_named
 from ..jobs.arguments import build, fitted, notes_of
-from ..jobs.reconstruction import measured, noise_of
+from ..jobs.measured import measured, noise_of
 from ..jobs.restore import prior_for
 from ..measurement import Measurement
 from .shared import File, Operator

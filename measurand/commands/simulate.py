@@ -10,7 +10,7 @@ from ..data.files import Form, read_image, write_image
 from ..files import write_atomic
 from ..jobs.arguments import build, files_of, notes_of
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
-from ..jobs.reconstruction import noise_of
+from ..jobs.measured import noise_of
 from ..jobs.restore import facts, resolved
 from ..tensors import generators
 from .shared import File, Operator

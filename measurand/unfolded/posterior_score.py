@@ -32,20 +32,13 @@ Between two steps u moves to z + (r_{k+1} / r_k)^2 (u - z): the fixed point belo
 (u - z) / r^2, and stays where it is while r changes. alpha in (0, 1.5) and beta in (0, 1) have a
 first and a last value, too, so that any number of steps can be taken.
 
-All start at `u = argmin G + ||x - b||^2 / (2 s_data^2)`, b = A^H y / A^H A 1 with its holes filled
-(`first_guess`): without the last term the null space of A would hold noise of the level s_t, and
-around b = 0 a hole wider than a few pixels is not filled in a few steps. A denoiser sees (v, r)
-and nothing else; that is what makes the swap possible.
+All start at `prox_G(b, s_data)`, see `physics.Problem.start`. A denoiser sees (v, r) and nothing
+else; that is what makes the swap possible.
 
-Training is score matching over many operators (`posterior_loss`),
-
-    E  lambda(s_t) e^-w ||z_K - x||^2 / n + w,      lambda = (s_t^2 + s_data^2) / (s_t s_data)^2,
-
-where w is a learned logarithm of the error to expect: how much y tells differs between problems.
+Training is score matching over many operators, see `score_matching`.
 
 Deviations. The paper's scheme, number of steps, backbone and weights are not public; everything
-beside the identity above is ours. w sees what h sees and not the name of a task, so that it
-needs no list of tasks.
+beside the identity above is ours.
 
 References:
     | Diff-Unfolding: A Model-Based Score Learning Framework for Inverse Problems (Wang et al.,
@@ -58,7 +51,6 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -67,7 +59,6 @@ from torch.utils.checkpoint import checkpoint
 
 from ..measurement import Measurement
 from ..nets import ConvUNet
-from ..nets.unet import exact
 from ..priors.edm import EDMDenoiser
 from ..priors.grey import Grey
 from ..priors.trained import (
@@ -82,20 +73,11 @@ from ..priors.trained import (
 )
 from ..priors.wrappers import Tiled
 from ..solvers.posterior import PosteriorMean
-from ..tensors import inner, per_item, to_channels
-from .physics import Problem, facts, settled
+from ..tensors import per_item
+from .physics import Answers, Problem, facts, settled
+from .posterior_denoiser import PosteriorDenoiser
 
-__all__ = [
-    "PosteriorDenoiser",
-    "Unfolded",
-    "UnfoldedDR",
-    "UnfoldedHQS",
-    "UnfoldedPGM",
-    "posterior_loss",
-]
-
-HEAVIEST = 1e4  # largest lambda, which grows as s_t^-2
-SMALLEST = 1e-4  # least s_t, relative to sigma_data: its weight is s_t^-2
+__all__ = ["Unfolded", "UnfoldedDR", "UnfoldedHQS", "UnfoldedPGM"]
 
 
 class Unfolded(Trained):
@@ -210,7 +192,7 @@ class Unfolded(Trained):
         other.priors = nn.ModuleList(Grey(prior, self.channels) for prior in other.priors)
         return other
 
-    def given(self, measurement: Measurement) -> "PosteriorDenoiser":
+    def given(self, measurement: Measurement) -> PosteriorDenoiser:
         """Returns the denoiser of the posterior of a measurement with Gaussian noise."""
         return PosteriorDenoiser(self, settled(measurement))
 
@@ -425,99 +407,6 @@ class UnfoldedPGM(Unfolded):
         return z, z
 
 
-@dataclass(frozen=True)
-class PosteriorDenoiser:
-    """The denoiser of a posterior: `denoise(x_t, s_t) = E[x given x_t, y]`.
-
-    Args:
-        network: The unfolded network.
-        measurement: What was seen, with noise.
-    """
-
-    network: Unfolded
-    measurement: Measurement
-
-    @property
-    def range(self) -> tuple[float, float] | None:
-        """Lowest and highest value of the images."""
-        return self.network.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.network.dtype
-
-    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
-        """Returns E[x given v = x + sigma n, y].
-
-        Args:
-            v: Noisy image, with shape (B, ...).
-            sigma: Noise level, a number or one per item; 0 counts as the smallest of all.
-            condition: Not used.
-        Raises:
-            ValueError: There are as many images as measurements, or one of these.
-        """
-        if len(self.measurement) not in (1, len(v)):
-            raise ValueError(
-                f"{type(self.network).__name__}: got {len(v)} images for {self.measurement}, "
-                "wants one for each item; measurement.repeat(n) has n of each"
-            )
-        level = per_item(sigma, v).flatten().expand(len(v))
-        level = level.clamp_min(SMALLEST * self.network.sigma_data)
-        return self.network(v, level, self.measurement)
-
-    __call__ = denoise
-
-
-class Answers(nn.Module):
-    """Numbers in (-1, 1) that follow from the facts of a problem; zero at first.
-
-    Args:
-        n: How many.
-    """
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(3, 32), nn.Linear(32, n)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
-
-    def forward(self, facts: Tensor) -> Tensor:
-        """Returns n numbers for each item, with shape (B, n)."""
-        # a radius is physics: bfloat16 would move it by a percent
-        hidden = nn.functional.silu(exact(self.first, facts / 4))
-        return exact(self.second, hidden).tanh().to(facts)
-
-
 def denoiser(channels: int, *widths: int) -> EDMDenoiser:
     """Returns an untrained denoiser of real images."""
     return EDMDenoiser(ConvUNet(channels, widths=widths), channels=channels)
-
-
-def posterior_loss(network: Unfolded, batch: Mapping[str, Any]) -> Tensor:
-    """Returns the weighted error of each item, with shape (B,).
-
-    lambda(s_t) e^-w ||z_K - x||^2 / n + w, and "early" times the same of the steps before, so that
-    gradients reach the first steps while training is young.
-
-    Args:
-        network: An unfolded network.
-        batch: "x" images (B, ...), "sigma" levels s_t (B,), "noise" of x's shape, standard normal
-            in each real channel, "measurement" of x, settled; for all items alike, "early", 0.1
-            or 0, and where it is not the network's own, "depth", the number of steps.
-    """
-    x, sigma, measurement = batch["x"], batch["sigma"], batch["measurement"]
-    s = network.sigma_data
-    depth = batch.get("depth", network.depth)
-    found = network.steps(x + per_item(sigma, x) * batch["noise"], sigma, measurement, depth)
-    weight = ((sigma**2 + s**2) / (sigma * s) ** 2).clamp_max(HEAVIEST)
-    w = 8 * network.spread(facts(sigma, measurement))[:, 0]
-
-    def error(z: Tensor) -> Tensor:
-        away = z - x
-        return weight * inner(away, away) / to_channels(x)[0].numel()
-
-    total = (-w).exp() * error(found[-1]) + w
-    if batch["early"] > 0:
-        total = total + (-w).exp() * batch["early"] * sum(error(z) for z in found[:-1])
-    return total
