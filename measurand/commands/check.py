@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
-from ..checks.compatibility import DOUBTFUL, check_fit, fits
+from ..checks.compatibility import check_fit
+from ..checks.questions import DOUBTFUL, fits
 from ..devices import device_named
 from ..jobs.arguments import build, fitted, notes_of
 from ..jobs.measured import measured, noise_of

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from ..data.files import Form, read_image, write_image
+from ..data.files import Form, read_image
+from ..data.writing import write_image
 from ..files import write_atomic
 from ..jobs.arguments import build, files_of, notes_of
 from ..jobs.folders import check_outside, named_inputs, reserved, staged

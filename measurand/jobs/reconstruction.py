@@ -12,7 +12,7 @@ share once, reads a file (`problem`, see `measured`) and fills a folder (`solve`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from ..data.arrays import split_key
-from ..data.files import Form, write_image
+from ..data.files import Form
+from ..data.writing import write_image
 from ..devices import device_named
-from ..figures import comparison
+from ..figures import compare
 from ..files import sha256_file
 from ..measurement import Measurement
 from ..methods import Method, Step
@@ -301,3 +302,22 @@ def _metrics(x: Tensor, truth: Tensor, draws: Tensor | None) -> dict[str, float]
             found["crps"] = float(crps(every, truth))
             found[f"coverage of {100 * level:.0f} %"] = float(coverage(every, truth, level=level))
     return found
+
+
+def comparison(path: str | Path, panels: Sequence[tuple[str, Tensor]], *, title: str) -> None:
+    """Write the figure of a run.
+
+    Args:
+        path: The PNG to write.
+        panels: Titles and images (1, C, H, W) in [-1, 1] or complex: the measurement, the
+            estimate, and, by these names, "standard deviation" and "truth". Of several slices
+            the one in the middle.
+        title: A line above them.
+    """
+    slices = max(len(x) for _, x in panels)
+    images = {name: x[len(x) // 2 :][:1] for name, x in panels}
+    title += f", slice {slices // 2 + 1} of {slices}" if slices > 1 else ""
+    truth, spread = images.pop("truth", None), images.pop("standard deviation", None)
+    complex_ = any(x.is_complex() for x in images.values())
+    window = None if complex_ else (-1.0, 1.0)
+    compare(images, truth=truth, deviation=spread, window=window, title=title).save(path)
