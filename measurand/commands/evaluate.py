@@ -14,7 +14,7 @@ from ..priors.trained import Trained
 from ..problems.random import problem_of
 from ..training.quality import HeldOut
 from ..weights.store import load
-from .shared import skips_said
+from .skipped import skips_said
 
 __all__ = ["Evaluate"]
 
