@@ -22,7 +22,7 @@ from ..measurement import Measurement
 from ..noises import ComplexGaussian, Gaussian, estimate_sigma
 from ..operators import LinearOperator
 from ..solvers import first_guess
-from .arguments import build, fitted
+from .arguments import build, build_for
 
 __all__ = ["Measured", "measured", "noise_of", "operator_for", "truth_in"]
 
@@ -37,7 +37,7 @@ def operator_for(
         shape: Shape (C, H, W) of the image; None where it follows from the measurement.
         seen: Shape of one measurement.
     """
-    return build(twin, shape) if shape is not None else fitted(twin, seen)
+    return build(twin, shape) if shape is not None else build_for(twin, seen)
 
 
 class Measured(NamedTuple):

@@ -37,7 +37,7 @@ from .manifest import Scan
 from .measured import measured, noise_of, operator_for, truth_in
 from .restore import (
     Loaded,
-    facts,
+    environment,
     prior_file,
     prior_for,
     prior_loaded,
@@ -170,7 +170,7 @@ class Runner:
 
     def __init__(self, how: Reconstruction, device: torch.device) -> None:
         self.how, self.device = how, device
-        self.facts = facts(device)
+        self.environment = environment(device)
         self._operator = lru_cache(maxsize=2)(self._build)  # files of a job are mostly alike
 
     @cached_property
@@ -276,7 +276,7 @@ class Runner:
             "seconds": round(result.seconds, 3),
             "nfe": result.nfe,
             "metrics": metrics,
-            **self.facts,
+            **self.environment,
             "threads": torch.get_num_threads(),
         }
 

@@ -38,7 +38,7 @@ from .penalties import penalty_named, usual_weight
 __all__ = [
     "Restored",
     "bar",
-    "facts",
+    "environment",
     "prior_for",
     "prior_loaded",
     "restore",
@@ -324,7 +324,7 @@ def bar(
         yield update
 
 
-def facts(device: str | torch.device) -> dict[str, Any]:
+def environment(device: str | torch.device) -> dict[str, Any]:
     """Versions and machine, for `run.json`."""
     device = torch.device(device)
     name = platform.processor() or platform.machine()

@@ -20,25 +20,25 @@ from ..nets.unet import exact
 from ..start import first_guess
 from ..tensors import per_item
 
-__all__ = ["Answers", "Problem", "exactly", "facts", "norms", "settled"]
+__all__ = ["Answers", "DataTerm", "exactly", "features", "norms", "settled"]
 
 FLOOR = 1e-3  # least noise, relative to ||A||: below, the data step is ill-conditioned
 
 
-class Problem(NamedTuple):
+class DataTerm(NamedTuple):
     """What G is made of, and the numbers that step sizes follow from.
 
     Args:
         x_t: Noisy image, (B, ...).
         sigma: Its noise level s_t, (B,).
         measurement: A measurement with noise.
-        facts: ln s_t, ln s_y and ln tr(A^H A) / n of the problem divided by ||A||, (B, 3).
+        features: ln s_t, ln s_y and ln tr(A^H A) / n of the problem divided by ||A||, (B, 3).
     """
 
     x_t: Tensor
     sigma: Tensor
     measurement: Measurement
-    facts: Tensor
+    features: Tensor
 
     def prox(self, u: Tensor, r: Tensor) -> Tensor:
         """Returns `argmin_x G(x) + ||x - u||^2 / (2 r^2)`, by merging the two anchors."""
@@ -84,7 +84,7 @@ def settled(measurement: Measurement) -> Measurement:
     return Measurement(measurement.operator, noise, measurement.y)
 
 
-def facts(sigma: Tensor, measurement: Measurement) -> Tensor:
+def features(sigma: Tensor, measurement: Measurement) -> Tensor:
     """Returns ln s_t, ln (s_y / ||A||) and ln (tr(A^H A) / (n ||A||^2)), with shape (B, 3).
 
     A proximal map does not change when A, y and s_y are divided by one number, and step sizes
@@ -104,7 +104,7 @@ def norms(measurement: Measurement) -> Tensor:
 
 
 class Answers(nn.Module):
-    """Numbers in (-1, 1) that follow from the facts of a problem; zero at first.
+    """Numbers in (-1, 1) that follow from the features of a problem; zero at first.
 
     Args:
         n: How many.
@@ -116,8 +116,8 @@ class Answers(nn.Module):
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
-    def forward(self, facts: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Returns n numbers for each item, with shape (B, n)."""
         # a radius is physics: bfloat16 would move it by a percent
-        hidden = nn.functional.silu(exact(self.first, facts / 4))
-        return exact(self.second, hidden).tanh().to(facts)
+        hidden = nn.functional.silu(exact(self.first, features / 4))
+        return exact(self.second, hidden).tanh().to(features)

@@ -27,12 +27,12 @@ for a single step),
     r_k = (s_t^-2 + rho_k^-2)^-1/2,    rho_k = rho_1^(1 - p) rho_K^p,
     rho_1 = 2 s_data exp(1.5 tanh h_1),    rho_K = 4 s_y / ||A|| exp(1.5 tanh h_K) <= rho_1,
 
-h_1 and h_K a small network of the `facts` of a problem (noise levels, trace) that starts at zero.
+h_1 and h_K a small network of the `features` of a problem (noise levels, trace), zero at first.
 Between two steps u moves to z + (r_{k+1} / r_k)^2 (u - z): the fixed point belongs to a dual,
 (u - z) / r^2, and stays where it is while r changes. alpha in (0, 1.5) and beta in (0, 1) have a
 first and a last value, too, so that any number of steps can be taken.
 
-All start at `prox_G(b, s_data)`, see `physics.Problem.start`. A denoiser sees (v, r) and nothing
+All start at `prox_G(b, s_data)`, see `physics.DataTerm.start`. A denoiser sees (v, r) and nothing
 else; that is what makes the swap possible.
 
 Training is score matching over many operators, see `score_matching`.
@@ -74,7 +74,7 @@ from ..priors.trained import (
 from ..priors.wrappers import Tiled
 from ..solvers.posterior import PosteriorMean
 from ..tensors import per_item
-from .physics import Answers, Problem, facts, settled
+from .physics import Answers, DataTerm, features, settled
 from .posterior_denoiser import PosteriorDenoiser
 
 __all__ = ["Unfolded", "UnfoldedDR", "UnfoldedHQS", "UnfoldedPGM"]
@@ -207,12 +207,12 @@ class Unfolded(Trained):
             measurement: What was seen, with noise (see `settled`).
             depth: Another number of steps, see `with_depth`.
         """
-        problem = Problem(x_t, sigma, measurement, facts(sigma, measurement))
+        data = DataTerm(x_t, sigma, measurement, features(sigma, measurement))
         places = self.places(self.depth if depth is None else depth)
-        radii = self.radii(places, problem)
-        u, found = problem.start(self.sigma_data), []
+        radii = self.radii(places, data)
+        u, found = data.start(self.sigma_data), []
         for k, (at, r) in enumerate(zip(places, radii, strict=True)):
-            z, u = self.step(k, at, u, r, problem)
+            z, u = self.step(k, at, u, r, data)
             found.append(z)
             if k + 1 < len(radii):  # the dual (u - z) / r^2 keeps its value
                 u = z + per_item(radii[k + 1] / r, u) ** 2 * (u - z)
@@ -229,7 +229,7 @@ class Unfolded(Trained):
 
     @abstractmethod
     def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
     ) -> tuple[Tensor, Tensor]:
         """Returns the estimate z of a step and the state u of the next one.
 
@@ -238,7 +238,7 @@ class Unfolded(Trained):
             at: Its place between the first step, 0, and the last, 1.
             u: State, (B, ...).
             r: Radius, (B,).
-            problem: What is known of the image.
+            data: What is known of the image.
         """
 
     def denoised(self, k: int, v: Tensor, r: Tensor) -> Tensor:
@@ -250,13 +250,13 @@ class Unfolded(Trained):
             return checkpoint(prior.denoise, v, r, use_reentrant=False, preserve_rng_state=False)
         return prior.denoise(v, r)
 
-    def radii(self, places: Sequence[float], problem: Problem) -> list[Tensor]:
+    def radii(self, places: Sequence[float], data: DataTerm) -> list[Tensor]:
         """Returns r, (B,), at some places between the first step, 0, and the last, 1."""
-        h = 1.5 * self.radius(problem.facts)
-        noise = problem.facts[:, 1]  # ln s_y / ||A||
+        h = 1.5 * self.radius(data.features)
+        noise = data.features[:, 1]  # ln s_y / ||A||
         first = h[:, 0] + math.log(2 * self.sigma_data)
         last = torch.minimum(first, h[:, 1] + math.log(4) + noise)
-        own = problem.sigma**-2
+        own = data.sigma**-2
         return [(own + (-2 * first.lerp(last, at)).exp()).rsqrt() for at in places]
 
     @property
@@ -350,10 +350,10 @@ class UnfoldedDR(Unfolded):
         self.beta = nn.Parameter(torch.full((2,), 4.0))  # beta = 0.98
 
     def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
     ) -> tuple[Tensor, Tensor]:
         alpha, beta = self.relaxation(at)
-        x = problem.prox(u, r)
+        x = data.prox(u, r)
         z = self.denoised(k, x + beta * (x - u), r)
         return z, u + alpha * (z - x)
 
@@ -386,24 +386,24 @@ class UnfoldedHQS(Unfolded):
     """Unfolded half-quadratic splitting, for comparison: at a fixed radius it stays biased."""
 
     def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
     ) -> tuple[Tensor, Tensor]:
-        z = self.denoised(k, problem.prox(u, r), r)
+        z = self.denoised(k, data.prox(u, r), r)
         return z, z
 
 
 class UnfoldedPGM(Unfolded):
     """Unfolded proximal gradient, for comparison: r^2 = m = 2 sigmoid(2 tanh h) / L."""
 
-    def radii(self, places: Sequence[float], problem: Problem) -> list[Tensor]:
-        first, last = self.radius(problem.facts).T
-        steps = [2 * (2 * first.lerp(last, at)).sigmoid() / problem.lipschitz for at in places]
+    def radii(self, places: Sequence[float], data: DataTerm) -> list[Tensor]:
+        first, last = self.radius(data.features).T
+        steps = [2 * (2 * first.lerp(last, at)).sigmoid() / data.lipschitz for at in places]
         return [m.sqrt() for m in steps]
 
     def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
     ) -> tuple[Tensor, Tensor]:
-        z = self.denoised(k, u - per_item(r, u) ** 2 * problem.gradient(u), r)
+        z = self.denoised(k, u - per_item(r, u) ** 2 * data.gradient(u), r)
         return z, z
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ..tensors import inner, per_item, to_channels
-from .physics import facts
+from .physics import features
 from .posterior_score import Unfolded
 
 __all__ = ["posterior_loss"]
@@ -38,7 +38,7 @@ def posterior_loss(network: Unfolded, batch: Mapping[str, Any]) -> Tensor:
     depth = batch.get("depth", network.depth)
     found = network.steps(x + per_item(sigma, x) * batch["noise"], sigma, measurement, depth)
     weight = ((sigma**2 + s**2) / (sigma * s) ** 2).clamp_max(HEAVIEST)
-    w = 8 * network.spread(facts(sigma, measurement))[:, 0]
+    w = 8 * network.spread(features(sigma, measurement))[:, 0]
 
     def error(z: Tensor) -> Tensor:
         away = z - x
