@@ -2,6 +2,8 @@
 # Each makes the virtual environment when it is missing. PYTHON names the interpreter that makes it.
 
 PYTHON ?= python3
+# processes of the suite, one thread each
+WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -11,7 +13,7 @@ demo: $(STAMP)
 	$(BIN)/measurand demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest --slow

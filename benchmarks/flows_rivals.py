@@ -27,8 +27,8 @@ from unfolding_rivals import DATA, PHOTOGRAPHS
 from measurand import recipes
 from measurand.measurement import Measurement
 from measurand.nets import ConvUNet, Glow
-from measurand.priors.capabilities import Fitted, Images, Trained
 from measurand.priors.flow import FlowPrior
+from measurand.priors.trained import Fitted, Images, Trained
 from measurand.recipes import UnfoldedFlowRecipe, train_recipe
 from measurand.schedules import log_grid
 from measurand.start import first_guess

@@ -40,9 +40,9 @@ from unfolding_brain import KINDS as KINDS_BRAIN
 
 from measurand import recipes
 from measurand.domains.material import generator_of
-from measurand.priors.capabilities import Trained
 from measurand.priors.edm import OCTAVES, EDMDenoiser, fitted_gains
 from measurand.priors.flow import bits_of, dequantization
+from measurand.priors.trained import Trained
 from measurand.problems import Problems
 from measurand.recipes import UnfoldedFlowRecipe
 from measurand.training.quality import (

@@ -34,7 +34,7 @@ from measurand.problems import (
 )
 from measurand.recipes import UnfoldedRecipe, train_recipe, unfold_color
 from measurand.tensors import per_item
-from measurand.unfolded.physics import Problem, facts
+from measurand.unfolded.physics import DataTerm, features
 from measurand.unfolded.posterior_score import Unfolded
 from measurand.weights.store import load_prior, opened
 
@@ -57,12 +57,12 @@ class Concatenated(Unfolded):
         operator = measurement.operator
         square = per_item(torch.tensor(operator.norms, device=x_t.device), x_t) ** 2
         seen = operator.gram(torch.ones_like(x_t[: operator.batch])) / square
-        level = per_item(facts(sigma, measurement)[:, 1], x_t) / 4
+        level = per_item(features(sigma, measurement)[:, 1], x_t) / 4
         parts = (measurement.adjoint_y / square, seen.expand_as(x_t), level.expand_as(x_t[:, :1]))
         return [self.priors[0].denoise(x_t, sigma, torch.cat(parts, 1))]
 
     def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
     ) -> tuple[Tensor, Tensor]:
         raise NotImplementedError("one network, no steps")
 

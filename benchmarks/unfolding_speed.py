@@ -41,7 +41,8 @@ from measurand.recipes import unfold_color
 from measurand.solvers import PosteriorMean
 from measurand.tensors import randn_like
 from measurand.training.gradients import Gradients
-from measurand.unfolded.posterior_score import Unfolded, posterior_loss
+from measurand.unfolded.posterior_score import Unfolded
+from measurand.unfolded.score_matching import posterior_loss
 from measurand.weights.export import export
 
 HERE = Path(__file__).resolve().parent

@@ -21,23 +21,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
-HELP = """usage: measurand COMMAND [OPTIONS]
+COMMANDS = {
+    "demo": "restore four photographs with several methods; a page, a picture and a table",
+    "reconstruct": "recover the image behind a measured file, or behind each of a folder of them",
+    "simulate": "measure a picture: apply an operator, add noise",
+    "check": "do this operator, this prior and this measurement fit together?",
+    "tune": "find the settings of a method for a problem; reconstruct takes them",
+    "evaluate": "how good a prior or a network is on a set of pictures",
+    "shift": "which of some priors fits measurements? without any clean image",
+    "train": "train a prior or an unfolded network by a named recipe",
+    "export": "a prior or an unfolded network as a file that runs without Python",
+    "priors": "the priors that ship, with their data and licence",
+}
+
+_LINES = "\n".join(f"  {name:<11}  {words}" for name, words in COMMANDS.items())
+
+HELP = f"""usage: measurand COMMAND [OPTIONS]
 
 Images from measurements y = A(x) + noise, with their uncertainty.
 
 commands:
-  demo         restore four photographs with several methods; a page, a picture and a table
-  reconstruct  recover the image behind a measured file, or behind each of a folder of them
-  simulate     measure a picture: apply an operator, add noise
-  check        do this operator, this prior and this measurement fit together?
-  tune         find the settings of a method for a problem; reconstruct takes them
-  evaluate     how good a prior or a network is on a set of pictures
-  shift        which of some priors fits measurements? without any clean image
-  train        train a prior or an unfolded network by a named recipe
-  export       a prior or an unfolded network as a file that runs without Python
-  priors       the priors that ship, with their data and licence
+{_LINES}
 
 `measurand COMMAND --help` explains the options of one command. With an operator and a method
 named, `measurand reconstruct FILE --operator NAME --method NAME --help` explains theirs too.
@@ -47,18 +53,6 @@ options:
   --version      the version
 """
 
-_COMMANDS = (
-    "demo",
-    "reconstruct",
-    "simulate",
-    "check",
-    "tune",
-    "evaluate",
-    "shift",
-    "train",
-    "export",
-    "priors",
-)
 _CHOICES = ("operator", "method", "executor", "recipe", "objective")
 
 
@@ -89,8 +83,8 @@ def _run(words: list[str]) -> int:
         print(f"measurand {version('measurand')}")
         return 0
     name, rest = words[0], words[1:]
-    if name not in _COMMANDS:
-        return _fail(f"no command '{name}'; there are: {' '.join(_COMMANDS)}")
+    if name not in COMMANDS:
+        return _fail(f"no command '{name}'; there are: {' '.join(COMMANDS)}")
     # threads that wait by spinning make a command beside others up to twenty times slower; OpenMP
     # reads this once, when torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -160,7 +160,8 @@ def save_image(
     Raises:
         ValueError: Several images, values that are not finite, or a format that has no such bits.
     """
-    from .data.files import Form, write_image
+    from .data.files import Form
+    from .data.writing import write_image
 
     if bits not in (8, 16):
         raise ValueError(f"save_image: got {bits} bits, wanted 8 or 16")
@@ -175,25 +176,6 @@ def save_image(
         raise ValueError(f"save_image: got the window {window}, wanted (black, white)")
     form = Form(suffix=suffix, dtype=f"uint{bits}", low=0.0, high=2.0**bits - 1)
     return write_image(path, ((image - low) * (2 / (high - low)) - 1)[None], form)
-
-
-def comparison(path: str | Path, panels: Sequence[tuple[str, Tensor]], *, title: str) -> None:
-    """Write the figure of a run.
-
-    Args:
-        path: The PNG to write.
-        panels: Titles and images (1, C, H, W) in [-1, 1] or complex: the measurement, the
-            estimate, and, by these names, "standard deviation" and "truth". Of several slices
-            the one in the middle.
-        title: A line above them.
-    """
-    slices = max(len(x) for _, x in panels)
-    images = {name: x[len(x) // 2 :][:1] for name, x in panels}
-    title += f", slice {slices // 2 + 1} of {slices}" if slices > 1 else ""
-    truth, spread = images.pop("truth", None), images.pop("standard deviation", None)
-    complex_ = any(x.is_complex() for x in images.values())
-    window = None if complex_ else (-1.0, 1.0)
-    compare(images, truth=truth, deviation=spread, window=window, title=title).save(path)
 
 
 def as_images(x: ArrayLike | Tensor) -> list[Tensor]:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from flows import pca_prior
 
-from measurand.checks.compatibility import DOUBTFUL, FITS, NOT, check_fit, fits
+from measurand.checks.compatibility import check_fit
+from measurand.checks.questions import DOUBTFUL, FITS, NOT, fits
 from measurand.noises import ComplexGaussian, Gaussian, Poisson
 from measurand.operators import (
     SENSE,

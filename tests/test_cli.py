@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from measurand.cli import HELP, arranged, main
-from measurand.commands import COMMANDS, seconds
+from measurand import commands
+from measurand.cli import COMMANDS, HELP, arranged, main
+from measurand.commands import command_named, seconds
 from measurand.data.files import read_image
 from measurand.domains import Body
 from measurand.nets import ConvUNet, Glow
@@ -94,11 +97,12 @@ def test_threads_wait_without_spinning_unless_told(said):
     assert done.stdout.split()[-1] == (said or "PASSIVE")
 
 
-def test_static_help_lists_the_commands_that_exist():
-    listed = [
-        line.split()[0] for line in HELP.split("commands:")[1].split("\n\n")[0].split("\n")[1:]
-    ]
-    assert set(listed) == set(COMMANDS)
+def test_a_command_is_a_file_and_a_line_of_the_help():
+    files = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
+    assert files - {"__init__", "parse", "shared", "skipped"} == set(COMMANDS)
+    for name, words in COMMANDS.items():
+        assert re.search(f"^  {name} +{re.escape(words)}$", HELP, re.M)
+        assert is_dataclass(command_named(name))
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

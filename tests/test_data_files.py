@@ -15,8 +15,9 @@ from PIL import Image
 
 from measurand.data.arrays import UnreadableFile
 from measurand.data.collection import images
-from measurand.data.files import Form, read_array, read_image, read_samples, write_image
+from measurand.data.files import Form, read_array, read_image, read_samples
 from measurand.data.png import decode_png16, encode_png16
+from measurand.data.writing import write_image
 
 RNG = np.random.default_rng(0)
 

@@ -7,9 +7,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from measurand.data.files import read_image, read_samples, read_stored, write_image
+from measurand.data.files import read_image, read_samples, read_stored
 from measurand.data.sources import File, UnreadableFile
 from measurand.data.tiff import count
+from measurand.data.writing import write_image
 
 RNG = np.random.default_rng(0)
 UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2

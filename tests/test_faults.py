@@ -12,7 +12,8 @@ import pytest
 import torch
 from test_cli import files, picture, run, tiny
 
-from measurand.data.files import Form, write_image
+from measurand.data.files import Form
+from measurand.data.writing import write_image
 from measurand.jobs.restore import restore
 from measurand.measurement import Measurement
 from measurand.noises import Gaussian

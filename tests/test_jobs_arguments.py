@@ -10,7 +10,7 @@ from PIL import Image
 from measurand import operators
 from measurand.jobs.arguments import (
     build,
-    fitted,
+    build_for,
     kebab,
     methods,
     notes_of,
@@ -72,7 +72,7 @@ def test_the_shape_of_the_image_follows_from_the_measurement(name):
     side = 18
     shape = (1 if name in ("cartesian-mri", "sense", "parallel-ct") else 3, side, side)
     operator = build(twin, shape)
-    found = fitted(twin, operator.out_shape)
+    found = build_for(twin, operator.out_shape)
     assert type(found) is type(operator) and found.in_shape == shape
     x = torch.ones(1, *shape, dtype=found.in_dtype)
     assert found(x).shape[1:] == operator.out_shape
@@ -96,19 +96,19 @@ def test_an_operator_knows_the_shape_of_its_images(operator, y_shape, options, s
 
 def test_a_volume_of_projections_is_one_of_slices():
     twin = twins()["parallel-ct"](angles="even_angles:7")
-    found = fitted(twin, (1, 4, 7, 12))
+    found = build_for(twin, (1, 4, 7, 12))
     assert found.in_shape == (1, 4, 8, 8) and found.out_shape == (1, 4, 7, 12)
 
 
 def test_what_does_not_follow_is_asked_for():
     with pytest.raises(ValueError, match=r"1, 7, 7.*1, 7, 10.*1, 7, 11.*--shape C H W"):
-        fitted(twins()["parallel-ct"](angles="even_angles:7"), (1, 7, 11))
+        build_for(twins()["parallel-ct"](angles="even_angles:7"), (1, 7, 11))
     with pytest.raises(ValueError, match="CartesianMRI: got image shape .3, 8, 8., wanted .1, H"):
-        fitted(twins()["cartesian-mri"](mask="random_lines:2"), (3, 8, 8))
+        build_for(twins()["cartesian-mri"](mask="random_lines:2"), (3, 8, 8))
     with pytest.raises(ValueError, match="--shape C H W"):
-        fitted(twins()["sense"](**CASES["sense"]), (5, 18, 18))
+        build_for(twins()["sense"](**CASES["sense"]), (5, 18, 18))
     with pytest.raises(ValueError, match="--shape C H W"):
-        fitted(twins()["parallel-ct"](angles="even_angles:5", detectors=9), (1, 5, 9))
+        build_for(twins()["parallel-ct"](angles="even_angles:5", detectors=9), (1, 5, 9))
 
 
 def test_tensors_from_files_and_functions(tmp_path, monkeypatch):
@@ -164,5 +164,5 @@ def test_a_tomograph_in_degrees(tmp_path):
         twin = twins()["parallel-ct"]
         with pytest.raises(ValueError, match="--operator.degrees"):
             build(twin(angles=str(tmp_path / "theta.npy")), (1, 8, 8))
-        operator = fitted(twin(angles=str(tmp_path / "theta.npy"), degrees=True), (1, 45, 12))
+        operator = build_for(twin(angles=str(tmp_path / "theta.npy"), degrees=True), (1, 45, 12))
         torch.testing.assert_close(operator.angles, torch.from_numpy(np.deg2rad(angles)).float())

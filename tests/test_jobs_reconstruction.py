@@ -135,11 +135,11 @@ def test_twins_travel(here):
 
 
 def test_operators_and_priors_are_made_once_for_files_alike(here, monkeypatch):
-    from measurand.jobs import reconstruction
+    from measurand.jobs import measured, reconstruction
 
     built, loaded = [], []
-    fitted, prior_loaded = reconstruction.fitted, reconstruction.prior_loaded
-    monkeypatch.setattr(reconstruction, "fitted", lambda t, y: built.append(y) or fitted(t, y))
+    build_for, prior_loaded = measured.build_for, reconstruction.prior_loaded
+    monkeypatch.setattr(measured, "build_for", lambda t, y: built.append(y) or build_for(t, y))
     monkeypatch.setattr(
         reconstruction, "prior_loaded", lambda *a: loaded.append(a) or prior_loaded(*a)
     )

@@ -63,12 +63,12 @@ def test_the_commands_of_this_machine(here, capsys):
 def test_the_commands_of_a_cluster_are_understood():
     import tyro
 
-    from measurand.commands import COMMANDS
+    from measurand.commands import command_named
     from measurand.jobs.executors import Ray, Slurm
 
     config = (tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff)
     found = [
-        tyro.cli(COMMANDS["reconstruct"], args=arranged(words[1:]), config=config).executor
+        tyro.cli(command_named("reconstruct"), args=arranged(words[1:]), config=config).executor
         for words in commands()
         if "ray" in words or "slurm" in words
     ]

@@ -13,7 +13,7 @@ from measurand import priors, unfolded
 from measurand.batches import Batch
 from measurand.domains import Photographs
 from measurand.nets import Glow
-from measurand.priors.capabilities import Fitted, Trained
+from measurand.priors.trained import Fitted, Trained
 from measurand.problems import GaussianBlurs, MissingPixels
 from measurand.recipes import FlowRecipe, PriorRecipe, train_recipe
 from measurand.solvers import PosteriorMean

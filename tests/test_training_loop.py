@@ -151,7 +151,7 @@ def test_a_time_budget_becomes_steps_once(tmp_path, monkeypatch):
 
     plan = train(model(), slow, loss, time_budget=1.5, folder=tmp_path, warmup=3)
     assert plan.steps == pytest.approx(150, abs=1) and now[0] == pytest.approx(101.5, abs=0.02)
-    assert load_state(tmp_path).facts["plan"]["steps"] == plan.steps
+    assert load_state(tmp_path).record["plan"]["steps"] == plan.steps
     assert plan.decay_from == round(0.65 * plan.steps)
 
 
@@ -208,7 +208,7 @@ def test_ten_bad_steps_go_back_at_half_the_rate(tmp_path):
     assert weights(net).isfinite().all()
     assert calls == [*range(30), *range(40)]
     assert seen[10].rate == 1 and seen[40].rate == 0.5
-    assert load_state(tmp_path).facts["halvings"] == 1
+    assert load_state(tmp_path).record["halvings"] == 1
 
 
 def test_lasting_non_finite_losses_are_an_error(tmp_path):

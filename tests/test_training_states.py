@@ -21,7 +21,7 @@ def test_the_last_two_states_stay(tmp_path):
         "step-00000030.safetensors",
     ]
     state = load_state(tmp_path / "s")
-    assert (state.step, state.facts) == (30, {"a": 30}) and state.tensors["x"].tolist() == [
+    assert (state.step, state.record) == (30, {"a": 30}) and state.tensors["x"].tolist() == [
         30.0
     ] * 3
 

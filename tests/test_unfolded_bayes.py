@@ -15,7 +15,7 @@ from measurand.tensors import randn_like
 from measurand.training.loop import train
 from measurand.unfolded import UnfoldedDR
 from measurand.unfolded.physics import settled
-from measurand.unfolded.posterior_score import posterior_loss
+from measurand.unfolded.score_matching import posterior_loss
 
 SIDE, LEVELS = 16, (0.05, 0.5, 5.0)
 OPERATORS = [Identity((1, SIDE, SIDE)), Blur((1, SIDE, SIDE), gaussian_kernel(1.5, 9))]

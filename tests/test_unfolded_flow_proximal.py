@@ -39,7 +39,8 @@ from measurand.unfolded import (
     proximal_folds,
     unfolding_loss,
 )
-from measurand.unfolded.flow_proximal import clipped, squared_error
+from measurand.unfolded.flow_proximal import squared_error
+from measurand.unfolded.folds import clipped
 from measurand.weights.tensorfile import load_tensors, save_tensors
 
 SHAPE = (1, 8, 8)

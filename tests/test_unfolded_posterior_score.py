@@ -26,8 +26,8 @@ from measurand.unfolded import (
     UnfoldedHQS,
     UnfoldedPGM,
 )
-from measurand.unfolded.physics import Problem, facts, settled
-from measurand.unfolded.posterior_score import posterior_loss
+from measurand.unfolded.physics import DataTerm, features, settled
+from measurand.unfolded.score_matching import posterior_loss
 
 N = 64
 
@@ -150,7 +150,7 @@ def test_half_quadratic_stays_biased():
 def test_radii_shrink_from_the_image_to_the_noise():
     x, measurement = blurred()
     sigma, seen = torch.tensor([1e6, 1e6]), settled(measurement)
-    problem = Problem(x, sigma, seen, facts(sigma, seen))
+    problem = DataTerm(x, sigma, seen, features(sigma, seen))
     network = white(3, sigma_data=0.3)
     radii = torch.stack(network.radii(network.places(3), problem))
     low = 4 * measurement.sigma / measurement.operator.norm
@@ -161,10 +161,10 @@ def test_radii_shrink_from_the_image_to_the_noise():
     radii = torch.stack(network.radii(network.places(3), problem))
     assert torch.allclose(radii, torch.stack([high, (high * low).sqrt(), low]), rtol=1e-5)
     loud = settled(Measurement(measurement.operator, Noise(9.0), measurement.y))
-    radii = network.radii((0.0, 1.0), Problem(x, sigma, loud, facts(sigma, loud)))
+    radii = network.radii((0.0, 1.0), DataTerm(x, sigma, loud, features(sigma, loud)))
     assert torch.equal(*radii)  # where noise is louder than the image, no radius grows
     near = torch.tensor([0.1, 0.1])  # x_t tells as much as the data
-    assert torch.all(network.radii([0.0], Problem(x, near, seen, facts(near, seen)))[0] < 0.1)
+    assert torch.all(network.radii([0.0], DataTerm(x, near, seen, features(near, seen)))[0] < 0.1)
 
 
 def test_step_sizes_lie_between_two_learned_ends():
@@ -176,7 +176,7 @@ def test_step_sizes_lie_between_two_learned_ends():
         assert torch.allclose(torch.stack(network.relaxation(at)), torch.stack(wanted))
     _, measurement = blurred()
     sigma, seen = torch.tensor([0.5, 2.0]), settled(measurement)
-    problem = Problem(measurement.y, sigma, seen, facts(sigma, seen))
+    problem = DataTerm(measurement.y, sigma, seen, features(sigma, seen))
     descent = white(2, UnfoldedPGM)
     descent.radius.second.bias.data = torch.tensor([0.4, -0.4]).atanh()
     found = torch.stack(descent.radii((0.0, 0.5, 1.0), problem))
@@ -190,7 +190,7 @@ def test_a_single_step_is_the_last_one(kind):
     network = white(1, kind)
     assert network.places(1) == [1.0]
     sigma, seen = torch.tensor([0.5, 80.0]), settled(measurement)
-    problem = Problem(x, sigma, seen, facts(sigma, seen))
+    problem = DataTerm(x, sigma, seen, features(sigma, seen))
     with torch.no_grad():
         found = network(x, sigma, seen)
         (r,) = network.radii([1.0], problem)
@@ -296,11 +296,11 @@ def test_the_physics_reaches_a_prior_only_through_v(kind):
 def test_the_network_is_told_of_a_problem_by_three_numbers():
     _, measurement = blurred()
     sigma = torch.tensor([0.3, 2.0])
-    told = facts(sigma, settled(measurement))
+    told = features(sigma, settled(measurement))
     assert torch.allclose(told[:, 0].exp(), sigma)
     assert torch.allclose(told[:, 1].exp(), measurement.sigma / measurement.operator.norm)
     one = Measurement(Identity((1, 4, 4)), Noise(0.0), torch.zeros(2, 1, 4, 4))
-    assert facts(sigma, settled(one))[:, 1:].exp().tolist() == pytest.approx(
+    assert features(sigma, settled(one))[:, 1:].exp().tolist() == pytest.approx(
         torch.tensor([[1e-3, 1.0]] * 2)
     )
 
@@ -412,7 +412,7 @@ def test_loss_weighs_by_the_error_to_expect_and_counts_early_steps():
     with torch.no_grad():
         noisy = x + sigma[:, None, None, None] * batch["noise"]
         found = network.steps(noisy, sigma, batch["measurement"])
-        w = 8 * network.spread(facts(sigma, batch["measurement"]))[:, 0]
+        w = 8 * network.spread(features(sigma, batch["measurement"]))[:, 0]
         heavy = torch.tensor([(0.3**2 + 0.25) / (0.3 * 0.5) ** 2, 1e4])  # 2.5e5 without a bound
         *before, last = [heavy * (z - x).square().flatten(1).mean(1) for z in found]
         wanted = torch.exp(-w) * (last + early * (before[0] + before[1])) + w
@@ -427,7 +427,7 @@ def test_autocast_is_for_the_prior_alone():
         x = torch.randn(2, *operator.in_shape)
         measurement = Measurement(operator, Noise(0.1), operator(x))
         sigma = torch.full((2,), 0.5)
-        posed = Problem(x, sigma, measurement, facts(sigma, measurement))
+        posed = DataTerm(x, sigma, measurement, features(sigma, measurement))
         steps = (GradientStep(), ProximalStep())
         wanted = [posed.prox(x, sigma), posed.start(0.5), posed.gradient(x)]
         wanted += [step(x, measurement) for step in steps]
@@ -441,7 +441,7 @@ def test_autocast_is_for_the_prior_alone():
     x, flow = torch.randn(2, 1, 12, 12), FlowPrior(Glow.tiny(channels=1), shape=(1, 12, 12))
     network = FlowProximal(flow, [Fold(GradientStep(), ShrinkStep())])
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        assert facts(torch.full((2,), 0.5), measurement).dtype == torch.float32
+        assert features(torch.full((2,), 0.5), measurement).dtype == torch.float32
         assert white(2)(x, torch.full((2,), 0.5), measurement).shape == x.shape
         assert network(measurement).shape == x.shape
 
@@ -488,7 +488,7 @@ def test_steps_are_added_and_left_out():
     longer, shorter = network.with_depth(7), network.with_depth(2)
     assert (longer.depth, shorter.depth, network.depth) == (7, 2, 4)
     sigma = torch.tensor([0.5, 80.0])
-    problem = Problem(x, sigma, settled(measurement), facts(sigma, measurement))
+    problem = DataTerm(x, sigma, settled(measurement), features(sigma, measurement))
     for other in (longer, shorter):
         assert other.places(other.depth)[:: other.depth - 1] == [0.0, 1.0]
         for at in (0.0, 0.5, 1.0):

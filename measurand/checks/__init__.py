@@ -1,6 +1,6 @@
 """Checks: what every operator and prior must satisfy, and whether those of a problem fit."""
 
-from .compatibility import Verdict, check_fit, fits
+from .compatibility import check_fit
 from .laws import (
     Law,
     adjoint_error,
@@ -15,6 +15,7 @@ from .laws import (
     prox_error,
     solve_error,
 )
+from .questions import Verdict, fits
 
 __all__ = [
     "Law",

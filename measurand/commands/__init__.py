@@ -1,9 +1,10 @@
 """The commands: each a frozen dataclass whose fields are its options, called to run it.
 
+A command is the file of its name, and its line in `cli.COMMANDS`.
 Importing this folder imports torch and tyro; `cli` does so only when a command is asked for.
 """
 
+from .parse import command_named, run
 from .shared import seconds
-from .table import COMMANDS, run
 
-__all__ = ["COMMANDS", "run", "seconds"]
+__all__ = ["command_named", "run", "seconds"]

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
-from ..checks.compatibility import DOUBTFUL, check_fit, fits
+from ..checks.compatibility import check_fit
+from ..checks.questions import DOUBTFUL, fits
 from ..devices import device_named
-from ..jobs.arguments import build, fitted, notes_of
-from ..jobs.reconstruction import measured, noise_of
+from ..jobs.arguments import build, build_for, notes_of
+from ..jobs.measured import measured, noise_of
 from ..jobs.restore import prior_for
 from ..measurement import Measurement
 from .shared import File, Operator
@@ -49,7 +50,7 @@ class Check:
         twin, shape = self.operator, self.shape
         operator, y, sigma, _, notes = measured(
             self.file,
-            lambda y: fitted(twin, y) if shape is None else build(twin, shape),
+            lambda y: build_for(twin, y) if shape is None else build(twin, shape),
             self.sigma,
             self.value_range,
         )

@@ -10,11 +10,11 @@ from tyro.conf import Positional
 
 from ..devices import device_named
 from ..domains import domain_of
-from ..priors.capabilities import Trained
+from ..priors.trained import Trained
 from ..problems.random import problem_of
 from ..training.quality import HeldOut
 from ..weights.store import load
-from .shared import skips_said
+from .skipped import skips_said
 
 __all__ = ["Evaluate"]
 

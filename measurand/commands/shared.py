@@ -1,21 +1,15 @@
 """What several commands share: choices of operators and methods, times in words."""
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
-from ..data.sources import SkippedFiles
 from ..jobs.arguments import methods, twins, union
 from ..jobs.executors import executors
-from ..training.distributed import rank
-from ..training.log import tell
 
-__all__ = ["Executor", "File", "Method", "Operator", "seconds", "skips_said"]
+__all__ = ["Executor", "File", "Method", "Operator", "seconds"]
 
 
 if TYPE_CHECKING:
@@ -28,27 +22,6 @@ else:
 
 
 File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
-
-
-@contextmanager
-def skips_said() -> Iterator[None]:
-    """Says of files that are skipped inside the block, in a plain line each on stderr.
-
-    Of several processes that train together only the first says it; other warnings stay as they
-    are.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", SkippedFiles)
-        shown = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
-            if not issubclass(category, SkippedFiles):
-                shown(message, category, *where, **how)
-            elif rank() == 0:
-                tell(str(message))
-
-        warnings.showwarning = show
-        yield
 
 
 def seconds(text: str) -> float:

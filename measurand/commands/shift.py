@@ -11,7 +11,7 @@ from ..files import write_atomic
 from ..jobs.arguments import files_of
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
 from ..jobs.manifest import Scan, scans_in
-from ..jobs.restore import bar, facts, resolved
+from ..jobs.restore import bar, environment, resolved
 from ..jobs.shift import evidence, judged, masks_of, plotted
 from ..shift import Curve, Divergence, Rank
 from ..tensors import generators
@@ -119,7 +119,7 @@ class Shift:
                 "order": [rank._asdict() for rank in order],
                 "divergence": {name: _plain(curve) for name, curve in curves.items()},
                 "notes": found.notes,
-                **facts(device),
+                **environment(device),
             }
             write_atomic(folder / "shift.json", json.dumps(record, indent=1) + "\n")
             plotted(folder / "shift.png", order, curves, f"{len(scans)} of {self._stem}")

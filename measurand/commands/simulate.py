@@ -6,12 +6,13 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from ..data.files import Form, read_image, write_image
+from ..data.files import Form, read_image
+from ..data.writing import write_image
 from ..files import write_atomic
 from ..jobs.arguments import build, files_of, notes_of
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
-from ..jobs.reconstruction import noise_of
-from ..jobs.restore import facts, resolved
+from ..jobs.measured import noise_of
+from ..jobs.restore import environment, resolved
 from ..tensors import generators
 from .shared import File, Operator
 
@@ -72,7 +73,7 @@ class Simulate:
                 "sigma": self.sigma,
                 "seed": self.seed,
                 "notes": [*picture.notes, *notes_of(self.operator, operator.in_shape)],
-                **facts("cpu"),
+                **environment("cpu"),
             }
             write_atomic(folder / "run.json", json.dumps(record, indent=1) + "\n")
         if self.json:

@@ -11,7 +11,8 @@ from ..devices import device_named
 from ..jobs.folders import check_outside, free, named_inputs
 from ..training.distributed import rank
 from ..training.log import tell
-from .shared import seconds, skips_said
+from .shared import seconds
+from .skipped import skips_said
 
 __all__ = ["Train"]
 

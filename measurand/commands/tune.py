@@ -17,8 +17,8 @@ from ..devices import device_named
 from ..files import write_atomic
 from ..jobs.arguments import build, files_of, kebab, notes_of, union
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
-from ..jobs.reconstruction import measured, noise_of, operator_for, truth_in
-from ..jobs.restore import bar, facts, prior_for, resolved, suited
+from ..jobs.measured import measured, noise_of, operator_for, truth_in
+from ..jobs.restore import bar, environment, prior_for, resolved, suited
 from ..measurement import Measurement
 from ..priors import Penalty
 from ..solvers import HQS
@@ -169,7 +169,7 @@ class Tune:
                 ],
                 "trials": [_plain(trial) for trial in found.trials],
                 "notes": notes + more,
-                **facts(device),
+                **environment(device),
             }
             write_atomic(folder / "trials.json", json.dumps(trials, indent=1) + "\n")
         if self.json:

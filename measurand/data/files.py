@@ -1,10 +1,10 @@
-"""Real picture files in, and the same kind of file out.
+"""Real picture files in, with what it takes to write the same kind of file out.
 
 A file's samples u become an image x in [-1, 1] by `x = 2 (u - low) / (high - low) - 1`, where
 `low, high` is the full range of an integer type (0 and 255, or 65535) and is stated, or recognised
 and said, for floating-point arrays. Everything else the file knows is kept aside in a `Form`
-(format, sample type, axes, range, alpha, colour profile), so that `write_image` gives back a file
-of the same kind and bit depth.
+(format, sample type, axes, range, alpha, colour profile), so that `writing` gives back a file of
+the same kind and bit depth.
 
     pictures   PNG (8 and 16 bit, grey, colour, palette), JPEG, TIFF[:page] (`tiff`): EXIF
                orientation is applied, opacity is set aside, palettes and CMYK become RGB
@@ -16,26 +16,20 @@ Only what its format calls opacity is opacity. All channels of an array are data
 of a TIFF beyond grey and colours.
 
 A file that cannot be understood raises `UnreadableFile`, whatever is wrong with it; `arrays` says
-what is refused. Writing is atomic.
+what is refused.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..files import write_atomic
-from . import tiff
+from . import pillow, tiff
 from .arrays import ARRAYS, all_finite, load, split_key
-from .png import decode_png16, encode_png16, is_png16
 from .sources import File, UnreadableFile, file_at, reading
 from .tiff import Samples
 
@@ -48,7 +42,6 @@ __all__ = [
     "read_image",
     "read_samples",
     "read_stored",
-    "write_image",
 ]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -242,76 +235,7 @@ def read_samples(path: Path | File) -> Samples:
     source = file_at(path)
     if source.suffix in tiff.SUFFIXES and tiff.is_tiff(source):
         return tiff.read(source)
-    return _pillow(source)
-
-
-def _pillow(source: File) -> Samples:
-    """Samples of a picture file that is no TIFF."""
-    from PIL import Image, UnidentifiedImageError
-
-    content, notes = source.read(), []
-    try:
-        picture = Image.open(io.BytesIO(content))
-    except UnidentifiedImageError as error:  # its own words are the address of a buffer
-        raise ValueError("it is in no picture format that is known, or damaged") from error
-    with picture:
-        image: Image.Image = picture
-        if image.format == "TIFF":
-            return tiff.read(source)
-        orientation = image.getexif().get(274, 1)
-        profile = image.info.get("icc_profile")
-        frames = int(getattr(image, "n_frames", 1))
-        if frames > 1:
-            notes.append(f"first of {frames} frames")
-        deep = is_png16(content[:32])
-        if deep and content[25] != 0:  # pillow keeps 16 bits of grey, of nothing else
-            samples, gray = decode_png16(content), content[25] == 4
-            return _parted(samples, 1 if gray else 3, orientation, profile, notes, frames)
-        if image.format == "PPM" and image.mode == "RGB" and _widest(content) > 255:
-            raise ValueError(
-                f"got {_widest(content)} levels, wanted 255 at most (or a PNG or TIFF)"
-            )
-        if image.mode in ("P", "PA"):
-            notes.append("palette read as colours")
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        elif image.mode == "1":
-            image = image.convert("L")
-        elif image.mode in ("L", "RGB") and "transparency" in image.info:
-            image = image.convert(image.mode + "A")
-        elif image.mode not in ("L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "F"):
-            notes.append(f"{image.mode} read as RGB")
-            image, profile = image.convert("RGB"), None
-        wide = deep or (image.format == "PPM" and image.mode == "I")
-        samples = np.array(image, dtype=np.uint16 if wide else None)
-    if orientation != 1:
-        notes.append("turned upright (EXIF orientation)")
-    colors = 3 if samples.shape[2:] > (2,) else 1
-    return _parted(samples, colors, orientation, profile, notes, frames)
-
-
-def _widest(content: bytes) -> int:
-    """The highest level of a PPM, the fourth word of its head."""
-    head = re.sub(rb"#[^\n]*\n", b" ", content[:4096])
-    words = head.split(maxsplit=4)
-    return int(words[3]) if len(words) > 3 and words[3].isdigit() else 0
-
-
-def _parted(
-    samples: np.ndarray,
-    colors: int,
-    orientation: int,
-    profile: bytes | None,
-    notes: list[str],
-    frames: int,
-) -> Samples:
-    """Samples (H, W[, C]) turned upright, and their opacity apart."""
-    turned = tiff.upright(samples, orientation)
-    values, alpha = turned, None
-    if turned.ndim == 3:
-        if turned.shape[2] > colors:
-            values, alpha = turned[..., :-1], np.ascontiguousarray(turned[..., -1])
-        values = values[..., 0] if values.shape[2] == 1 else values
-    return Samples(values, alpha=alpha, profile=profile, pages=frames, notes=tuple(notes))
+    return pillow.read(source)
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -377,113 +301,3 @@ def _range(stored: Stored, stated: tuple[float, float] | None) -> tuple[float, f
         f"{stored.name}: {kind} samples span [{low:.4g}, {high:.4g}]; say which mean black and "
         "white (--value-range LOW HIGH)"
     )
-
-
-def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
-    """Write an image the way another file was stored; the write is atomic.
-
-    In an HDF5 file it is never called `kspace`, which has a meaning to those who read it.
-
-    Args:
-        path: Where to write; its ending must be that of the form.
-        x: Image in [-1, 1], with shape (1, C, H, W), 1 or 3 channels in PNG and JPEG; integers are
-            rounded and clipped to their range, floating-point samples are not. In the form of a
-            complex array, values as they are, with shape (N, C, H, W).
-        form: How to store it (`read_image(...).form`).
-    Returns:
-        The path.
-    """
-    path = Path(path)
-    if path.suffix.lower() != form.suffix:
-        raise ValueError(
-            f"write_image: got a name ending in '{path.suffix}', wanted {form.suffix}"
-        )
-    if not torch.isfinite(torch.view_as_real(x) if x.is_complex() else x).all():
-        raise ValueError(f"{path}: got an image with NaN or infinite values, nothing is written")
-    if form.axes == "" or np.dtype(form.dtype).kind == "c":
-        values = (x.detach().cpu() * form.unit).numpy()
-        values = values[0] if len(values) == 1 else values
-        values = values[0] if form.axes == "HW" and len(values) == 1 else values
-        samples = values.astype(form.dtype if x.is_complex() else np.float32)
-    else:
-        most = form.suffix in PICTURES and form.suffix not in tiff.SUFFIXES
-        if x.ndim != 4 or x.shape[0] != 1 or (most and x.shape[1] not in (1, 3)) or x.is_complex():
-            wanted = "1 or 3" if most else "C"
-            raise ValueError(
-                f"{path}: got {x.dtype} of shape {tuple(x.shape)}, wanted real (1, {wanted}, H, W)"
-            )
-        samples = _samples(x, form)
-    write_atomic(path, _encode(samples, form))
-    return path
-
-
-def _samples(x: Tensor, form: Form) -> np.ndarray:
-    """The image in the file's units, type and axes, its alpha beside it."""
-    kind = np.dtype(form.dtype)
-    u = x[0].detach().cpu().double()
-    u = form.low + (u + 1.0) * (0.5 * (form.high - form.low))
-    pixels = u.permute(1, 2, 0).numpy()
-    if kind.kind in "ui":
-        limits = np.iinfo(kind)
-        pixels = pixels.round().clip(limits.min, limits.max)
-    pixels = pixels > 0.5 if kind.kind == "b" else pixels.astype(kind)
-    if form.alpha is not None:
-        alpha = torch.from_numpy(form.alpha.astype(np.float64))[None, None]
-        if alpha.shape[2:] != x.shape[2:]:
-            alpha = F.interpolate(alpha, x.shape[2:], mode="bilinear", antialias=True)
-        alpha = alpha.round() if kind.kind in "ui" else alpha
-        pixels = np.concatenate([pixels, alpha[0, 0].numpy().astype(kind)[..., None]], 2)
-    if form.axes == "HW" and pixels.shape[2] == 1:
-        return pixels[..., 0]
-    axes = form.axes
-    if axes == "CHW" and pixels.shape[2] not in (1, 3):  # which only (1, C, H, W) says
-        axes = "1CHW"
-    if axes.endswith("CHW"):
-        pixels = pixels.transpose(2, 0, 1)
-    return np.ascontiguousarray(pixels[None] if axes == "1CHW" else pixels)
-
-
-def _encode(samples: np.ndarray, form: Form) -> bytes:
-    """The bytes of a file of this form."""
-    out = io.BytesIO()
-    if form.suffix == ".npy":
-        np.save(out, samples, allow_pickle=False)
-    elif form.suffix == ".npz":
-        arrays: dict[str, Any] = {form.key or "x": samples}
-        np.savez_compressed(out, **arrays, range=np.array([form.low, form.high]))
-    elif form.suffix in (".h5", ".hdf5"):
-        import h5py
-
-        with h5py.File(out, "w") as h5:
-            group, _, name = (form.key or "x").rpartition("/")
-            name = "image" if name == "kspace" else name
-            dataset = h5.create_dataset(f"{group}/{name}", data=samples)
-            dataset.attrs["range"] = (form.low, form.high)
-    elif form.suffix in (".tif", ".tiff"):
-        import tifffile
-
-        samples = samples if samples.dtype.kind != "b" else samples.astype(np.uint8) * 255
-        channels = 1 if samples.ndim == 2 else samples.shape[-1]
-        opacity = [1 if form.multiplied else 2] if form.alpha is not None else []
-        plain = channels - len(opacity)
-        color = plain == 3 or (plain > 3 and plain - form.further == 3)
-        tifffile.imwrite(
-            out,
-            samples,
-            photometric="rgb" if color else "minisblack",
-            extrasamples=[0] * (plain - (3 if color else 1)) + opacity or None,
-            planarconfig="contig" if samples.ndim == 3 else None,
-            iccprofile=form.profile,
-        )
-    elif samples.dtype == np.uint16:
-        out.write(encode_png16(samples if samples.ndim == 3 else samples[..., None]))
-    else:
-        from PIL import Image
-
-        image = Image.fromarray(samples[..., 0] if samples.shape[2:] == (1,) else samples)
-        options = {"icc_profile": form.profile} if form.profile else {}
-        if form.suffix == ".png":
-            image.save(out, "PNG", **options)
-        else:
-            image.save(out, "JPEG", quality=95, subsampling=0, **options)
-    return out.getvalue()

@@ -22,6 +22,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .colors import (
+    DECODED,
+    from_cmyk,
+    from_palette,
+    from_ycbcr,
+    full_range,
+    white_is_zero,
+)
 from .sources import File, UnreadableFile, sized
 
 __all__ = ["SUFFIXES", "Samples", "count", "is_tiff", "read", "upright"]
@@ -38,9 +46,6 @@ _UPRIGHT = {  # EXIF orientation -> (transpose, flip rows, flip columns)
     8: (True, True, False),
 }
 _COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # photometric interpretation -> channels
-_DECODED = (7, 34892)  # JPEG: decoders return RGB for YCbCr
-_USUAL = (0, 255, 128, 255, 128, 255)  # black and white of luma and both chroma
-_PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)  # lossless bytes: samples are still YCbCr
 # (photometric, samples, bits, sample format) -> the mode in which pillow keeps every bit
 _MODES = {
     (0, 1, 1, 1): "1",
@@ -296,24 +301,24 @@ def _interpreted(source: File, page: Any, samples: np.ndarray, decoded: str) -> 
     alpha, multiplied = None, False
     if opaque:
         at = opaque[0] + _COLORS[photometric]
-        alpha = _full(np.ascontiguousarray(samples[..., at]), bits)
+        alpha = full_range(np.ascontiguousarray(samples[..., at]), bits)
         samples = np.delete(samples, at, axis=2)
         multiplied = extras[opaque[0]] == 1 and decoded != "RGBA"  # pillow divides these
     further = len(extras) - len(opaque)
     if photometric == 3:
-        samples = _looked_up(name, page, samples[..., 0])
+        samples = from_palette(name, page, samples[..., 0])
         notes.append("palette read as colours")
     else:
-        samples = samples if decoded == "L" else _full(samples, bits)  # pillow spreads these
+        samples = samples if decoded == "L" else full_range(samples, bits)  # pillow spreads these
     if photometric == 0 and decoded == "":
-        samples = _white_is_zero(name, page, samples)
+        samples = white_is_zero(name, page, samples)
     elif photometric == 5:
         inks, others = samples[..., :4], samples[..., 4:]
-        samples = np.concatenate([_from_cmyk(name, inks), others], axis=2)
+        samples = np.concatenate([from_cmyk(name, inks), others], axis=2)
         notes.append("CMYK read as RGB")
         profile = None
-    elif photometric == 6 and decoded == "" and page.compression not in _DECODED:
-        samples = _from_ycbcr(name, page, samples)
+    elif photometric == 6 and decoded == "" and page.compression not in DECODED:
+        samples = from_ycbcr(name, page, samples)
         notes.append("YCbCr read as RGB")
     if bits not in (1, 8, 16, 32, 64, 128) and photometric != 3:
         notes.append(f"{bits} bits per sample, spread over {8 * samples.dtype.itemsize}")
@@ -328,15 +333,6 @@ def _interpreted(source: File, page: Any, samples: np.ndarray, decoded: str) -> 
         profile.value if profile else None,
         notes=tuple(notes),
     )
-
-
-def _full(samples: np.ndarray, bits: int) -> np.ndarray:
-    """Unsigned samples of odd bits spread over the range of their type."""
-    if samples.dtype.kind != "u" or bits == 8 * samples.dtype.itemsize:
-        return samples
-    white, widest = 2**bits - 1, int(np.iinfo(samples.dtype).max)
-    wide = samples.astype(np.uint64)
-    return ((wide * widest + white // 2) // white).astype(samples.dtype)
 
 
 def _missing(page: Any, samples: np.ndarray) -> np.ndarray | None:
@@ -356,50 +352,3 @@ def _missing(page: Any, samples: np.ndarray) -> np.ndarray | None:
         close = samples == value
     missing = close.all(axis=2)
     return missing if missing.any() else None
-
-
-def _white_is_zero(name: str, page: Any, samples: np.ndarray) -> np.ndarray:
-    if samples.dtype.kind == "b":
-        software = page.tags.get(305)
-        if software is not None and str(software.value).startswith("tifffile"):
-            return samples  # it stores True as 1, and calls that black
-        return ~samples
-    if samples.dtype.kind == "u":
-        return np.iinfo(samples.dtype).max - samples
-    raise UnreadableFile(
-        f"{name}: got samples of {samples.dtype} of which zero is white, wanted unsigned ones"
-    )
-
-
-def _looked_up(name: str, page: Any, index: np.ndarray) -> np.ndarray:
-    table = page.colormap
-    if table is None or index.dtype.kind not in "bu" or int(index.max()) >= table.shape[1]:
-        raise UnreadableFile(f"{name}: got a palette that lacks some of its colours")
-    colors = table.T[index.astype(np.intp)]
-    return colors.astype(np.uint8) if table.max() < 256 else (colors >> 8).astype(np.uint8)
-
-
-def _from_cmyk(name: str, inks: np.ndarray) -> np.ndarray:
-    if inks.dtype.kind != "u":
-        raise UnreadableFile(f"{name}: got CMYK of {inks.dtype}, wanted unsigned samples")
-    white = int(np.iinfo(inks.dtype).max)
-    paper = white - inks.astype(np.uint64)
-    light = (paper[..., :3] * paper[..., 3:] + white // 2) // white
-    return light.astype(inks.dtype)
-
-
-def _from_ycbcr(name: str, page: Any, samples: np.ndarray) -> np.ndarray:
-    """RGB of YCbCr at full range, as JFIF and TIFF 6.0 (section 21) define it."""
-    ends = page.tags.get(532)
-    values = [] if ends is None else np.divide(*np.reshape(ends.value, (-1, 2)).T.astype(float))
-    usual = len(values) in (0, 6) and np.allclose(values if len(values) else _USUAL, _USUAL)
-    if samples.dtype != np.uint8 or not usual or page.compression not in _PLAIN:
-        raise UnreadableFile(f"{name}: got YCbCr of an unusual kind, wanted RGB")
-    tag = page.tags.get(529)
-    luma = np.array((299, 1000, 587, 1000, 114, 1000) if tag is None else tag.value, float)
-    red, green, blue = luma[::2] / luma[1::2]
-    y, cb, cr = np.moveaxis(samples.astype(np.float64), 2, 0) - [[[0]], [[128]], [[128]]]
-    r = y + cr * (2 - 2 * red)
-    b = y + cb * (2 - 2 * blue)
-    g = (y - red * r - blue * b) / green
-    return np.stack([r, g, b], axis=2).round().clip(0, 255).astype(np.uint8)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..files import write_atomic
 from ..jobs.folders import staged
-from ..jobs.restore import Restored, bar, facts, of_its_kind, restore, variation_weight
+from ..jobs.restore import Restored, bar, environment, of_its_kind, restore, variation_weight
 from ..measurement import Measurement
 from ..methods import Step
 from ..metrics import psnr, ssim
@@ -227,7 +227,7 @@ def _write(
         marks = [name == found["best"] for name in names]
         marks += [scores[name]["ssim"] == top for name in names]
         best.append([False, *marks, False, False])
-    machine = facts(device)
+    machine = environment(device)
     named = [
         Path(name).stem for name in (weights["prior"], weights["unfolded"], *weights["flows"])
     ]

@@ -32,7 +32,7 @@ from .operands import operand
 __all__ = [
     "build",
     "files_of",
-    "fitted",
+    "build_for",
     "methods",
     "notes_of",
     "read_tensor",
@@ -212,7 +212,7 @@ def build(twin: Any, shape: Shape) -> LinearOperator:
     return cls(shape, **_options(twin, [f.name for f in dataclasses.fields(twin)], shape))
 
 
-def fitted(twin: Any, y: Shape) -> LinearOperator:
+def build_for(twin: Any, y: Shape) -> LinearOperator:
     """The operator whose measurements have a given shape, with the image shape that this needs.
 
     Args:

@@ -25,7 +25,8 @@ from ..measurement import Measurement
 from ..methods import Method, Step
 from ..operators import LinearOperator
 from ..priors import Penalty
-from ..priors.capabilities import Denoiser, Images, Posterior, Trained, meaning
+from ..priors.capabilities import Denoiser, Posterior, meaning
+from ..priors.trained import Images, Trained
 from ..priors.variation import TotalVariation
 from ..priors.wrappers import Counted, CountedPosterior
 from ..problems.random import problem_of
@@ -37,7 +38,7 @@ from .penalties import penalty_named, usual_weight
 __all__ = [
     "Restored",
     "bar",
-    "facts",
+    "environment",
     "prior_for",
     "prior_loaded",
     "restore",
@@ -323,7 +324,7 @@ def bar(
         yield update
 
 
-def facts(device: str | torch.device) -> dict[str, Any]:
+def environment(device: str | torch.device) -> dict[str, Any]:
     """Versions and machine, for `run.json`."""
     device = torch.device(device)
     name = platform.processor() or platform.machine()

@@ -19,7 +19,7 @@ from ..operators import SENSE
 from ..priors import Penalty
 from ..shift import Curve, Divergence, Rank, combined, ranked
 from .manifest import Scan
-from .reconstruction import measured, noise_of, operator_for
+from .measured import measured, noise_of, operator_for
 from .restore import prior_for
 
 __all__ = ["Evidence", "evidence", "judged", "masks_of", "plotted"]

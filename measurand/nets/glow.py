@@ -64,7 +64,7 @@ class ActNorm(nn.Module):
         return y * channelwise(torch.exp(-self.log_scale)) - channelwise(self.bias)
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
+    def initialize(self, x: Tensor) -> None:
         """Chooses the map that standardises each channel of a batch."""
         sd, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0)
         self.bias.copy_(-mean)
@@ -306,7 +306,7 @@ class Glow(nn.Module):
             return
         norms = [layer for layer in self.modules() if isinstance(layer, ActNorm)]
         hooks = [
-            layer.register_forward_pre_hook(lambda layer, inputs: layer.fit(inputs[0]))
+            layer.register_forward_pre_hook(lambda layer, inputs: layer.initialize(inputs[0]))
             for layer in norms
         ]
         try:

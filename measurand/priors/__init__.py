@@ -7,7 +7,6 @@ from .capabilities import (
     Posterior,
     Proximable,
     Restorer,
-    Trained,
     require,
 )
 from .conventions import (
@@ -26,10 +25,12 @@ from .diffusers import from_diffusers
 from .edm import EDMDenoiser
 from .flow import FlowPrior, bits_per_dim, dequantization, latent_moments
 from .flow_prox import FlowGain, FlowMAP, FlowShrink, ImageMAP
-from .gaussian import CosineGaussian, FourierGaussian, Gaussian
+from .gaussian import Gaussian
 from .grey import Grey
 from .mixture import GaussianMixture
 from .penalty import Penalty
+from .spectral import CosineGaussian, FourierGaussian
+from .trained import Trained
 from .variation import (
     ANISOTROPIC,
     ISOTROPIC,

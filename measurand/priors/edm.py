@@ -44,7 +44,9 @@ from torch import Tensor, nn
 
 from ..nets import ConvUNet
 from ..tensors import from_channels, per_item, randn_like, to_channels
-from .capabilities import (
+from .denoiser import check_kind, check_level
+from .grey import Grey
+from .trained import (
     Evaluation,
     Exported,
     Fitted,
@@ -55,8 +57,6 @@ from .capabilities import (
     images_named,
     numbers,
 )
-from .denoiser import check_kind, check_level
-from .grey import Grey
 from .wrappers import Rescaled, Tiled
 
 __all__ = ["EDMDenoiser", "edm_loss", "fast_dtype", "fitted_gains", "lognormal_sigma"]

@@ -31,8 +31,8 @@ from ..tensors import (
     randn_like,
     to_channels,
 )
-from .capabilities import Evaluation, Fitted, Images, Score, Trained, dtype_named, images_named
 from .flow_prox import FlowGain, packed
+from .trained import Evaluation, Fitted, Images, Score, Trained, dtype_named, images_named
 
 __all__ = [
     "Flow",

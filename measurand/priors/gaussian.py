@@ -7,8 +7,8 @@ For `x ~ N(m, C)` with `C = Q diag(c) Q^H`, each of these is one filter between 
     prox        argmin -tau log p(x) + 1/2 ||x - v||^2 = the denoiser at sigma^2 = tau
     draw        m + C^(1/2) n
 
-`Gaussian` takes any covariance and keeps its eigenvectors. `FourierGaussian` and `CosineGaussian`
-are diagonal in an orthonormal transform and scale to images. A linear measurement `y = A x + s n`
+`Gaussian` takes any covariance and keeps its eigenvectors; those of `spectral` are diagonal in an
+orthonormal transform and scale to images. A linear measurement `y = A x + s n`
 leaves a Gaussian behind, so `prior.given(measurement)` is again a `Gaussian`:
 
     S = A C A^H + s^2,   mean m + C A^H S^-1 (y - A m),   covariance C - C A^H S^-1 A C,
@@ -38,7 +38,7 @@ from ..tensors import Generators, as_generators, inner, per_item, randn_like
 from .brief import one_line
 from .dense import affordable, apply, columns, matrix
 
-__all__ = ["CosineGaussian", "EigenGaussian", "FourierGaussian", "Gaussian"]
+__all__ = ["EigenGaussian", "Gaussian", "LinearGaussian"]
 
 
 class LinearGaussian(Protocol):
@@ -334,97 +334,7 @@ class Gaussian(EigenGaussian):
         return cls(0.1 * torch.ones(1, 1, 8, 8), covariance)
 
 
-class FourierGaussian(EigenGaussian):
-    """A stationary normal distribution: independent Fourier coefficients, periodic boundary.
-
-    The transform is the orthonormal Fourier transform over all axes but the channels.
-
-    Args:
-        mean: Mean, with shape (1 or B, C, H, W), or with more or fewer spatial axes.
-        spectrum: Variance of each coefficient (frequency zero first), in a shape that broadcasts
-            against the mean; for real images equal at opposite frequencies.
-    """
-
-    def __init__(self, mean: Tensor, spectrum: Tensor) -> None:
-        super().__init__(mean, _spectrum("FourierGaussian", mean, spectrum))
-        axes = self._axes
-        mirrored = self.variances.flip(axes).roll([1] * len(axes), axes)
-        if not mean.is_complex() and not torch.allclose(mirrored, self.variances, rtol=1e-4):
-            raise ValueError(
-                "FourierGaussian: the spectrum of real images must be the same at opposite "
-                "frequencies, f(k) = f(-k); this one is not"
-            )
-
-    @property
-    def _axes(self) -> list[int]:
-        return list(range(2, self.mean.ndim))
-
-    def analysis(self, x: Tensor) -> Tensor:
-        return torch.fft.fftn(x, dim=self._axes, norm="ortho")
-
-    def synthesis(self, coefficients: Tensor) -> Tensor:
-        x = torch.fft.ifftn(coefficients, dim=self._axes, norm="ortho")
-        return x if self.dtype.is_complex else x.real
-
-    @classmethod
-    def example(cls) -> Self:
-        k = torch.fft.fftfreq(8)
-        return cls(0.1 * torch.ones(1, 1, 8, 8), 0.3 / (1 + 40 * (k**2 + k[:, None] ** 2)))
-
-
-class CosineGaussian(EigenGaussian):
-    """A normal distribution with independent cosine coefficients: mirrored boundary.
-
-    The transform is the orthonormal DCT-II over all axes but the channels.
-
-    Args:
-        mean: Mean, with shape (1 or B, C, H, W), or with more or fewer spatial axes.
-        spectrum: Variance of each coefficient (frequency zero first), in a shape that broadcasts
-            against the mean.
-    """
-
-    def __init__(self, mean: Tensor, spectrum: Tensor) -> None:
-        super().__init__(mean, _spectrum("CosineGaussian", mean, spectrum))
-        for axis, n in enumerate(mean.shape[2:]):
-            self.register_buffer(f"cosines_{axis}", _cosines(n, mean), persistent=False)
-
-    def analysis(self, x: Tensor) -> Tensor:
-        for axis in range(x.ndim - 2):
-            cosines = getattr(self, f"cosines_{axis}")
-            x = (x.transpose(axis + 2, -1) @ cosines.mT).transpose(axis + 2, -1)
-        return x
-
-    def synthesis(self, coefficients: Tensor) -> Tensor:
-        x = coefficients
-        for axis in range(x.ndim - 2):
-            x = (x.transpose(axis + 2, -1) @ getattr(self, f"cosines_{axis}")).transpose(
-                axis + 2, -1
-            )
-        return x
-
-    @classmethod
-    def example(cls) -> Self:
-        k = torch.arange(8.0) / 8
-        return cls(0.1 * torch.ones(1, 1, 8, 8), 0.3 / (1 + 10 * (k**2 + k[:, None] ** 2)))
-
-
 def _log_normal(quadratic: Tensor, logdet: Tensor, like: Tensor) -> Tensor:
     """The log-density of a normal vector; a complex one is two real ones of equal variance."""
     parts = 2 if like.is_complex() else 1
     return -0.5 * (quadratic + parts * (logdet + like.numel() * math.log(2 * math.pi)))
-
-
-def _spectrum(name: str, mean: Tensor, spectrum: Tensor) -> Tensor:
-    """The variances of a transform, with a batch axis and as many axes as the mean."""
-    if spectrum.is_complex() or not bool((spectrum >= 0).all() and spectrum.isfinite().all()):
-        raise ValueError(f"{name}: got a spectrum that is not real, finite and >= 0")
-    spectrum = spectrum.reshape(*[1] * (mean.ndim - spectrum.ndim), *spectrum.shape)
-    return spectrum.expand(len(spectrum), *mean.shape[1:])
-
-
-def _cosines(n: int, like: Tensor) -> Tensor:
-    """The orthonormal DCT-II matrix."""
-    k = torch.arange(n, dtype=torch.float64)
-    rows = torch.cos(math.pi * (k + 0.5) * k[:, None] / n) * math.sqrt(2 / n)
-    rows[0] /= math.sqrt(2)
-    return rows.to(like)

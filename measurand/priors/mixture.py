@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors import Generators, as_generators, randn_like
-from .gaussian import CosineGaussian, EigenGaussian, LinearGaussian
+from .gaussian import EigenGaussian, LinearGaussian
+from .spectral import CosineGaussian
 
 __all__ = ["GaussianMixture"]
 

@@ -315,7 +315,7 @@ class CountedPosterior(nn.Module):
 
     @classmethod
     def example(cls) -> Self:
-        from .gaussian import CosineGaussian
+        from .spectral import CosineGaussian
 
         return cls(CosineGaussian.example())
 

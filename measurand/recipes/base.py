@@ -28,8 +28,8 @@ from ..batches import Batch
 from ..domains import Domain
 from ..domains.material import Material
 from ..files import sha256, sha256_file, write_atomic
-from ..priors.capabilities import Trained
 from ..priors.edm import fast_dtype
+from ..priors.trained import Trained
 from ..training.distributed import joined, rank
 from ..training.ema import EMA
 from ..training.log import Journal, tell

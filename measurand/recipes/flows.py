@@ -22,7 +22,8 @@ from ..priors.flow import FlowPrior, dequantization, flow_loss
 from ..problems.random import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
 from ..tensors import to_channels
 from ..training.quality import HeldOut, restoration_psnr
-from ..unfolded.flow_proximal import FlowProximal, Fold, proximal_folds, unfolding_loss
+from ..unfolded.flow_proximal import FlowProximal, unfolding_loss
+from ..unfolded.folds import Fold, proximal_folds
 from ..weights.store import load
 from .base import Recipe, take_over
 from .priors import natural_color

@@ -24,7 +24,8 @@ from ..tensors import randn_like
 from ..training.quality import restoration_psnr
 from ..unfolded import UnfoldedDR
 from ..unfolded.physics import settled
-from ..unfolded.posterior_score import Unfolded, posterior_loss
+from ..unfolded.posterior_score import Unfolded
+from ..unfolded.score_matching import posterior_loss
 from ..weights.store import load
 from .base import Recipe, take_over
 from .priors import PriorRecipe, mri_brain, natural_color

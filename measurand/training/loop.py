@@ -250,28 +250,28 @@ class Run:
             tensors |= {f"ema{average.width:g}.{k}": v for k, v in average.values.items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-        facts = {
+        record = {
             "plan": asdict(self.plan),
             "seconds": self.seconds,
             "halvings": self.halvings,
             "config": self.config,
             "asked": self.asked,
         }
-        save_state(self.folder, State(self.step, tensors, facts))
+        save_state(self.folder, State(self.step, tensors, record))
 
     def restore(self) -> bool:
         """Returns whether there was a state, and takes it."""
         state = load_state(self.folder) if self.folder else None
         if state is None:
             return False
-        if state.facts["config"] != self.config:
+        if state.record["config"] != self.config:
             raise ValueError(
-                f"{self.folder}: got a state of configuration {state.facts['config']!r}, wants "
+                f"{self.folder}: got a state of configuration {state.record['config']!r}, wants "
                 f"{self.config!r}; train into another folder"
             )
-        if state.facts["asked"] != self.asked:
+        if state.record["asked"] != self.asked:
             raise ValueError(
-                f"{self.folder}: the run was asked for {said(state.facts['asked'])}, and now for "
+                f"{self.folder}: the run was asked for {said(state.record['asked'])}, and now for "
                 f"{said(self.asked)}; resume it as it was, or start another from its weights"
             )
         self.model.load_state_dict(under(state.tensors, "model."))
@@ -284,8 +284,8 @@ class Run:
             i, _, k = name.partition(".")
             moments.setdefault(int(i), {})[k] = laid_out_as(parameters[int(i)], v)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.step, self.seconds = state.step, state.facts["seconds"]
-        self.halvings, self.plan = state.facts["halvings"], Plan(**state.facts["plan"])
+        self.step, self.seconds = state.step, state.record["seconds"]
+        self.halvings, self.plan = state.record["halvings"], Plan(**state.record["plan"])
         return True
 
     def retreat(self) -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ..measurement import Measurement
 from ..metrics import psnr
-from ..priors.capabilities import Score, Trained
 from ..priors.edm import EDMDenoiser
+from ..priors.trained import Score, Trained
 from ..problems.random import Problems, drawn, problem_of
 from ..tensors import randn_like, to_channels
 

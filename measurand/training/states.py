@@ -23,12 +23,12 @@ class State:
     Args:
         step: Steps done.
         tensors: Weights, averages and optimiser moments, by name.
-        facts: JSON values: schedule, seconds trained, digest of the configuration.
+        record: JSON values: schedule, seconds trained, digest of the configuration.
     """
 
     step: int
     tensors: dict[str, Tensor]
-    facts: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 def save_state(folder: str | os.PathLike[str], state: State, *, keep: int = 2) -> Path:
@@ -44,7 +44,7 @@ def save_state(folder: str | os.PathLike[str], state: State, *, keep: int = 2) -
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{state.step:08d}.safetensors"
-    save_tensors(path, state.tensors, {"step": state.step, "facts": state.facts})
+    save_tensors(path, state.tensors, {"step": state.step, "facts": state.record})
     for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
         old.unlink()
     return path

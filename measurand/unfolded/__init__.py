@@ -1,7 +1,7 @@
 """Unfolded networks: iterations of fixed length, trained end to end with the physics inside."""
 
-from .flow_proximal import (
-    FlowProximal,
+from .flow_proximal import FlowProximal, unfolding_loss
+from .folds import (
     Fold,
     GainStep,
     GradientStep,
@@ -9,9 +9,9 @@ from .flow_proximal import (
     ShrinkStep,
     gradient_folds,
     proximal_folds,
-    unfolding_loss,
 )
-from .posterior_score import Unfolded, UnfoldedDR, UnfoldedHQS, UnfoldedPGM, posterior_loss
+from .posterior_score import Unfolded, UnfoldedDR, UnfoldedHQS, UnfoldedPGM
+from .score_matching import posterior_loss
 
 __all__ = [
     "FlowProximal",

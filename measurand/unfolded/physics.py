@@ -13,31 +13,32 @@ has a proximal map wherever that of y alone is known, because two quadratic anch
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..measurement import Measurement
+from ..nets.unet import exact
 from ..start import first_guess
 from ..tensors import per_item
 
-__all__ = ["Problem", "exactly", "facts", "norms", "settled"]
+__all__ = ["Answers", "DataTerm", "exactly", "features", "norms", "settled"]
 
 FLOOR = 1e-3  # least noise, relative to ||A||: below, the data step is ill-conditioned
 
 
-class Problem(NamedTuple):
+class DataTerm(NamedTuple):
     """What G is made of, and the numbers that step sizes follow from.
 
     Args:
         x_t: Noisy image, (B, ...).
         sigma: Its noise level s_t, (B,).
         measurement: A measurement with noise.
-        facts: ln s_t, ln s_y and ln tr(A^H A) / n of the problem divided by ||A||, (B, 3).
+        features: ln s_t, ln s_y and ln tr(A^H A) / n of the problem divided by ||A||, (B, 3).
     """
 
     x_t: Tensor
     sigma: Tensor
     measurement: Measurement
-    facts: Tensor
+    features: Tensor
 
     def prox(self, u: Tensor, r: Tensor) -> Tensor:
         """Returns `argmin_x G(x) + ||x - u||^2 / (2 r^2)`, by merging the two anchors."""
@@ -47,7 +48,14 @@ class Problem(NamedTuple):
             return self.measurement.prox((own * self.x_t + near * u) / w, w.rsqrt().flatten())
 
     def start(self, radius: float) -> Tensor:
-        """Returns `prox_G(b, radius)` of the first guess b, whose holes are filled."""
+        """Returns `prox_G(b, radius)` of b = A^H y / A^H A 1 with its holes filled.
+
+        Without the second anchor the null space of A would hold noise of the level s_t, and around
+        b = 0 a hole wider than a few pixels is not filled in a few steps.
+
+        Args:
+            radius: Standard deviation of the images.
+        """
         with exactly(self.x_t):
             guess = first_guess(self.measurement).expand_as(self.x_t)
         return self.prox(guess, torch.full_like(self.sigma, radius))
@@ -76,7 +84,7 @@ def settled(measurement: Measurement) -> Measurement:
     return Measurement(measurement.operator, noise, measurement.y)
 
 
-def facts(sigma: Tensor, measurement: Measurement) -> Tensor:
+def features(sigma: Tensor, measurement: Measurement) -> Tensor:
     """Returns ln s_t, ln (s_y / ||A||) and ln (tr(A^H A) / (n ||A||^2)), with shape (B, 3).
 
     A proximal map does not change when A, y and s_y are divided by one number, and step sizes
@@ -93,3 +101,23 @@ def norms(measurement: Measurement) -> Tensor:
     """Returns ||A|| of each operator, with shape (1,) or (B,)."""
     sigma = measurement.sigma
     return torch.tensor(measurement.operator.norms, device=sigma.device, dtype=sigma.dtype)
+
+
+class Answers(nn.Module):
+    """Numbers in (-1, 1) that follow from the features of a problem; zero at first.
+
+    Args:
+        n: How many.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 32), nn.Linear(32, n)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns n numbers for each item, with shape (B, n)."""
+        # a radius is physics: bfloat16 would move it by a percent
+        hidden = nn.functional.silu(exact(self.first, features / 4))
+        return exact(self.second, hidden).tanh().to(features)

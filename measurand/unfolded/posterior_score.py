@@ -27,25 +27,18 @@ for a single step),
     r_k = (s_t^-2 + rho_k^-2)^-1/2,    rho_k = rho_1^(1 - p) rho_K^p,
     rho_1 = 2 s_data exp(1.5 tanh h_1),    rho_K = 4 s_y / ||A|| exp(1.5 tanh h_K) <= rho_1,
 
-h_1 and h_K a small network of the `facts` of a problem (noise levels, trace) that starts at zero.
+h_1 and h_K a small network of the `features` of a problem (noise levels, trace), zero at first.
 Between two steps u moves to z + (r_{k+1} / r_k)^2 (u - z): the fixed point belongs to a dual,
 (u - z) / r^2, and stays where it is while r changes. alpha in (0, 1.5) and beta in (0, 1) have a
 first and a last value, too, so that any number of steps can be taken.
 
-All start at `u = argmin G + ||x - b||^2 / (2 s_data^2)`, b = A^H y / A^H A 1 with its holes filled
-(`first_guess`): without the last term the null space of A would hold noise of the level s_t, and
-around b = 0 a hole wider than a few pixels is not filled in a few steps. A denoiser sees (v, r)
-and nothing else; that is what makes the swap possible.
+All start at `prox_G(b, s_data)`, see `physics.DataTerm.start`. A denoiser sees (v, r) and nothing
+else; that is what makes the swap possible.
 
-Training is score matching over many operators (`posterior_loss`),
-
-    E  lambda(s_t) e^-w ||z_K - x||^2 / n + w,      lambda = (s_t^2 + s_data^2) / (s_t s_data)^2,
-
-where w is a learned logarithm of the error to expect: how much y tells differs between problems.
+Training is score matching over many operators, see `score_matching`.
 
 Deviations. The paper's scheme, number of steps, backbone and weights are not public; everything
-beside the identity above is ours. w sees what h sees and not the name of a task, so that it
-needs no list of tasks.
+beside the identity above is ours.
 
 References:
     | Diff-Unfolding: A Model-Based Score Learning Framework for Inverse Problems (Wang et al.,
@@ -58,7 +51,6 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -67,8 +59,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..measurement import Measurement
 from ..nets import ConvUNet
-from ..nets.unet import exact
-from ..priors.capabilities import (
+from ..priors.edm import EDMDenoiser
+from ..priors.grey import Grey
+from ..priors.trained import (
     Evaluation,
     Exported,
     Fitted,
@@ -78,24 +71,13 @@ from ..priors.capabilities import (
     images_named,
     numbers,
 )
-from ..priors.edm import EDMDenoiser
-from ..priors.grey import Grey
 from ..priors.wrappers import Tiled
 from ..solvers.posterior import PosteriorMean
-from ..tensors import inner, per_item, to_channels
-from .physics import Problem, facts, settled
+from ..tensors import per_item
+from .physics import Answers, DataTerm, features, settled
+from .posterior_denoiser import PosteriorDenoiser
 
-__all__ = [
-    "PosteriorDenoiser",
-    "Unfolded",
-    "UnfoldedDR",
-    "UnfoldedHQS",
-    "UnfoldedPGM",
-    "posterior_loss",
-]
-
-HEAVIEST = 1e4  # largest lambda, which grows as s_t^-2
-SMALLEST = 1e-4  # least s_t, relative to sigma_data: its weight is s_t^-2
+__all__ = ["Unfolded", "UnfoldedDR", "UnfoldedHQS", "UnfoldedPGM"]
 
 
 class Unfolded(Trained):
@@ -210,7 +192,7 @@ class Unfolded(Trained):
         other.priors = nn.ModuleList(Grey(prior, self.channels) for prior in other.priors)
         return other
 
-    def given(self, measurement: Measurement) -> "PosteriorDenoiser":
+    def given(self, measurement: Measurement) -> PosteriorDenoiser:
         """Returns the denoiser of the posterior of a measurement with Gaussian noise."""
         return PosteriorDenoiser(self, settled(measurement))
 
@@ -225,12 +207,12 @@ class Unfolded(Trained):
             measurement: What was seen, with noise (see `settled`).
             depth: Another number of steps, see `with_depth`.
         """
-        problem = Problem(x_t, sigma, measurement, facts(sigma, measurement))
+        data = DataTerm(x_t, sigma, measurement, features(sigma, measurement))
         places = self.places(self.depth if depth is None else depth)
-        radii = self.radii(places, problem)
-        u, found = problem.start(self.sigma_data), []
+        radii = self.radii(places, data)
+        u, found = data.start(self.sigma_data), []
         for k, (at, r) in enumerate(zip(places, radii, strict=True)):
-            z, u = self.step(k, at, u, r, problem)
+            z, u = self.step(k, at, u, r, data)
             found.append(z)
             if k + 1 < len(radii):  # the dual (u - z) / r^2 keeps its value
                 u = z + per_item(radii[k + 1] / r, u) ** 2 * (u - z)
@@ -247,7 +229,7 @@ class Unfolded(Trained):
 
     @abstractmethod
     def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
     ) -> tuple[Tensor, Tensor]:
         """Returns the estimate z of a step and the state u of the next one.
 
@@ -256,7 +238,7 @@ class Unfolded(Trained):
             at: Its place between the first step, 0, and the last, 1.
             u: State, (B, ...).
             r: Radius, (B,).
-            problem: What is known of the image.
+            data: What is known of the image.
         """
 
     def denoised(self, k: int, v: Tensor, r: Tensor) -> Tensor:
@@ -268,13 +250,13 @@ class Unfolded(Trained):
             return checkpoint(prior.denoise, v, r, use_reentrant=False, preserve_rng_state=False)
         return prior.denoise(v, r)
 
-    def radii(self, places: Sequence[float], problem: Problem) -> list[Tensor]:
+    def radii(self, places: Sequence[float], data: DataTerm) -> list[Tensor]:
         """Returns r, (B,), at some places between the first step, 0, and the last, 1."""
-        h = 1.5 * self.radius(problem.facts)
-        noise = problem.facts[:, 1]  # ln s_y / ||A||
+        h = 1.5 * self.radius(data.features)
+        noise = data.features[:, 1]  # ln s_y / ||A||
         first = h[:, 0] + math.log(2 * self.sigma_data)
         last = torch.minimum(first, h[:, 1] + math.log(4) + noise)
-        own = problem.sigma**-2
+        own = data.sigma**-2
         return [(own + (-2 * first.lerp(last, at)).exp()).rsqrt() for at in places]
 
     @property
@@ -368,10 +350,10 @@ class UnfoldedDR(Unfolded):
         self.beta = nn.Parameter(torch.full((2,), 4.0))  # beta = 0.98
 
     def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
     ) -> tuple[Tensor, Tensor]:
         alpha, beta = self.relaxation(at)
-        x = problem.prox(u, r)
+        x = data.prox(u, r)
         z = self.denoised(k, x + beta * (x - u), r)
         return z, u + alpha * (z - x)
 
@@ -404,120 +386,27 @@ class UnfoldedHQS(Unfolded):
     """Unfolded half-quadratic splitting, for comparison: at a fixed radius it stays biased."""
 
     def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
     ) -> tuple[Tensor, Tensor]:
-        z = self.denoised(k, problem.prox(u, r), r)
+        z = self.denoised(k, data.prox(u, r), r)
         return z, z
 
 
 class UnfoldedPGM(Unfolded):
     """Unfolded proximal gradient, for comparison: r^2 = m = 2 sigmoid(2 tanh h) / L."""
 
-    def radii(self, places: Sequence[float], problem: Problem) -> list[Tensor]:
-        first, last = self.radius(problem.facts).T
-        steps = [2 * (2 * first.lerp(last, at)).sigmoid() / problem.lipschitz for at in places]
+    def radii(self, places: Sequence[float], data: DataTerm) -> list[Tensor]:
+        first, last = self.radius(data.features).T
+        steps = [2 * (2 * first.lerp(last, at)).sigmoid() / data.lipschitz for at in places]
         return [m.sqrt() for m in steps]
 
     def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, problem: Problem
+        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
     ) -> tuple[Tensor, Tensor]:
-        z = self.denoised(k, u - per_item(r, u) ** 2 * problem.gradient(u), r)
+        z = self.denoised(k, u - per_item(r, u) ** 2 * data.gradient(u), r)
         return z, z
-
-
-@dataclass(frozen=True)
-class PosteriorDenoiser:
-    """The denoiser of a posterior: `denoise(x_t, s_t) = E[x given x_t, y]`.
-
-    Args:
-        network: The unfolded network.
-        measurement: What was seen, with noise.
-    """
-
-    network: Unfolded
-    measurement: Measurement
-
-    @property
-    def range(self) -> tuple[float, float] | None:
-        """Lowest and highest value of the images."""
-        return self.network.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.network.dtype
-
-    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
-        """Returns E[x given v = x + sigma n, y].
-
-        Args:
-            v: Noisy image, with shape (B, ...).
-            sigma: Noise level, a number or one per item; 0 counts as the smallest of all.
-            condition: Not used.
-        Raises:
-            ValueError: There are as many images as measurements, or one of these.
-        """
-        if len(self.measurement) not in (1, len(v)):
-            raise ValueError(
-                f"{type(self.network).__name__}: got {len(v)} images for {self.measurement}, "
-                "wants one for each item; measurement.repeat(n) has n of each"
-            )
-        level = per_item(sigma, v).flatten().expand(len(v))
-        level = level.clamp_min(SMALLEST * self.network.sigma_data)
-        return self.network(v, level, self.measurement)
-
-    __call__ = denoise
-
-
-class Answers(nn.Module):
-    """Numbers in (-1, 1) that follow from the facts of a problem; zero at first.
-
-    Args:
-        n: How many.
-    """
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(3, 32), nn.Linear(32, n)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
-
-    def forward(self, facts: Tensor) -> Tensor:
-        """Returns n numbers for each item, with shape (B, n)."""
-        # a radius is physics: bfloat16 would move it by a percent
-        hidden = nn.functional.silu(exact(self.first, facts / 4))
-        return exact(self.second, hidden).tanh().to(facts)
 
 
 def denoiser(channels: int, *widths: int) -> EDMDenoiser:
     """Returns an untrained denoiser of real images."""
     return EDMDenoiser(ConvUNet(channels, widths=widths), channels=channels)
-
-
-def posterior_loss(network: Unfolded, batch: Mapping[str, Any]) -> Tensor:
-    """Returns the weighted error of each item, with shape (B,).
-
-    lambda(s_t) e^-w ||z_K - x||^2 / n + w, and "early" times the same of the steps before, so that
-    gradients reach the first steps while training is young.
-
-    Args:
-        network: An unfolded network.
-        batch: "x" images (B, ...), "sigma" levels s_t (B,), "noise" of x's shape, standard normal
-            in each real channel, "measurement" of x, settled; for all items alike, "early", 0.1
-            or 0, and where it is not the network's own, "depth", the number of steps.
-    """
-    x, sigma, measurement = batch["x"], batch["sigma"], batch["measurement"]
-    s = network.sigma_data
-    depth = batch.get("depth", network.depth)
-    found = network.steps(x + per_item(sigma, x) * batch["noise"], sigma, measurement, depth)
-    weight = ((sigma**2 + s**2) / (sigma * s) ** 2).clamp_max(HEAVIEST)
-    w = 8 * network.spread(facts(sigma, measurement))[:, 0]
-
-    def error(z: Tensor) -> Tensor:
-        away = z - x
-        return weight * inner(away, away) / to_channels(x)[0].numel()
-
-    total = (-w).exp() * error(found[-1]) + w
-    if batch["early"] > 0:
-        total = total + (-w).exp() * batch["early"] * sum(error(z) for z in found[:-1])
-    return total

@@ -27,7 +27,7 @@ import torch
 from torch import nn
 
 from ..files import atomic
-from ..priors.capabilities import Trained, numbers
+from ..priors.trained import Trained, numbers
 
 __all__ = ["compile_portable", "export"]
 

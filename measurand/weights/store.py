@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import priors, unfolded
-from ..priors.capabilities import Denoiser, Trained
+from ..priors.capabilities import Denoiser
 from ..priors.edm import fast_dtype
+from ..priors.trained import Trained
 from .quantized import dequantize, quantize
 from .tensorfile import DamagedFile, load_tensors, save_tensors
 

@@ -1,27 +1,23 @@
-"""Which commands there are, and how one is run."""
+"""From the words of a command line to a command, and its run."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import tyro
 
-from .check import Check
-from .demo import Demo
-from .evaluate import Evaluate
-from .export import Export
-from .priors import Priors
-from .reconstruct import Reconstruct
-from .shift import Shift
-from .simulate import Simulate
-from .train import Train
-from .tune import Tune
+__all__ = ["command_named", "run"]
 
-__all__ = ["COMMANDS", "run"]
 
-COMMANDS: dict[str, Any] = {
-    cls.__name__.lower(): cls
-    for cls in (Demo, Reconstruct, Simulate, Check, Tune, Evaluate, Shift, Train, Export, Priors)
-}
+def command_named(name: str) -> type[Any]:
+    """Return the dataclass of a command: `Reconstruct` of the file `reconstruct.py`.
+
+    Only the file of this command is imported, with what it needs.
+
+    Args:
+        name: One of `cli.COMMANDS`.
+    """
+    return getattr(import_module(f".{name}", __package__), name.capitalize())
 
 
 def run(name: str, words: list[str], command: list[str]) -> int:
@@ -35,7 +31,7 @@ def run(name: str, words: list[str], command: list[str]) -> int:
         The exit code.
     """
     parsed: Callable[[list[str]], int] = tyro.cli(
-        COMMANDS[name],
+        command_named(name),
         prog=f"measurand {name}",
         args=words,
         config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff),

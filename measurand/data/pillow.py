@@ -1,0 +1,87 @@
+"""Picture files that are no TIFF: their samples as pillow decodes them, upright, opacity apart.
+
+PNG of 16 bits and several channels, which pillow cuts to 8, is decoded here (`png`).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+
+from . import tiff
+from .png import decode_png16, is_png16
+from .sources import File
+from .tiff import Samples
+
+__all__ = ["read"]
+
+
+def read(source: File) -> Samples:
+    """Returns the samples of a picture file; of one that is a TIFF after all, those of `tiff`."""
+    from PIL import Image, UnidentifiedImageError
+
+    content, notes = source.read(), []
+    try:
+        picture = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:  # its own words are the address of a buffer
+        raise ValueError("it is in no picture format that is known, or damaged") from error
+    with picture:
+        image: Image.Image = picture
+        if image.format == "TIFF":
+            return tiff.read(source)
+        orientation = image.getexif().get(274, 1)
+        profile = image.info.get("icc_profile")
+        frames = int(getattr(image, "n_frames", 1))
+        if frames > 1:
+            notes.append(f"first of {frames} frames")
+        deep = is_png16(content[:32])
+        if deep and content[25] != 0:  # pillow keeps 16 bits of grey, of nothing else
+            samples, gray = decode_png16(content), content[25] == 4
+            return _parted(samples, 1 if gray else 3, orientation, profile, notes, frames)
+        if image.format == "PPM" and image.mode == "RGB" and _widest(content) > 255:
+            raise ValueError(
+                f"got {_widest(content)} levels, wanted 255 at most (or a PNG or TIFF)"
+            )
+        if image.mode in ("P", "PA"):
+            notes.append("palette read as colours")
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        elif image.mode == "1":
+            image = image.convert("L")
+        elif image.mode in ("L", "RGB") and "transparency" in image.info:
+            image = image.convert(image.mode + "A")
+        elif image.mode not in ("L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "F"):
+            notes.append(f"{image.mode} read as RGB")
+            image, profile = image.convert("RGB"), None
+        wide = deep or (image.format == "PPM" and image.mode == "I")
+        samples = np.array(image, dtype=np.uint16 if wide else None)
+    if orientation != 1:
+        notes.append("turned upright (EXIF orientation)")
+    colors = 3 if samples.shape[2:] > (2,) else 1
+    return _parted(samples, colors, orientation, profile, notes, frames)
+
+
+def _widest(content: bytes) -> int:
+    """The highest level of a PPM, the fourth word of its head."""
+    head = re.sub(rb"#[^\n]*\n", b" ", content[:4096])
+    words = head.split(maxsplit=4)
+    return int(words[3]) if len(words) > 3 and words[3].isdigit() else 0
+
+
+def _parted(
+    samples: np.ndarray,
+    colors: int,
+    orientation: int,
+    profile: bytes | None,
+    notes: list[str],
+    frames: int,
+) -> Samples:
+    """Samples (H, W[, C]) turned upright, and their opacity apart."""
+    turned = tiff.upright(samples, orientation)
+    values, alpha = turned, None
+    if turned.ndim == 3:
+        if turned.shape[2] > colors:
+            values, alpha = turned[..., :-1], np.ascontiguousarray(turned[..., -1])
+        values = values[..., 0] if values.shape[2] == 1 else values
+    return Samples(values, alpha=alpha, profile=profile, pages=frames, notes=tuple(notes))
