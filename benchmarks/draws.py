@@ -8,8 +8,9 @@ is then 1 (above: the deviations are too small), and 80 and 90 % of the pixels l
 intervals of 19 draws: from the second to the last but one, from the least to the greatest. The
 conformal factor is what deviations of the first half of the images have to be multiplied by to
 cover 90 % of their pixels; what it covers of the second half stands beside it. Image k has the
-operator and the noise of seed k; PSNR is that of the mean of the draws. Approximate samplers may
-fail this; what they fail by is what a user has to know.
+operator and the noise of seed k. PSNR is that of one draw, and that of the mean of all: an exact
+sampler has 3.01 and 0.22 dB less there than the posterior mean. Approximate samplers may fail
+this; what they fail by is what a user has to know.
 
     python benchmarks/draws.py                     writes results/draws.json
 """
@@ -51,7 +52,7 @@ def judged(
         error += float((truth - mean).square().sum())
         spread += (1 + 1 / DRAWS) * float(draws.var(0).sum())
         covered.append([float(coverage(draws[None], truth, level=level)) for level in LEVELS])
-        values.append(float(psnr(mean, truth, data_range=2.0)))
+        values.append([float(psnr(e, truth, data_range=2.0)) for e in (draws[:1], mean)])
         means.append(mean)
         deviations.append(draws.std(0, keepdim=True))
     n, half = len(x), len(x) // 2
@@ -64,7 +65,9 @@ def judged(
         "coverage of 90 %": round(sum(c for _, c in covered) / n, 3),
         "conformal factor": round(factor, 2),
         "coverage with it": round(float(within.double().mean()), 3),
-        "psnr of the mean": round(sum(values) / n, 2),
+        "psnr of a draw": round(sum(v for v, _ in values) / n, 2),
+        "psnr of the mean": round(sum(v for _, v in values) / n, 2),
+        "images": n,
         "cpu seconds per image": round(seconds / n, 1),
     }
 
@@ -88,15 +91,17 @@ def main() -> None:
         "unfold-color": (DiffUnfolding(), load("unfold-color")),
         "DiffPIR": (DiffPIR(), load_prior("natural-color")),
         "PnP-DM, quick": (PnPDM.quick(), load_prior("natural-color")),
+        "PnP-DM": (PnPDM(), load_prior("natural-color")),
     }
     rows: list[dict[str, Any]] = []
     for label in args.kinds:
         for name, (sampler, knowledge) in methods.items():
             row = {"problem": label, "seen": label in SEEN, "method": name}
-            row |= judged(sampler, knowledge, KINDS[label], x, args.noise)
+            some = x[:4] if name == "PnP-DM" else x  # 674 calls a draw
+            row |= judged(sampler, knowledge, KINDS[label], some, args.noise)
             rows.append(row)
             print(row, flush=True)
-            setting = {"images": len(x), "side": args.side, "noise": args.noise, "draws": DRAWS}
+            setting = {"side": args.side, "noise": args.noise, "draws": DRAWS}
             path = write("draws", setting | {"rows": rows})
     print(path)
 

@@ -3,11 +3,12 @@
 Protocol. Colour photographs of BSDS500 `test`, centre crops; for each kind of problem (`problems`)
 image k has the operator and the noise of seed k, noise 0.04 relative to the operator's norm (0.02
 of the value range). PSNR over all pixels and channels without clipping, and SSIM, averaged over
-images; CPU seconds and network calls per image, one thread. The weights of HQS, ADMM and TV were
-chosen on four images of `val`, for each kind (`--search`): these three know what unfold-color does
-not, which problem will come. DiffPIR and PnP-DM have their defaults, and what is scored of them is
-the mean of four draws, an estimate as the others are. `nfe` counts the images that a network of
-the prior saw for one restored image: an evaluation of unfold-color has as many as it has steps.
+images; CPU seconds and network calls per image, one thread. Weight and first level of HQS and
+ADMM, and the weight of TV, were chosen on four images of `val`, for each kind (`--search`): up
+and down from the default as long as the PSNR grows, so that no choice lies at the edge of a grid.
+These three know what unfold-color does not, which problem will come. `nfe` counts the images that
+a network of the prior saw for one restored image: an evaluation of unfold-color has as many as it
+has steps. Methods that draw are compared with each other in `draws.py`.
 The rivals that are trained come from `unfolding_rivals.py`: `--runs` names their folder; rows of
 those that are not there stay as they were.
 
@@ -18,6 +19,7 @@ those that are not there stay as they were.
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -35,44 +37,37 @@ from measurand.metrics import psnr, ssim
 from measurand.priors import Counted, CountedPosterior
 from measurand.priors.variation import TotalVariation
 from measurand.problems import Denoising, GaussianBlurs, MissingPixels, Problems, drawn
-from measurand.samplers import DiffPIR, PnPDM
 from measurand.solvers import ADMM, FISTA, HQS, Annealed, PosteriorMean
 from measurand.weights.store import load, load_prior
 
 Restore = Callable[[Measurement, torch.Generator], Tensor]
 
-DRAWS = 4  # whose mean is scored
 SEEN: dict[str, Problems] = {
     "denoising": Denoising(),
     "Gaussian blur": GaussianBlurs(),
     "missing pixels": MissingPixels(),
 }
 KINDS = SEEN | UNSEEN
-WEIGHTS = {  # by factors of the root of two; the best ones of most problems are inside
-    "HQS": (0.025, 0.035, 0.05, 0.07, 0.1, 0.15, 0.23, 0.33, 0.5),
-    "ADMM": (0.16, 0.23, 0.33, 0.5, 0.7, 1.0, 1.4, 2.0),
-    "TV": (2.5, 3.5, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0),
+RIVALS: dict[str, dict[str, float]] = {  # where the search starts
+    "HQS": {"weight": HQS().weight, "high": Annealed().high},
+    "ADMM": {"weight": ADMM().weight, "high": Annealed().high},
+    "TV": {"weight": 10.0},
 }
-STEPS = {"HQS": 16, "ADMM": 24}
+FACTORS = {"weight": 2**0.5, "high": 2.0}
+HIGHEST = 0.8  # first level, as a share of the value range
+LEAST = 0.01  # dB that a step of the search must gain
 
 
-def rival(name: str, weight: float, prior: Any, noise: float) -> Restore:
-    """A method that knows the prior alone, with a weight; little noise takes longer and lower."""
+def rival(name: str, settings: dict[str, float], prior: Any, noise: float) -> Restore:
+    """A method that knows the prior alone, with settings; little noise takes longer and lower."""
     if name == "TV":
-        tv = TotalVariation(weight=weight, joint=True, tol=1e-3)
+        tv = TotalVariation(weight=settings["weight"], joint=True, tol=1e-3)
         steps = 100 if noise >= 0.02 else 800
         return lambda m, g: FISTA(steps=steps)(m, tv)
     kind = {"HQS": HQS, "ADMM": ADMM}[name]
-    levels = Annealed(floor=min(Annealed().floor, noise / 2))
-    solver = kind(steps=STEPS[name], weight=weight, levels=levels)
+    levels = Annealed(high=settings["high"], floor=min(Annealed().floor, noise / 2))
+    solver = kind(weight=settings["weight"], levels=levels)
     return lambda m, g: solver(m, prior)
-
-
-def sampled(sampler: Any, prior: Any) -> Restore:
-    def mean(m: Measurement, g: torch.Generator) -> Tensor:
-        return sampler(m.repeat(DRAWS), prior, generator=g).mean(0, keepdim=True)
-
-    return mean
 
 
 def quality(restore: Restore, kind: Problems, images: Tensor, noise: float) -> dict[str, Any]:
@@ -96,28 +91,53 @@ def quality(restore: Restore, kind: Problems, images: Tensor, noise: float) -> d
 
 
 def search(prior: Any, images: Tensor, kinds: list[str], noise: float) -> None:
-    """The mean PSNR on val of every weight, by kind and method; other kinds stay as they were."""
+    """The settings of each rival that are best on val, by kind; other kinds stay as they were."""
     file = RESULTS / "unfolding_search.json"
-    rows: dict[str, dict[str, dict[str, float]]] = {}
-    if file.is_file():
-        rows = json.loads(file.read_text())["psnr by weight"]
+    rows = json.loads(file.read_text())["problems"] if file.is_file() else {}
     for label in kinds:
-        kind = KINDS[label]
-        for name, weights in WEIGHTS.items():
-            found = {
-                str(w): quality(rival(name, w, prior, noise), kind, images, noise)["psnr"]
-                for w in weights
-            }
-            rows.setdefault(label, {})[name] = found
-            print(label, name, found, flush=True)
-            write("unfolding_search", {"images": len(images), "psnr by weight": rows})
+        for name in RIVALS:
+            rows.setdefault(label, {})[name] = climbed(name, KINDS[label], prior, images, noise)
+            print(label, name, rows[label][name]["best"], flush=True)
+            write("unfolding_search", {"images": len(images), "problems": rows})
 
 
-def chosen(label: str, name: str) -> float:
-    """The best weight of a method on val."""
-    found = json.loads((RESULTS / "unfolding_search.json").read_text())["psnr by weight"]
-    weights: dict[str, float] = found[label][name]
-    return float(max(weights, key=lambda w: weights[w]))
+def climbed(name: str, kind: Problems, prior: Any, images: Tensor, noise: float) -> dict[str, Any]:
+    """The best settings, one changed at a time as long as the PSNR grows, and all trials."""
+    trials: list[dict[str, float]] = []
+
+    def score(settings: dict[str, float]) -> float:
+        for trial in trials:
+            if all(trial[k] == v for k, v in settings.items()):
+                return trial["psnr"]
+        try:
+            value = float(
+                quality(rival(name, settings, prior, noise), kind, images, noise)["psnr"]
+            )
+        except FloatingPointError:
+            value = -math.inf
+        trials.append({**settings, "psnr": value})
+        return value
+
+    best, before = RIVALS[name], -math.inf
+    while score(best) > before + LEAST:  # until a round over all settings gains nothing
+        before = score(best)
+        for knob in best:
+            for factor in (FACTORS[knob], 1 / FACTORS[knob]):
+                while score(new := moved(best, knob, factor)) > score(best) + LEAST:
+                    best = new
+    return {"best": best, "psnr": score(best), "trials": trials}
+
+
+def moved(settings: dict[str, float], knob: str, factor: float) -> dict[str, float]:
+    value = float(f"{settings[knob] * factor:.3g}")
+    return {**settings, knob: min(value, HIGHEST) if knob == "high" else value}
+
+
+def chosen(label: str, name: str) -> dict[str, float]:
+    """The best settings of a method on val."""
+    found = json.loads((RESULTS / "unfolding_search.json").read_text())["problems"]
+    best: dict[str, float] = found[label][name]["best"]
+    return best
 
 
 def methods(label: str, prior: Any, network: Any, args: argparse.Namespace) -> dict[str, Any]:
@@ -139,12 +159,9 @@ def methods(label: str, prior: Any, network: Any, args: argparse.Namespace) -> d
         if oracle.is_file():
             other = CountedPosterior(load(oracle))
             found["oracle"] = (posterior_mean(other), other)
-    for name in WEIGHTS:
+    for name in RIVALS:
         count = counted()
         found[name] = (rival(name, chosen(label, name), count, args.noise), count)
-    for sampler in (DiffPIR(), PnPDM.quick()):
-        count = counted()
-        found[type(sampler).__name__] = (sampled(sampler, count), count)
     return found
 
 
@@ -220,7 +237,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--noise", type=float, default=0.04, help="relative to the norm of A")
     parser.add_argument("--depths", type=int, nargs="*", default=[24], help="more step numbers")
-    parser.add_argument("--search", action="store_true", help="weights of the rivals on val")
+    parser.add_argument("--search", action="store_true", help="settings of the rivals on val")
     parser.add_argument("--output", default="unfolding", help="name of the results file")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -35,7 +35,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -102,6 +102,10 @@ class Method(ABC):
         """Number of steps that a call reports; None where it is not known before."""
         return None
 
+    def settled(self, measurement: Any) -> Self:
+        """Return the method with every setting that was left to the measurement (None)."""
+        return self
+
     @abstractmethod
     def iterate(self, measurement: Any, prior: Any, x: Unknown, generator: Generators) -> Iterates:
         """Yields a `Step` after every step and returns the result, with shape (B, ...).
@@ -158,7 +162,7 @@ class Method(ABC):
             self.check(measurement, prior)
             x = self.start(measurement, x0)
             generator = as_generators(generator, next(iter(parts(x).values())))
-            steps = self.iterate(measurement, prior, x, generator)
+            steps = self.settled(measurement).iterate(measurement, prior, x, generator)
             if not isinstance(steps, Generator):
                 raise TypeError(
                     f"{type(self).__name__}.iterate: got a {type(steps).__name__}, wanted a loop "

@@ -14,6 +14,7 @@ from measurand.operators import (
     SENSE,
     BlockAverage,
     Blur,
+    CartesianMRI,
     GaussianBlur,
     Mask,
     birdcage_maps,
@@ -124,8 +125,8 @@ def test_calls_callback_and_batch_independence(method):
     m, prior = problem(n=3)
     counted, seen = Counted(prior), []
     found = method(m, counted, callback=seen.append)
-    assert counted.nfe == method.steps == len(seen)
-    assert torch.equal(seen[-1].x0, found) and [s.step for s in seen] == list(range(method.steps))
+    assert counted.nfe == method.settled(m).steps == len(seen)
+    assert torch.equal(seen[-1].x0, found) and [s.step for s in seen] == list(range(len(seen)))
     assert all(a.level >= b.level for a, b in zip(seen, seen[1:], strict=False))
     for i in range(3):
         alone = method(m[i], prior, generator=generators(0, 3)[i])
@@ -134,14 +135,14 @@ def test_calls_callback_and_batch_independence(method):
     assert not torch.equal(method(m, prior, x0=torch.zeros_like(found) + 3), found)
 
 
-def test_default_levels_are_those_of_dpir():
+def test_levels_are_those_of_dpir():
     """From 49/255 to the noise in [0, 1], with quadratic weights 0.23 * 0.02^2 / sigma_k^2."""
     A = Blur((1, 16, 16), torch.full((3, 3), 1 / 9))
     for range_, sigma in (((-1.0, 1.0), 0.04), ((0.0, 1.0), 0.02), ((0.0, 255.0), 5.1)):
         width = range_[1] - range_[0]
         m = Measurement(A, GaussianNoise(sigma), torch.zeros(1, 1, 16, 16))
         prior = CallableDenoiser(lambda v, s: v, range=range_)
-        levels = HQS().levels(m, prior, 8, 0.23)
+        levels = Annealed(high=49 / 255)(m, prior, 8, 0.23)
         grid = torch.logspace(math.log10(49 / 255), math.log10(0.02), 8, dtype=F64)
         assert torch.allclose(torch.tensor([k.sigma for k in levels], dtype=F64) / width, grid)
         gamma = torch.tensor([(sigma / k.r) ** 2 for k in levels], dtype=F64)
@@ -154,7 +155,7 @@ def test_no_level_is_below_the_floor_and_data_keep_their_noise():
     for sigma in (0.0, 1e-4, 0.01):
         m = Measurement(A, GaussianNoise(sigma), torch.zeros(1, 1, 16, 16))
         levels = Annealed()(m, prior, 8, 0.23)
-        assert levels[0].sigma == pytest.approx(2 * 49 / 255)
+        assert levels[0].sigma == pytest.approx(2 * 0.3)
         assert levels[-1].sigma == pytest.approx(0.02)
         assert levels[-1].r == pytest.approx(0.02 / 0.23**0.5)
 
@@ -258,7 +259,35 @@ def test_wrong_input_is_refused_with_a_name(method):
 
 def test_all_are_named_in_the_package():
     assert {"ADMM", "HQS", "Annealed", "Constant"} <= set(solvers.__all__)
-    assert "steps=8" in repr(HQS()) and "high=0.19" in repr(HQS())
+    assert "weight=0.25" in repr(HQS()) and "high=0.3" in repr(HQS())
+
+
+def test_settings_left_to_the_measurement():
+    """k-space wants more steps; ADMM where data determine most of an image weight 1."""
+    shape = (1, 16, 16)
+    large, small = torch.ones(shape), torch.ones(shape)
+    large[..., :12, :12] = 0
+    small[..., :4, :4] = 0
+    lines = torch.arange(16) % 2 == 0
+    cases = {
+        "blur": (GaussianBlur(shape, 1.0), 16, 24, 0.5),
+        "half": (Mask(shape, (torch.arange(256) % 2).reshape(shape).float()), 16, 24, 0.5),
+        "large hole": (Mask(shape, large), 16, 24, 0.5),
+        "small hole": (Mask(shape, small), 16, 12, 1.0),
+        "denoising": (Identity(shape), 16, 12, 1.0),
+        "scaled": (3.0 * Identity(shape), 16, 12, 1.0),
+        "k-space": (CartesianMRI(shape, lines), 64, 48, 0.5),
+    }
+    for name, (A, hqs, admm, weight) in cases.items():
+        y = A(A.blank_input(2))
+        noise = ComplexGaussian(0.1) if y.is_complex() else GaussianNoise(0.1)
+        m = Measurement(A, noise, y)
+        assert HQS().settled(m).steps == hqs, name
+        found = ADMM().settled(m)
+        assert (found.steps, found.weight) == (admm, weight), name
+        given = ADMM(steps=3, weight=0.7)
+        assert given.settled(m) == given and HQS(steps=3).settled(m) == HQS(steps=3)
+        assert ADMM(steps=3).settled(m).weight == weight
 
 
 @pytest.mark.parametrize("method", [HQS, ADMM, partial(RED, levels=Annealed())])

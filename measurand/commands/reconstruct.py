@@ -120,7 +120,7 @@ class Reconstruct:
             reserved(self.out, first, of, by="reconstruct", inputs=inputs) as out,
             staged(out, by="reconstruct", inputs=inputs) as folder,
         ):
-            total = self.method.rounds
+            total = self.method.settled(problem.measurement).rounds
             rounds = -(-self.draws // 4) if self.method.draws else 1
             with bar(name, total and total * rounds, quiet=self.quiet) as update:
 

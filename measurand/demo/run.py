@@ -121,16 +121,15 @@ def _methods(
     Args:
         weight: Weight of total variation.
         networks: What was learned.
-        operator: Holes are filled from their neighbours, which takes more steps.
+        operator: Says which flow serves it.
     """
-    holes = not bool(_measured(operator).all())
-    hqs = HQS(steps=16) if holes else HQS()
+    hqs = HQS(steps=16)
     variation = TotalVariation(weight=weight, tol=1e-3)
     sampler = PnPDM.quick()
     flows = [flow for flow in networks.flows if of_its_kind(flow, operator)] or networks.flows
     return [
         ("TV", FISTA(steps=60), variation, 20),
-        ("HQS", hqs, networks.prior, hqs.steps),
+        ("HQS", hqs, networks.prior, 16),
         ("Unfolding", PosteriorMean(), networks.unfolded, 4),
         ("Flow", FlowUnfolding(), flows[0], 10),
         ("DiffPIR", DiffPIR(), networks.prior, DiffPIR().nfe),

@@ -224,16 +224,17 @@ class Runner:
             What run.json says.
         """
         how, form = self.how, problem.form
+        method = how.method.settled(problem.measurement)
         items = len(problem.measurement)
-        if how.method.draws and items > 1:
+        if method.draws and items > 1:
             raise ValueError(
-                f"{type(how.method).__name__}: got {items} images at once, and draws are made "
+                f"{type(method).__name__}: got {items} images at once, and draws are made "
                 "of one; save each to a file of its own, or use a solver (--method hqs)"
             )
         result = restore(
             problem.measurement,
             problem.prior,
-            how.method,
+            method,
             draws=how.draws,
             seed=seed,
             on_step=on_step,
@@ -260,7 +261,7 @@ class Runner:
             panels.append(("truth", problem.truth))
         metrics |= self.loaded.remarks(problem.measurement, result.estimate)
         if how.figure:
-            title = f"{Path(problem.scan.file).name}, {type(how.method).__name__}"
+            title = f"{Path(problem.scan.file).name}, {type(method).__name__}"
             comparison(folder / "comparison.png", panels, title=title)
         return {
             "file": problem.scan.file,
@@ -269,8 +270,8 @@ class Runner:
             "sigma": problem.sigma if how.sigma is None else how.sigma,
             "sigma_estimated": how.sigma is None,
             "prior": problem.prior_record,
-            "method": resolved(how.method),
-            "draws": how.draws if how.method.draws else None,
+            "method": resolved(method),
+            "draws": how.draws if method.draws else None,
             "seed": seed,
             "notes": list(problem.notes),
             "seconds": round(result.seconds, 3),

@@ -41,7 +41,7 @@ from ..noises import Gaussian
 from ..priors.capabilities import Denoiser, Proximable, require
 from ..tensors import Generators, per_item
 from ..validate import count, not_negative, positive, share
-from .levels import Constant, Levels, item_values, noise_floor, with_noise
+from .levels import Annealed, Constant, Levels, item_values, noise_floor, with_noise
 
 __all__ = ["FISTA", "PGM", "RED", "GradientRED"]
 
@@ -141,7 +141,8 @@ class RED(Method):
         steps: Number of denoiser calls.
         weight: Weight of the prior; 1 is the posterior of the image with noise of the level.
         step: Share of the denoiser's correction that a step takes, in (0, 1].
-        levels: Noise level of each step; the noise of the measurement in the image.
+        levels: Noise level of each step; `Constant()`, the noise of the measurement in the image,
+            for the classical method, which does not get far from where it starts.
         noise_above: Where a number, levels above this share of the prior's value range (0.04 is
             usual) add fresh noise of the level to the input of the denoiser, while levels fall.
             It fills holes where data have little noise, and loses much where they have more.
@@ -149,10 +150,10 @@ class RED(Method):
 
     command: ClassVar[str] = "red"
 
-    steps: int = 100
+    steps: int = 32
     weight: float = 0.28
     step: float = field(default=1.0, metadata={"search": (0.0, 1.0)})
-    levels: Levels = field(default_factory=Constant)
+    levels: Levels = field(default_factory=lambda: Annealed(high=0.4))
     noise_above: float | None = field(default=None, metadata={"search": None})
 
     def __post_init__(self) -> None:

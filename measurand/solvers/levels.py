@@ -48,6 +48,7 @@ __all__ = [
     "Constant",
     "Level",
     "Levels",
+    "determined",
     "item_values",
     "noise_floor",
     "noise_in_image",
@@ -77,7 +78,7 @@ class Annealed:
         floor: Least level, in multiples of `low`, as a share of the prior's value range.
     """
 
-    high: float = 49 / 255
+    high: float = 0.3
     low: float = 1.0
     floor: float = 0.01
 
@@ -214,6 +215,23 @@ def item_values(
     n = max(len(sigmas), len(norms))
     found = [value(sigmas[i % len(sigmas)], norms[i % len(norms)]) for i in range(n)]
     return found[0] if n == 1 else _tensor(found, measurement)
+
+
+def determined(measurement: Measurement) -> float:
+    """The share of an image that its data determine, `tr(A^H A) / (n ||A||^2)`.
+
+    1 for plain denoising, the share of measured pixels for a mask, little for a blur. From one
+    random image, the mean over the items of the measurement.
+
+    Args:
+        measurement: What was seen.
+    """
+    operator = measurement.operator
+    with torch.no_grad():
+        v = randn_like(operator.blank_input(operator.batch), None)
+        energy = operator(v).abs().double().square().flatten(1).sum(1)
+        own = v.abs().double().square().flatten(1).sum(1)
+        return float((energy / own / own.new_tensor(operator.norms).square()).mean())
 
 
 def _tensor(values: list[float], measurement: Measurement) -> Tensor:

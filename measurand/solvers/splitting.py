@@ -22,6 +22,12 @@ weight of the data follows from `Measurement.sigma`; the paper's `tau = sigma^2 
 `1/2||Ax - y||^2` is the same as r above, with lambda = weight. z is scaled by the square of the
 ratio of radii when the level changes (paper's code: carried over).
 
+Defaults. What a problem wants depends on how its data see the image, and was measured on 24
+problems (`benchmarks/defaults.py`). A data step of HQS leaves `1 / (1 + weight)` of the noise of
+pixels that are seen, which is why its last level is 0.8 of it. k-space spreads an unseen line over
+the whole image, which takes many steps to gather again. Where most of an image is seen, ADMM with
+weight 1 is close to the posterior mean, and many steps wear away what fills a hole.
+
 References:
     | Plug-and-Play Image Restoration with Deep Denoiser Prior (Zhang et al., 2021)
     | arXiv:2008.13751
@@ -30,8 +36,8 @@ References:
     | Stochastic Generative Plug-and-Play Priors (2026), arXiv:2604.03603
 """
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -41,7 +47,7 @@ from ..methods import Iterates, Method, Step
 from ..priors.capabilities import Denoiser
 from ..tensors import Generators, per_item
 from ..validate import count, not_negative
-from .levels import Annealed, Levels, noise_floor, with_noise
+from .levels import Annealed, Levels, determined, noise_floor, with_noise
 
 __all__ = ["ADMM", "HQS"]
 
@@ -62,8 +68,7 @@ class HQS(Method):
     Differentiates through the prior: no.
 
     Args:
-        steps: Number of denoiser calls: 8 for blur and super-resolution, where more smooth detail
-            away; about 16 where pixels are missing and have to be filled from their neighbours.
+        steps: Number of denoiser calls; None is 16, for k-space 64.
         weight: Weight of the prior.
         levels: Noise level of each step; they follow from the noise and the prior's range.
         noise_above: Where a number, levels above this share of the prior's value range (0.04 is
@@ -73,9 +78,9 @@ class HQS(Method):
 
     command: ClassVar[str] = "hqs"
 
-    steps: int = 8
-    weight: float = 0.23
-    levels: Levels = field(default_factory=Annealed)
+    steps: int | None = field(default=None, metadata={"start": 16})
+    weight: float = 0.25
+    levels: Levels = field(default_factory=lambda: Annealed(low=0.8))
     noise_above: float | None = field(default=None, metadata={"search": None})
 
     def __post_init__(self) -> None:
@@ -83,14 +88,20 @@ class HQS(Method):
         not_negative(self, "weight", "noise_above")
 
     @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
+    def rounds(self) -> int | None:
+        """Number of steps that a call reports; None where the measurement decides it."""
         return self.steps
+
+    def settled(self, measurement: Measurement) -> Self:
+        """Return the method with the number of steps that the data want."""
+        steps = 64 if measurement.operator.out_dtype.is_complex else 16
+        return self if self.steps else replace(self, steps=steps)
 
     def iterate(
         self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
     ) -> Iterates:
         """Yields a `Step` (x: after the data step, x0: denoised)."""
+        assert self.steps is not None  # settled
         levels = self.levels(measurement, prior, self.steps, self.weight)
         least = noise_floor(self.noise_above, levels, prior)
         for k, (sigma, r) in enumerate(levels):
@@ -107,8 +118,9 @@ class ADMM(Method):
     Differentiates through the prior: no.
 
     Args:
-        steps: Number of denoiser calls.
-        weight: Weight of the prior.
+        steps: Number of denoiser calls; None is 24, for k-space 48, and 12 where the data
+            determine more than three quarters of the image (denoising, a hole).
+        weight: Weight of the prior; None is 0.5, and 1 where the data determine so much.
         levels: Noise level of each step; `Constant` for the classical method.
         noise_above: Where a number, levels above this share of the prior's value range (0.04 is
             usual) add fresh noise of the level to the input of the denoiser, while levels fall.
@@ -117,8 +129,8 @@ class ADMM(Method):
 
     command: ClassVar[str] = "admm"
 
-    steps: int = 24
-    weight: float = 0.43
+    steps: int | None = field(default=None, metadata={"start": 24})
+    weight: float | None = field(default=None, metadata={"start": 0.5})
     levels: Levels = field(default_factory=Annealed)
     noise_above: float | None = field(default=None, metadata={"search": None})
 
@@ -127,14 +139,28 @@ class ADMM(Method):
         not_negative(self, "weight", "noise_above")
 
     @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
+    def rounds(self) -> int | None:
+        """Number of steps that a call reports; None where the measurement decides it."""
         return self.steps
+
+    def settled(self, measurement: Measurement) -> Self:
+        """Return the method with the number of steps and the weight that the data want."""
+        if self.steps is not None and self.weight is not None:
+            return self
+        most = determined(measurement) > 0.75
+        steps = 12 if most else 48 if measurement.operator.out_dtype.is_complex else 24
+        weight = 1.0 if most else 0.5
+        return replace(
+            self,
+            steps=steps if self.steps is None else self.steps,
+            weight=weight if self.weight is None else self.weight,
+        )
 
     def iterate(
         self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
     ) -> Iterates:
         """Yields a `Step` (x: after the data step, x0: denoised)."""
+        assert self.steps is not None and self.weight is not None  # settled
         levels = self.levels(measurement, prior, self.steps, self.weight)
         z, last = torch.zeros_like(x), levels[0].r
         least = noise_floor(self.noise_above, levels, prior)

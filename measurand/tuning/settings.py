@@ -8,6 +8,7 @@ are given for them. A field says by its metadata what its type cannot:
 
     zeta: float = field(default=1.0, metadata={"search": (0.0, 1.0)})     hard limits
     tol: float = field(default=1e-4, metadata={"search": None})           not a matter of quality
+    steps: int | None = field(default=None, metadata={"start": 16})       None: as the data want
 
 A settings file is JSON, to be read and written by people too. Only `method` is required, and a
 field that is left out has its default:
@@ -135,7 +136,8 @@ def _numbers(
             continue
         whole = kinds == {int}
         limits = one.metadata.get("search", (0.0, math.inf))
-        start = value if value is not None and value > 0 else None
+        start = one.metadata.get("start") if value is None else value
+        start = start if start is not None and start > 0 else None
         least, most = limits or (0.0, math.inf)
         if name in bounds:
             low, high = bounds[name]
