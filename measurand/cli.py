@@ -30,6 +30,7 @@ COMMANDS = {
     "check": "do this operator, this prior and this measurement fit together?",
     "tune": "find the settings of a method for a problem; reconstruct takes them",
     "evaluate": "how good a prior or a network is on a set of pictures",
+    "shift": "which of some priors fits measurements? without any clean image",
     "train": "train a prior or an unfolded network by a named recipe",
     "export": "a prior or an unfolded network as a file that runs without Python",
     "priors": "the priors that ship, with their data and licence",
@@ -84,6 +85,9 @@ def _run(words: list[str]) -> int:
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
         return _fail(f"no command '{name}'; there are: {' '.join(COMMANDS)}")
+    # threads that wait by spinning make a command beside others up to twenty times slower; OpenMP
+    # reads this once, when torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from . import commands
 
     try:

@@ -1,6 +1,7 @@
 """The command line, as a user meets it: files in, files out, one line for every mistake."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -82,6 +83,18 @@ def test_help_imports_neither_torch_nor_tyro(words):
     assert done.returncode == (2 if words == ["nonsense"] else 0)
     if words == ["nonsense"]:
         assert "no command 'nonsense'; there are: demo" in done.stderr
+
+
+@pytest.mark.parametrize("said", [None, "ACTIVE"])
+def test_threads_wait_without_spinning_unless_told(said):
+    code = (
+        "import os; from measurand.cli import main; main(['priors', '--json']); "
+        "import torch; print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    env |= {} if said is None else {"OMP_WAIT_POLICY": said}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout.split()[-1] == (said or "PASSIVE")
 
 
 def test_a_command_is_a_file_and_a_line_of_the_help():

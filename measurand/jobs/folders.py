@@ -23,7 +23,8 @@ from ..files import claimed, publish
 
 __all__ = ["alone", "check_outside", "free", "named_inputs", "reserved", "staged"]
 
-RECORDS = ("run.json", "results.json", "trials.json")  # where a folder says what has made it
+# where a folder says what has made it
+RECORDS = ("run.json", "results.json", "trials.json", "shift.json")
 
 
 @contextmanager

@@ -208,7 +208,7 @@ def coordinates(
             f"{name}: all {len(result)} measurements see the same "
             f"{100 * result.keep:.0f} % of the coordinates ({first}), so that nothing is known of "
             "the others; wanted operators that differ from one to the next. Where this is meant, "
-            "say fixed=True: what comes out then is a part only"
+            "say fixed=True (--fixed): what comes out then is a part only"
         )
     return result
 
