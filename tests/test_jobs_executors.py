@@ -167,12 +167,9 @@ def test_a_pool_ends_with_the_process_that_started_it(tmp_path):
     process.kill()
     process.wait()
     assert len(workers) == 2 and os.getpid() not in workers
-    deadline = time.monotonic() + 10
-    while not all(map(gone, workers)):
-        assert time.monotonic() < deadline, "the workers go on without their batch"
-        time.sleep(0.01)
+    until(lambda: all(map(gone, workers)))
     missing, done = job.missing()
-    assert len(missing) >= 2
+    assert len(missing) >= 2, "the workers went on without their batch"
     before = len(begun(job.work.ledger))
     found = run(job, Loop())
     assert begun(job.work.ledger)[before:] == [scan.name for scan in missing]
