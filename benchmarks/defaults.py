@@ -11,13 +11,14 @@ batch. PSNR with a range of 2, of MR images that of the magnitude with the maxim
 without clipping, averaged over images of `val` (`--split test`: of `test`).
 
 Rows: the initialization (`first_guess`), FISTA with total variation of the weight that the command
-line takes (`variation_weight`), and the three methods with their defaults, each also without fresh
-noise (`noise_above=None`; levels that do not fall have none, so that RED has one row).
+line takes (`variation_weight`), and the three methods with their defaults; HQS and ADMM also with
+fresh noise of the level above 0.04 of the value range (`noise_above`).
 
-The search changes one setting at a time, from the default: up and down in the steps of `KNOBS` as
-long as the PSNR grows by more than `LEAST` dB, so that no best value lies at the edge of a grid
-(but for `MOST_STEPS`); twice as many network evaluations must gain `WORTH` dB more, and half as
-many may lose as much. `lost` is what the default lacks of the best PSNR that was tried.
+The search changes one setting at a time, from the default as the measurement settles it: up and
+down in the steps of `KNOBS` as long as the PSNR grows by more than `LEAST` dB, so that no best
+value lies at the edge of a grid (but for `MOST_STEPS`); twice as many network evaluations must
+gain `WORTH` dB more, and half as many may lose as much. `lost` is what the default lacks of the
+best PSNR that was tried.
 
     python benchmarks/defaults.py                         writes results/defaults.json
     python benchmarks/defaults.py --no-search             the rows alone
@@ -71,7 +72,8 @@ SIDE = 128
 POOL = 40  # photographs, of which some are taken, from smooth to rough
 PRIORS = ("natural-color", "ct-body", "mri-brain")
 METHODS = {"HQS": HQS(), "ADMM": ADMM(), "RED": RED()}
-ROWS = ("input", "TV", "HQS", "HQS without noise", "ADMM", "ADMM without noise", "RED")
+NOISE = 0.04  # share of the value range above which fresh noise is added
+ROWS = ("input", "TV", "HQS", "HQS with noise", "ADMM", "ADMM with noise", "RED")
 SEARCHED = ("HQS", "ADMM")
 
 # factors by which the search goes up and down, in this order
@@ -220,8 +222,8 @@ def row(name: str, m: Measurement, prior: Any) -> Tensor:
         return first_guess(m)
     if name == "TV":
         return FISTA()(m, TotalVariation(weight=variation_weight(m)))
-    method: Any = METHODS[name.removesuffix(" without noise")]
-    return (replace(method, noise_above=None) if name.endswith("noise") else method)(m, prior)
+    method: Any = METHODS[name.removesuffix(" with noise")]
+    return (replace(method, noise_above=NOISE) if name.endswith("noise") else method)(m, prior)
 
 
 def settings_of(method: Any) -> dict[str, Any]:
@@ -264,7 +266,7 @@ def search(method: Any, score: Callable[[dict[str, Any]], float]) -> dict[str, A
         doublings = np.log2(new["steps"] / old["steps"])
         return score(new) > score(old) + LEAST + WORTH * doublings
 
-    other = {**best, "noise_above": 0.04 if best["noise_above"] is None else None}
+    other = {**best, "noise_above": NOISE if best["noise_above"] is None else None}
     best = max(best, other, key=score)
     for knob, factor in KNOBS:
         for direction in (factor, 1 / factor):
@@ -276,13 +278,13 @@ def search(method: Any, score: Callable[[dict[str, Any]], float]) -> dict[str, A
                 best, moved = new, True
             if moved:
                 break
-    other = {**best, "noise_above": 0.04 if best["noise_above"] is None else None}
+    other = {**best, "noise_above": NOISE if best["noise_above"] is None else None}
     return max(best, other, key=score)
 
 
 def searched(name: str, m: Measurement, x: Tensor, prior: Any) -> dict[str, Any]:
     """Returns the best settings of a method, their PSNR and all trials."""
-    method, trials = METHODS[name], []
+    method, trials = METHODS[name].settled(m), []
 
     def score(settings: dict[str, Any]) -> float:
         for settings_tried, value in trials:
@@ -323,7 +325,7 @@ def summary(rows: dict[str, Any]) -> dict[str, list[str]]:
 
 def table(rows: dict[str, Any]) -> None:
     """Prints the results."""
-    print(f"{'':34}", *(f"{name.replace('without', '-'):>12}" for name in ROWS))
+    print(f"{'':34}", *(f"{name.replace('with', '+'):>12}" for name in ROWS))
     for label, entry in rows.items():
         values = (f"{entry['psnr'].get(name, np.nan):12.2f}" for name in ROWS)
         print(f"{label:34}", *values)
@@ -388,7 +390,7 @@ def main() -> None:
     rows = kept(file, setting, args.fresh)
     loaded: dict[str, Any] = {}
     wanted = ["input", "TV"]
-    wanted += [name for name in ROWS if name.removesuffix(" without noise") in args.methods]
+    wanted += [name for name in ROWS if name.removesuffix(" with noise") in args.methods]
     every = problems(args.data)
     for label, problem in every.items():
         if args.only and not any(part in label for part in args.only):

@@ -60,7 +60,10 @@ def remaining(noise: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def smooth(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Return smooth images that have the values of others: constants, ramps, and few areas.
+    """Return smooth images: constants, ramps, and few areas.
+
+    Half of them have the values of other images, half any of [-1, 1] (of complex images both parts
+    do): a network that has seen black background alone keeps no other grey.
 
     Args:
         x: Images, with shape (B, C, H, W).
@@ -75,6 +78,8 @@ def smooth(x: Tensor, generator: torch.Generator) -> Tensor:
         rows = (torch.arange(n, device=x.device) * (h // n) + int(row * h)) % h
         columns = (torch.arange(n, device=x.device) * (w // n) + int(column * w)) % w
         few = image[:, :, rows[:, None], columns]
+        others = 2 * torch.rand(few.shape, generator=generator, device=x.device) - 1
+        few = few if int(8 * kind) % 2 else others.to(few)
         mode = _SMOOTH[int(4 * kind) == 0]
         made.append(functional.interpolate(few, size=(h, w), mode=mode))
     images = torch.cat(made)
