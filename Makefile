@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow lint bench docs cpp clean
+.PHONY: demo test test-slow coverage lint bench docs cpp clean
 
 demo: $(STAMP)
 	$(BIN)/measurand demo
@@ -17,6 +17,10 @@ test: $(STAMP) lint
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest --slow
+
+# what the suite runs through, in per cent of the statements
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov=measurand --cov-report=term:skip-covered
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
