@@ -101,7 +101,7 @@ def flat(prior, side=64):
     return x.to(prior.dtype)
 
 
-@named("faces-128", "ct-body")
+@named("ct-body")
 def test_smooth_images_are_returned(name, case):
     """Without noise, told sigma: within 0.03 sigma (rms)."""
     prior, _ = case
