@@ -28,6 +28,7 @@ from .flow import FlowPrior, bits_per_dim, dequantization, latent_moments
 from .flow_prox import FlowGain, FlowMAP, FlowShrink, ImageMAP
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .grey import Grey
+from .latent import Autoencoder, CodedImages, LatentPrior, PixelCode
 from .mixture import GaussianMixture
 from .penalty import Penalty
 from .variation import (
@@ -46,8 +47,10 @@ from .wrappers import Conditioned, Counted, CountedPosterior, Rescaled, Tiled
 
 __all__ = [
     "ANISOTROPIC",
+    "Autoencoder",
     "CallableDenoiser",
     "ClosedFormTotalVariation",
+    "CodedImages",
     "Conditioned",
     "CosineGaussian",
     "Counted",
@@ -68,11 +71,13 @@ __all__ = [
     "ISOTROPIC",
     "ImageMAP",
     "Latent",
+    "LatentPrior",
     "FlowGain",
     "FlowMAP",
     "FlowShrink",
     "LinearVP",
     "Penalty",
+    "PixelCode",
     "Posterior",
     "Proximable",
     "Rescaled",
