@@ -4,7 +4,11 @@ r"""A convolutional autoencoder: an image of any size, and a code of a quarter o
               convolution with stride 2, residual blocks at a quarter; 3x3 convolution to the code
     decoder   3x3 convolution, residual blocks at a quarter of the resolution; 1x1 convolution and
               2x pixel-shuffle, residual blocks at half; 3x3 convolution and 2x pixel-shuffle
+    linear    beside both, a map of blocks of 4 x 4 pixels to code values, and one back
     block     x + conv3x3(SiLU(conv3x3(x))); the second convolution starts at zero
+
+The linear maps and the last convolutions of encoder and decoder start at zero; `initialize` sets
+the maps to the principal components of blocks, so that training starts at the best linear code.
 
 With c channels in the code the image has 48 / c times as many numbers as its code (colour). No
 layer uses statistics of the whole image and there is no attention: a code value depends on the
@@ -98,6 +102,10 @@ class ConvAutoencoder(nn.Module):
             nn.Conv2d(fine, 4 * channels, 3, padding=1),
             nn.PixelShuffle(2),
         )
+        self.linear_code = nn.Conv2d(FACTOR**2 * channels, code_channels, 1)
+        self.linear_image = nn.Conv2d(code_channels, FACTOR**2 * channels, 1)
+        for layer in (self.linear_code, self.linear_image, self.encoder[-1], self.decoder[-2]):
+            zero(layer)
         # in code values: all 3x3 layers at a quarter, and half of those at half the resolution
         self.reach = 1 + 2 * decoder_blocks[1] + -(-(1 + 2 * decoder_blocks[0]) // 2)
 
@@ -116,7 +124,8 @@ class ConvAutoencoder(nn.Module):
                 f"ConvAutoencoder: got an image of shape {tuple(x.shape)}, wants "
                 f"(B, {self.channels}, H, W)"
             )
-        return self.encoder(extend(x, FACTOR))
+        x = extend(x, FACTOR)
+        return self.linear_code(F.pixel_unshuffle(x, FACTOR)) + self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Returns the image D(z), with shape (B, channels, 4 h, 4 w).
@@ -131,8 +140,27 @@ class ConvAutoencoder(nn.Module):
                 f"ConvAutoencoder: got a code of shape {tuple(z.shape)}, wants "
                 f"(B, {self.code_channels}, h, w)"
             )
-        return self.decoder(z)
+        return F.pixel_shuffle(self.linear_image(z), FACTOR) + self.decoder(z)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns D(E(x)), with the shape of `x`."""
         return self.decode(self.encode(x))[:, :, : x.shape[2], : x.shape[3]]
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Sets the linear maps to the principal components of images, codes of unit variance.
+
+        Args:
+            x: Images, with shape (B, channels, H, W), multiples of 4.
+        """
+        blocks = F.pixel_unshuffle(x, FACTOR).movedim(1, -1).flatten(0, -2).double()
+        mean = blocks.mean(0)
+        covariance = torch.cov(blocks.T)
+        values, vectors = torch.linalg.eigh(covariance)
+        basis = vectors[:, -self.code_channels :].flip(1)
+        scale = values[-self.code_channels :].flip(0).clamp_min(1e-12).sqrt()
+        code, image = (basis / scale).T, basis * scale
+        self.linear_code.weight.copy_(code[..., None, None])
+        self.linear_code.bias.copy_(-(code @ mean))
+        self.linear_image.weight.copy_(image[..., None, None])
+        self.linear_image.bias.copy_(mean)

@@ -38,7 +38,7 @@ from ..metrics import psnr
 from ..nets import ConvAutoencoder, ConvUNet
 from ..tensors import convert_range, randn_like
 from .brief import one_line
-from .capabilities import Evaluation, Fitted, Images, Latent, Range, Score, Trained, images_named
+from .capabilities import Evaluation, Fitted, Images, Range, Score, Trained, images_named
 from .edm import EDMDenoiser
 
 __all__ = ["Autoencoder", "CodedImages", "LatentPrior", "PixelCode", "autoencoder_loss"]
@@ -222,9 +222,14 @@ class Autoencoder(Trained):
         return name in ("mean", "std")
 
     def coded(self, name: str, x: Tensor) -> bool:
-        ends = (f"encoder.{len(self.net.encoder) - 1}.", f"decoder.{len(self.net.decoder) - 2}.")
-        exact = ("net.encoder.1.", "net.decoder.0.", *(f"net.{end}" for end in ends))
-        return x.ndim == 4 and name.startswith("net.") and not name.startswith(exact)
+        last = (f"encoder.{len(self.net.encoder) - 1}.", f"decoder.{len(self.net.decoder) - 2}.")
+        exact = (
+            "net.linear_",
+            "net.encoder.1.",
+            "net.decoder.0.",
+            *(f"net.{layer}" for layer in last),
+        )
+        return x.ndim == 4 and not name.startswith(exact)
 
     def to_card(self) -> dict[str, Any]:
         return {
@@ -273,6 +278,7 @@ class Autoencoder(Trained):
                 1, 2, widths=(4, 6), encoder_blocks=(0, 1), decoder_blocks=(1, 0)
             )
             x = 0.5 * torch.randn(8, 1, 16, 16)
+            net.initialize(x)
         return cls(net).measured([x])
 
 
@@ -296,10 +302,10 @@ class LatentPrior(Trained):
         card: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if denoiser.channels != autoencoder.net.code_channels:
+        if autoencoder.error is None or autoencoder.noise is None:
             raise ValueError(
-                f"LatentPrior: got a denoiser of {denoiser.channels} channels for codes of "
-                f"{autoencoder.net.code_channels}, wants as many"
+                "LatentPrior: got an autoencoder whose error and noise of codes are not known; "
+                "autoencoder.measured(images) measures them"
             )
         self.autoencoder, self.denoiser = autoencoder, denoiser
         self.channels, self.dtype = autoencoder.channels, autoencoder.dtype
@@ -309,11 +315,7 @@ class LatentPrior(Trained):
     @property
     def error(self) -> float:
         """Root mean square of x - D(E(x)) over images, in image units."""
-        if self.autoencoder.error is None:
-            raise ValueError(
-                "LatentPrior: the error of its autoencoder is not known; "
-                "prior.autoencoder.measured(images) measures it"
-            )
+        assert self.autoencoder.error is not None  # checked above, and never unmeasured again
         return self.autoencoder.error
 
     def encode(self, x: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class AutoencoderRecipe(Recipe):
     widths: tuple[int, int] = (48, 96)
     encoder_blocks: tuple[int, int] = (1, 2)
     decoder_blocks: tuple[int, int] = (2, 2)
-    noise: float = 0.05
+    noise: float = 0.03
     divergence: float = 1e-4
     gradient: float = 0.1
 
@@ -84,6 +84,11 @@ class AutoencoderRecipe(Recipe):
 
     def loss(self, model: Autoencoder, batch: Mapping[str, Any]) -> Tensor:
         return autoencoder_loss(model, batch, gradient=self.gradient, weight=self.divergence)
+
+    def prepare(self, model: Autoencoder, material: Material) -> None:
+        """Starts a new network at the principal components of its images."""
+        if not bool(model.net.linear_code.weight.any()):  # with --init it has weights
+            model.net.initialize(torch.cat(crops_of(material, *MEASURED, self.crops[0])))
 
     def finish(self, model: Autoencoder, material: Material, steps: int) -> dict[str, Any]:
         """Measures the scale and the noise of codes, and the error of images, on crops."""
