@@ -43,7 +43,7 @@ from .variation import (
     tv_prox_exact,
 )
 from .wavelets import Wavelets
-from .wrappers import Conditioned, Counted, CountedPosterior, Rescaled, Tiled
+from .wrappers import Conditioned, Counted, CountedLatent, CountedPosterior, Rescaled, Tiled
 
 __all__ = [
     "ANISOTROPIC",
@@ -54,6 +54,7 @@ __all__ = [
     "Conditioned",
     "CosineGaussian",
     "Counted",
+    "CountedLatent",
     "CountedPosterior",
     "Denoiser",
     "Density",

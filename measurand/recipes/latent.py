@@ -48,7 +48,7 @@ class AutoencoderRecipe(Recipe):
     """
 
     batch: int = 32
-    code_channels: int = 4
+    code_channels: int = 8
     widths: tuple[int, int] = (48, 96)
     encoder_blocks: tuple[int, int] = (1, 2)
     decoder_blocks: tuple[int, int] = (2, 2)
@@ -118,14 +118,14 @@ class LatentRecipe(Recipe):
     """
 
     batch: int = 32
-    crops: tuple[int, int] = (128, 256)
+    crops: tuple[int, int] = (64, 128)
     widths: tuple[int, ...] = (64, 96, 128)
     blocks: int = 2
     sigma_mean: float = -1.2
     sigma_std: float = 1.2
     sigma_uniform: float = 0.1
     sigma_range: tuple[float, float] = (0.002, 80.0)
-    fitted: int = 64
+    fitted: int = 32
 
     def new(self, init: str | os.PathLike[str] | None = None) -> LatentPrior:
         """Returns the prior, with the autoencoder of a weight file, or all weights of one.

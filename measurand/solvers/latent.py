@@ -1,46 +1,46 @@
-r"""Half-quadratic splitting through the code of an autoencoder (RELD): regularization by latent denoising.
+r"""Regularization by latent denoising (RELD): half-quadratic splitting through an autoencoder.
 
 With encoder E, decoder D and a denoiser f of codes, the image is t, near D(v) for a code v:
 
     min over t, v of  nll(t) + ||t - D(v)||^2 / (2 r^2) + (weight / s^2) R(v),
     grad R(v) = v - f(v, s)    (RED)
 
-    data     t = argmin nll(t) + ||t - D(v)||^2 / (2 r^2)                       (closed form)
-    code     v <- v - delta g,    g = mu J_D(v)^T (D(v) - t) + weight (v - f(v, s)),  mu = s^2 / r^2
+    data    t = argmin nll(t) + ||t - D(v)||^2 / (2 r^2)
+    code    v <- v - delta g,    g = mu J^T (D(v) - t) + weight (v - f(v, s)),    mu = s^2 / r^2
 
-with one vector-Jacobian product of the decoder in each step, and v = E(first guess) at the start.
-`EncodedRELD` needs no product: if D is an isometry and E its left inverse, the code step at its
-full length 1 / (mu + weight) is
+with J the Jacobian of D at v, whose transpose is one vector-Jacobian product in each step, and
+v = E(first guess) at the start. `EncodedRELD` needs no such product: if D is an isometry and E its
+left inverse, the code step of the full length 1 / (mu + weight) is
 
     v <- (mu E(t) + weight f(v, s)) / (mu + weight).
 
 Both return t, which meets the data and is not bounded by what a code can hold; D(v), which the
 prior agrees with, is `Step.x0` of the callback.
 
-**Levels.** The level sigma of a step is noise in the image, as in HQS. Noise of images is not noise
-of codes: s = `prior.code_noise(sigma)` is measured. The image is not D(v) either: it differs by what
-the code cannot hold, of root mean square e = `prior.error`. Hence
+**Levels.** The level sigma of a step is noise in the image, as in HQS. Noise of images is not
+noise of codes: s = `prior.code_noise(sigma)` is measured. The image is not D(v) either: they
+differ by what the code cannot hold, of root mean square e = `prior.error`. Hence
 
     r^2 = sigma^2 + e^2,
 
 and the last t takes from the data what the autoencoder loses.
 
-**Step length.** delta = step / (mu L^2 + weight) with L the largest singular value of J_D at the
-start, by power iterations on a central part. f counts with a slope between 0 and 1, as a symmetric
-linear one has. The decoder is not linear: a step that raises
+**Step length.** delta = step / (mu L^2 + weight) with L the largest singular value of J at the
+start, by power iterations on a central part. f counts with a slope between 0 and 1, which a
+symmetric linear denoiser has. The decoder is not linear: a step that raises
 
     q(v) = mu ||t - D(v)||^2 / 2 + weight ||v - f||^2 / 2     (t and f kept)
 
-is halved, at most `halvings` times, for each item by itself. For linear D and f, the limit of step
-lengths is 2 / lambda with lambda the largest eigenvalue of the Hessian after t is eliminated, which
-is below mu L^2 + weight.
+is halved, at most `halvings` times, for each item by itself. For linear D and f the limit of step
+lengths is 2 / lambda, with lambda the largest eigenvalue of the Hessian after t is eliminated; it
+is at most mu L^2 + weight.
 
-Deviations. The equations of the paper were not to be had: the above follows its abstract and a
-summary. mu from the levels instead of a schedule of its own; q includes the prior, without which a
-step towards it counts as one that is too long.
+Deviations. The text of the paper was not available; the above follows its abstract and a summary.
+mu follows from the levels; there is no schedule of its own. q includes the prior, without which a
+step towards the prior would count as too long.
 
 References:
-    | Regularization by Latent Denoising for image restoration (Cascarano et al., 2025)
+    | RELD: Regularization by Latent Diffusion Models for Image Restoration (Cascarano et al., 2025)
     | arXiv:2503.22563
     | The Little Engine That Could: Regularization by Denoising (Romano et al., 2017)
     | arXiv:1611.02862
@@ -222,8 +222,8 @@ def radius(sigma: float | Tensor, prior: Latent) -> float | Tensor:
 def squared_norm(prior: Latent, v: Tensor, *, side: int = 24, iterations: int = 10) -> Tensor:
     """Returns the largest eigenvalue of J_D(v)^T J_D(v), by power iterations, with shape (B,).
 
-    J u is the derivative of <J^T w, u> with respect to w, so that what the decoder is made of needs
-    no forward-mode derivative.
+    J u is the derivative of <J^T w, u> with respect to w, so that no layer of the decoder needs a
+    forward-mode derivative.
 
     Args:
         prior: The latent prior.
