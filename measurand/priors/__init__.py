@@ -1,5 +1,6 @@
 """The knowledge: priors, as capabilities that a method asks for."""
 
+from .autoencoder import Autoencoder
 from .capabilities import (
     Denoiser,
     Density,
@@ -22,13 +23,13 @@ from .conventions import (
     TableVP,
 )
 from .denoiser import CallableDenoiser, score
-from .diffusers import from_diffusers
+from .diffusers import from_diffusers, latent_from_diffusers
 from .edm import EDMDenoiser
 from .flow import FlowPrior, bits_per_dim, dequantization, latent_moments
 from .flow_prox import FlowGain, FlowMAP, FlowShrink, ImageMAP
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .grey import Grey
-from .latent import Autoencoder, CodedImages, LatentPrior, PixelCode
+from .latent import CodedImages, LatentPrior, PixelCode
 from .mixture import GaussianMixture
 from .penalty import Penalty
 from .variation import (
@@ -95,6 +96,7 @@ __all__ = [
     "bits_per_dim",
     "dequantization",
     "from_diffusers",
+    "latent_from_diffusers",
     "latent_moments",
     "require",
     "score",

@@ -21,8 +21,9 @@ from ..domains import Photographs
 from ..domains.material import Material, generator_of
 from ..metrics import psnr
 from ..nets import ConvAutoencoder, ConvUNet
+from ..priors.autoencoder import Autoencoder, autoencoder_loss
 from ..priors.edm import edm_loss, fitted_gains, lognormal_sigma
-from ..priors.latent import Autoencoder, LatentPrior, autoencoder_loss, code_denoiser
+from ..priors.latent import LatentPrior, code_denoiser
 from ..tensors import randn_like
 from ..weights.store import load
 from .base import Recipe, take_over

@@ -40,8 +40,8 @@ mu follows from the levels; there is no schedule of its own. q includes the prio
 step towards the prior would count as too long.
 
 References:
-    | RELD: Regularization by Latent Diffusion Models for Image Restoration (Cascarano et al., 2025)
-    | arXiv:2503.22563
+    | RELD: Regularization by Latent Diffusion Models for Image Restoration
+    | (Cascarano et al., 2025), arXiv:2503.22563
     | The Little Engine That Could: Regularization by Denoising (Romano et al., 2017)
     | arXiv:1611.02862
 """
@@ -233,7 +233,8 @@ def squared_norm(prior: Latent, v: Tensor, *, side: int = 24, iterations: int = 
     """
     at = [slice(max(0, (n - side) // 2), max(0, (n - side) // 2) + side) for n in v.shape[2:]]
     part = v[(slice(None), slice(None), *at)].detach()
-    u = randn_like(part, generators(0, len(part), part.device))
+    # one start for all: what is found of an item does not depend on its place in the batch
+    u = randn_like(part[:1], generators(0, 1, part.device)).expand_as(part)
     value = torch.ones(len(u), dtype=u.dtype, device=u.device)
     with torch.enable_grad():
         z = part.clone().requires_grad_()
