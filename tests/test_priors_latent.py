@@ -62,8 +62,8 @@ def test_noise_of_codes_is_measured_not_assumed():
     for share in (LEVELS[2], LEVELS[5]):
         random = torch.Generator().manual_seed(7)
         noise = 2 * share * torch.randn(x.shape, generator=random)
-        measured = (model.encode(x + noise) - model.encode(x)).square().mean().sqrt()
-        assert model.code_noise(2 * share) == pytest.approx(float(measured), rel=0.1)
+        measured = (model.encode(x + noise) - model.encode(x)).square().mean().sqrt().item()
+        assert model.code_noise(2 * share) == pytest.approx(measured, rel=0.1)
     levels = torch.tensor([1e-5, 0.01, 0.3, 1.0, 5.0])
     many = model.code_noise(levels)
     assert many.dtype == torch.float32 and bool((many.diff() > 0).all())

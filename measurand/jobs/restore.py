@@ -26,8 +26,9 @@ from ..methods import Method, Step
 from ..operators import LinearOperator
 from ..priors import Penalty
 from ..priors.capabilities import Denoiser, Images, Latent, Posterior, Trained, meaning
+from ..priors.codes import CountedLatent
 from ..priors.variation import TotalVariation
-from ..priors.wrappers import Counted, CountedLatent, CountedPosterior
+from ..priors.wrappers import Counted, CountedPosterior
 from ..problems.random import problem_of
 from ..tensors import generators
 from ..weights.store import load, weight_file

@@ -11,6 +11,7 @@ from .capabilities import (
     Trained,
     require,
 )
+from .codes import CodedImages, CountedLatent, PixelCode
 from .conventions import (
     VE,
     FromFlow,
@@ -29,7 +30,7 @@ from .flow import FlowPrior, bits_per_dim, dequantization, latent_moments
 from .flow_prox import FlowGain, FlowMAP, FlowShrink, ImageMAP
 from .gaussian import CosineGaussian, FourierGaussian, Gaussian
 from .grey import Grey
-from .latent import CodedImages, LatentPrior, PixelCode
+from .latent import LatentPrior
 from .mixture import GaussianMixture
 from .penalty import Penalty
 from .variation import (
@@ -44,7 +45,7 @@ from .variation import (
     tv_prox_exact,
 )
 from .wavelets import Wavelets
-from .wrappers import Conditioned, Counted, CountedLatent, CountedPosterior, Rescaled, Tiled
+from .wrappers import Conditioned, Counted, CountedPosterior, Rescaled, Tiled
 
 __all__ = [
     "ANISOTROPIC",

@@ -235,8 +235,8 @@ class Autoencoder(Trained):
             "kind": self.kind,
             "autoencoder": self.net.config,
             "range": list(self.range),
-            "error": self.error,
-            "noise": None if self.noise is None else [list(row) for row in self.noise],
+            "code_error": self.error,
+            "code_noise": None if self.noise is None else [list(row) for row in self.noise],
         }
 
     @classmethod
@@ -244,8 +244,8 @@ class Autoencoder(Trained):
         return cls(
             ConvAutoencoder(**card["autoencoder"]),
             range=tuple(card["range"]),
-            error=card["error"],
-            noise=card["noise"],
+            error=card["code_error"],
+            noise=card["code_noise"],
         )
 
     @classmethod

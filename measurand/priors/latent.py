@@ -4,9 +4,8 @@ With an `Autoencoder` of encoder E and decoder D, a prior of images is one of co
 
     z = E(x),    f(z, s) = E[z given z + s n],    n standard normal,
 
-with f an `EDMDenoiser` of as many channels as the code, whose channels have mean 0 and standard
-deviation 1 (`sigma_data = 1`). `CodedImages` makes such a prior fit grey images and other ranges,
-`PixelCode` makes one of a denoiser of images.
+with f an `EDMDenoiser` of as many channels as the code, each of mean 0 and standard deviation 1
+(`sigma_data = 1`). `codes.CodedImages` makes it fit grey images and other ranges.
 
 References:
     | High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022)
@@ -22,13 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from ..nets import ConvUNet
-from ..tensors import convert_range
 from .autoencoder import Autoencoder
-from .brief import one_line
-from .capabilities import Evaluation, Fitted, Images, Range, Score, Trained, images_named
+from .capabilities import Evaluation, Fitted, Images, Score, Trained, images_named
+from .codes import CodedImages
 from .edm import EDMDenoiser
 
-__all__ = ["CodedImages", "LatentPrior", "PixelCode", "code_denoiser"]
+__all__ = ["LatentPrior", "code_denoiser"]
 
 
 class LatentPrior(Trained):
@@ -142,7 +140,7 @@ class LatentPrior(Trained):
             low, high = images.range
             notes.append(f"images rescaled from [{low:g}, {high:g}] to the prior's {self.range}")
         if notes:
-            prior = CodedImages(self, images.range, grey=grey)
+            prior = CodedImages(self, images.range, channels=self.channels if grey else None)
         if max(images.shape[1:]) > self.autoencoder.tile:
             notes.append(
                 f"decoded in parts of {self.autoencoder.tile} pixels with the margins they need"
@@ -168,119 +166,6 @@ class LatentPrior(Trained):
             net = ConvUNet(2, widths=(4, 6), blocks=1, stem=1, features=8)
             nn.init.normal_(net.head.weight, std=0.02)
         return cls(Autoencoder.example(), code_denoiser(net))
-
-
-class CodedImages(nn.Module):
-    """A latent prior for images of another range, or for grey ones as several equal channels.
-
-    Args:
-        prior: The latent prior.
-        range: Lowest and highest value of the images outside.
-        grey: Whether these have one channel, and those of the prior several.
-    """
-
-    not_by_name: ClassVar[str] = "is put around a latent prior by itself, where images need it"
-
-    def __init__(self, prior: LatentPrior, range: Range = (-1.0, 1.0), *, grey: bool) -> None:
-        super().__init__()
-        self.prior, self.range, self.grey, self.inner = prior, range, grey, prior.range
-        self.k = (self.inner[1] - self.inner[0]) / (range[1] - range[0])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.prior.dtype
-
-    @property
-    def factor(self) -> int:
-        """Pixels per code value along an axis."""
-        return self.prior.factor
-
-    @property
-    def error(self) -> float:
-        """Root mean square of x - D(E(x)) over images, in units of the images outside."""
-        return self.prior.error / self.k
-
-    def encode(self, x: Tensor) -> Tensor:
-        """The code of an image."""
-        if self.grey:
-            if x.shape[1] != 1:
-                raise ValueError(f"CodedImages: got images with {x.shape[1]} channels, wanted 1")
-            x = x.expand(-1, self.prior.channels, *x.shape[2:])
-        return self.prior.encode(convert_range(x, self.range, self.inner))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """The image of a code; of a grey one the mean of its channels."""
-        x = convert_range(self.prior.decode(z), self.inner, self.range)
-        return x.mean(1, keepdim=True) if self.grey else x
-
-    def denoise_code(self, z: Tensor, sigma: float | Tensor) -> Tensor:
-        """The denoised code; codes are those of the prior."""
-        return self.prior.denoise_code(z, sigma)
-
-    def code_noise(self, sigma: float | Tensor) -> float | Tensor:
-        """The noise of the code of a noisy image; of a grey one all channels have the same."""
-        return self.prior.code_noise(sigma * self.k)
-
-    __repr__ = one_line
-
-    def extra_repr(self) -> str:
-        return f"range={self.range}, grey={self.grey}"
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
-        return cls(LatentPrior.example(), (0.0, 1.0), grey=False)
-
-
-class PixelCode(nn.Module):
-    """A denoiser of images as a latent prior whose code is the image itself: D = E = identity.
-
-    Args:
-        prior: A denoiser.
-    """
-
-    not_by_name: ClassVar[str] = "is made of a denoiser of images: use it in Python"
-
-    factor = 1
-    error = 0.0
-
-    def __init__(self, prior: Any) -> None:
-        super().__init__()
-        self.prior = prior
-
-    @property
-    def range(self) -> Range | None:
-        """The values that the images have."""
-        return self.prior.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.prior.dtype
-
-    def encode(self, x: Tensor) -> Tensor:
-        """The image."""
-        return x
-
-    def decode(self, z: Tensor) -> Tensor:
-        """The image."""
-        return z
-
-    def denoise_code(self, z: Tensor, sigma: float | Tensor) -> Tensor:
-        """The denoised image."""
-        return self.prior.denoise(z, sigma)
-
-    def code_noise(self, sigma: float | Tensor) -> float | Tensor:
-        """Sigma."""
-        return sigma
-
-    __repr__ = one_line
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
-        return cls(EDMDenoiser.example())
 
 
 def code_denoiser(net: ConvUNet) -> EDMDenoiser:

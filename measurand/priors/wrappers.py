@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ..tensors import convert_range, per_item
 from .brief import one_line
-from .capabilities import Denoiser, Latent, Posterior, Range
+from .capabilities import Denoiser, Posterior, Range
 from .denoiser import CallableDenoiser
 
-__all__ = ["Conditioned", "Counted", "CountedLatent", "CountedPosterior", "Rescaled", "Tiled"]
+__all__ = ["Conditioned", "Counted", "CountedPosterior", "Rescaled", "Tiled"]
 
 
 class Rescaled(nn.Module):
@@ -318,71 +318,6 @@ class CountedPosterior(nn.Module):
         from .gaussian import CosineGaussian
 
         return cls(CosineGaussian.example())
-
-
-class CountedLatent(nn.Module):
-    """A latent prior that counts how often it denoises a code.
-
-    Args:
-        prior: What has `denoise_code`.
-    Attributes:
-        calls: Number of calls of `denoise_code` so far.
-        items: Number of codes denoised so far.
-    """
-
-    not_by_name: ClassVar[str] = (
-        "counts the calls of another prior, which every run does by itself"
-    )
-
-    def __init__(self, prior: Latent) -> None:
-        super().__init__()
-        self.prior = prior
-        self.calls = self.items = 0
-
-    __repr__ = one_line
-
-    @property
-    def range(self) -> Range | None:
-        """The values that the images have."""
-        return self.prior.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.prior.dtype
-
-    @property
-    def factor(self) -> int:
-        """Pixels per code value along an axis."""
-        return self.prior.factor
-
-    @property
-    def error(self) -> float:
-        """Root mean square of what a code cannot hold, in image units."""
-        return self.prior.error
-
-    def code_noise(self, sigma: float | Tensor) -> float | Tensor:
-        """The noise of the code of a noisy image."""
-        return self.prior.code_noise(sigma)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """The code of an image."""
-        return self.prior.encode(x)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """The image of a code."""
-        return self.prior.decode(z)
-
-    def denoise_code(self, z: Tensor, sigma: float | Tensor) -> Tensor:
-        """The prior's estimate, counted."""
-        self.calls, self.items = self.calls + 1, self.items + len(z)
-        return self.prior.denoise_code(z, sigma)
-
-    @classmethod
-    def example(cls) -> Self:
-        from .latent import PixelCode
-
-        return cls(PixelCode(CallableDenoiser.example()))
 
 
 def _of_normal(v: Tensor, sigma: float | Tensor, mean: float | Tensor = 0.0) -> Tensor:
