@@ -1,4 +1,4 @@
-"""Latent priors: codes of unit scale, their noise, parts without seams, what fits and what not."""
+"""Latent priors: the scale of codes, their noise, parts without seams, what fits and what not."""
 
 import json
 
@@ -37,14 +37,17 @@ def latent(code=4, channels=3):
     torch.manual_seed(1)
     net = ConvUNet(code, widths=(8, 12), blocks=1, stem=1, features=16)
     nn.init.normal_(net.head.weight, std=0.02)
-    return LatentPrior(model, code_denoiser(net)).requires_grad_(False)
+    return LatentPrior(model, code_denoiser(net, 1.0)).requires_grad_(False)
 
 
-def test_codes_have_mean_zero_and_deviation_one():
-    model = autoencoder()
-    z = model.encode(images(4, seed=1)).movedim(1, 0).flatten(1)
-    assert torch.allclose(z.mean(1), torch.zeros(4), atol=1e-4)
-    assert torch.allclose(z.std(1), torch.ones(4), atol=1e-4)
+def test_codes_have_mean_zero_and_the_noise_of_the_image():
+    model, x = autoencoder(), images(4, seed=1)
+    z = model.encode(x).detach()
+    assert torch.allclose(z.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert model.spread == pytest.approx(float(z.square().mean().sqrt()), rel=1e-4)
+    noise = 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(7))
+    change = (model.encode(x + noise) - z).square().mean((0, 2, 3)).sqrt()
+    assert torch.allclose(change, torch.full((4,), 0.1), rtol=0.1)
 
 
 def test_error_and_ceiling_are_those_of_the_images():

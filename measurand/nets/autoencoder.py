@@ -160,6 +160,7 @@ class ConvAutoencoder(nn.Module):
         basis = vectors[:, -self.code_channels :].flip(1)
         scale = values[-self.code_channels :].flip(0).clamp_min(1e-12).sqrt()
         code, image = (basis / scale).T, basis * scale
+        assert self.linear_code.bias is not None and self.linear_image.bias is not None
         self.linear_code.weight.copy_(code[..., None, None])
         self.linear_code.bias.copy_(-(code @ mean))
         self.linear_image.weight.copy_(image[..., None, None])

@@ -1,13 +1,16 @@
 r"""Codes of images: an encoder E and a decoder D with D(E(x)) close to x.
 
-Codes are scaled so that over images each of their channels has mean 0 and standard deviation 1.
+Codes have mean 0, and each of their channels is scaled by what it makes of white noise in the
+image, so that image noise of level sigma is code noise of about sigma in every channel, E is about
+the left inverse of an isometry D, and methods take levels and steps as they do for pixels.
+
 What a code cannot hold is lost: with e^2 = E|x - D(E(x))|^2 per pixel value (`error`),
 
     ceiling = 10 log10(w^2 / e^2)    (dB, w the width of the image range)
 
 bounds the PSNR of every image D(z), on average, whatever the method.
 
-Noise of images is not noise of codes. `code_noise(sigma)` is the standard deviation of
+The scale is exact at one level only. `code_noise(sigma)` is the standard deviation of
 E(x + sigma n) - E(x), a root mean square over channels, from a table that is measured on images of
 the training (`Autoencoder.measured`) and is part of the card.
 
@@ -35,10 +38,11 @@ __all__ = ["Autoencoder", "autoencoder_loss"]
 
 # image noise, relative to the width of the range, at which that of the codes is measured
 LEVELS = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+SCALED_AT = 0.05  # the one at which it is that of the image
 
 
 class Autoencoder(Trained):
-    """An encoder and a decoder of images, with codes of mean 0 and standard deviation 1.
+    """An encoder and a decoder of images, whose codes have the noise of the images.
 
     Args:
         net: The network: a `ConvAutoencoder`, or another module with `encode`, `decode`,
@@ -48,6 +52,8 @@ class Autoencoder(Trained):
         error: Root mean square of x - D(E(x)) over images, in image units; None where unknown.
         noise: Standard deviation of E(x + sigma n) - E(x), relative to sigma: a row for each of
             `LEVELS`, with one number per channel of the code; None where unknown.
+        spread: Standard deviation of codes over images, a root mean square over channels; None
+            where unknown.
         tile: Largest side of an image that is decoded in one piece, in pixels.
         card: What is known of the weights: data, licence, training, results.
     """
@@ -57,7 +63,7 @@ class Autoencoder(Trained):
     not_by_name: ClassVar[str] = "is half a prior: it has no denoiser of its codes"
 
     mean: Tensor
-    std: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -66,6 +72,7 @@ class Autoencoder(Trained):
         range: Range = (-1.0, 1.0),
         error: float | None = None,
         noise: Sequence[Sequence[float]] | None = None,
+        spread: float | None = None,
         tile: int = 512,
         card: Mapping[str, Any] | None = None,
     ) -> None:
@@ -78,10 +85,11 @@ class Autoencoder(Trained):
                 f"each with {net.code_channels} numbers"
             )
         self.net, self.range, self.error, self.tile = net, range, error, tile
+        self.spread = spread
         self.noise = None if noise is None else tuple(map(tuple, noise))
         self.channels, self.factor = net.channels, net.factor
         self.register_buffer("mean", torch.zeros(1, net.code_channels, 1, 1))
-        self.register_buffer("std", torch.ones(1, net.code_channels, 1, 1))
+        self.register_buffer("scale", torch.ones(1, net.code_channels, 1, 1))
         self.card = dict(card or {})
 
     def encode(self, x: Tensor) -> Tensor:
@@ -97,7 +105,7 @@ class Autoencoder(Trained):
                 f"Autoencoder: got an image of shape {tuple(x.shape)} and {x.dtype}, wants real "
                 f"(B, {self.channels}, H, W)"
             )
-        return (self._run(self.net.encode, x) - self.mean.to(x)) / self.std.to(x)
+        return (self._run(self.net.encode, x) - self.mean.to(x)) / self.scale.to(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Returns the image D(z), with shape (B, C, factor h, factor w).
@@ -107,7 +115,7 @@ class Autoencoder(Trained):
         Raises:
             ValueError: It has other channels than a code.
         """
-        raw = z * self.std.to(z) + self.mean.to(z)
+        raw = z * self.scale.to(z) + self.mean.to(z)
         rows, columns = (self._spans(n) for n in z.shape[2:])
         if len(rows) == len(columns) == 1:
             return self._run(self.net.decode, raw)
@@ -155,23 +163,27 @@ class Autoencoder(Trained):
         """
         if scale:
             self.mean.zero_()
-            self.std.fill_(1)
-            codes = [self.encode(x).double() for x in images]
-            flat = torch.cat([z.movedim(1, 0).flatten(1) for z in codes], dim=1)
-            self.mean.copy_(flat.mean(1)[None, :, None, None])
-            self.std.copy_(flat.std(1)[None, :, None, None])
-        squares = torch.cat([(self(x) - x).double().square().flatten() for x in images])
-        self.error = float(squares.mean().sqrt())
-        width, table = self.range[1] - self.range[0], []
-        for share in LEVELS:
-            total = torch.zeros(self.net.code_channels, dtype=torch.float64)
-            for k, x in enumerate(images):
-                noise = randn_like(x, torch.Generator(x.device).manual_seed(seed + k))
-                change = (self.encode(x + share * width * noise) - self.encode(x)).double()
-                total += change.square().mean((0, 2, 3)).cpu() / len(images)
-            table.append(tuple((total.sqrt() / (share * width)).tolist()))
-        self.noise = tuple(table)
+            self.scale.fill_(1)
+            mean = torch.stack([self.encode(x).double().mean((0, 2, 3)) for x in images]).mean(0)
+            self.scale.copy_(self._gains(images, SCALED_AT, seed)[None, :, None, None])
+            self.mean.copy_(mean[None, :, None, None])
+        self.noise = tuple(tuple(self._gains(images, share, seed).tolist()) for share in LEVELS)
+        self.spread = float(
+            torch.stack([self.encode(x).double().square().mean() for x in images]).mean().sqrt()
+        )
+        squares = [(self(x) - x).double().square().mean() for x in images]
+        self.error = float(torch.stack(squares).mean().sqrt())
         return self
+
+    def _gains(self, images: Sequence[Tensor], share: float, seed: int) -> Tensor:
+        """The noise of each channel of the code, relative to that of the image."""
+        sigma = share * (self.range[1] - self.range[0])
+        total = torch.zeros(self.net.code_channels, dtype=torch.float64)
+        for k, x in enumerate(images):
+            noise = randn_like(x, torch.Generator(x.device).manual_seed(seed + k))
+            change = (self.encode(x + sigma * noise) - self.encode(x)).double()
+            total += change.square().mean((0, 2, 3)).cpu() / len(images)
+        return total.sqrt() / sigma
 
     def ceiling(self, x: Tensor) -> Tensor:
         """Returns the PSNR of D(E(x)) in dB, with shape (B,): no image D(z) is expected above.
@@ -213,7 +225,7 @@ class Autoencoder(Trained):
         return self.net
 
     def keeps(self, name: str, x: Tensor) -> bool:
-        return name in ("mean", "std")
+        return name in ("mean", "scale")
 
     def coded(self, name: str, x: Tensor) -> bool:
         last = (f"encoder.{len(self.net.encoder) - 1}.", f"decoder.{len(self.net.decoder) - 2}.")
@@ -237,6 +249,7 @@ class Autoencoder(Trained):
             "range": list(self.range),
             "code_error": self.error,
             "code_noise": None if self.noise is None else [list(row) for row in self.noise],
+            "code_spread": self.spread,
         }
 
     @classmethod
@@ -246,6 +259,7 @@ class Autoencoder(Trained):
             range=tuple(card["range"]),
             error=card["code_error"],
             noise=card["code_noise"],
+            spread=card["code_spread"],
         )
 
     @classmethod

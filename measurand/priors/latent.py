@@ -4,8 +4,8 @@ With an `Autoencoder` of encoder E and decoder D, a prior of images is one of co
 
     z = E(x),    f(z, s) = E[z given z + s n],    n standard normal,
 
-with f an `EDMDenoiser` of as many channels as the code, each of mean 0 and standard deviation 1
-(`sigma_data = 1`). `codes.CodedImages` makes it fit grey images and other ranges.
+with f an `EDMDenoiser` of as many channels as the code. `codes.CodedImages` makes it fit grey
+images and other ranges.
 
 References:
     | High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2022)
@@ -165,9 +165,11 @@ class LatentPrior(Trained):
             torch.manual_seed(0)
             net = ConvUNet(2, widths=(4, 6), blocks=1, stem=1, features=8)
             nn.init.normal_(net.head.weight, std=0.02)
-        return cls(Autoencoder.example(), code_denoiser(net))
+        code = Autoencoder.example()
+        return cls(code, code_denoiser(net, code.spread or 1.0))
 
 
-def code_denoiser(net: ConvUNet) -> EDMDenoiser:
-    """Returns the denoiser of codes, of mean 0 and standard deviation 1, that a network makes."""
-    return EDMDenoiser(net, channels=net.in_channels, sigma_data=1.0, range=(-4.0, 4.0))
+def code_denoiser(net: ConvUNet, spread: float) -> EDMDenoiser:
+    """Returns the denoiser of codes of a standard deviation that a network makes."""
+    reach = 4 * spread
+    return EDMDenoiser(net, channels=net.in_channels, sigma_data=spread, range=(-reach, reach))

@@ -70,10 +70,12 @@ class AutoencoderRecipe(Recipe):
         model = Autoencoder(net)
         if init is not None:
             other = load(init, Autoencoder, dtype=torch.float32)
-            other.error = other.noise = None  # of its weights; measured again at the end
+            other.error = other.noise = other.spread = (
+                None  # of its weights; measured again at the end
+            )
             take_over(model, other, str(init), self.name)
             model.mean.zero_()
-            model.std.fill_(1)
+            model.scale.fill_(1)
         return model
 
     def problem(self, material: Material, step: int, n: int, size: int) -> Batch:
@@ -122,7 +124,7 @@ class LatentRecipe(Recipe):
     crops: tuple[int, int] = (64, 128)
     widths: tuple[int, ...] = (64, 96, 128)
     blocks: int = 2
-    sigma_mean: float = -1.2
+    sigma_mean: float = -1.6
     sigma_std: float = 1.2
     sigma_uniform: float = 0.1
     sigma_range: tuple[float, float] = (0.002, 80.0)
@@ -154,7 +156,10 @@ class LatentRecipe(Recipe):
         net = ConvUNet(
             autoencoder.net.code_channels, widths=self.widths, blocks=self.blocks, stem=1
         )
-        model = LatentPrior(autoencoder, code_denoiser(net))
+        spread = autoencoder.spread or 1.0
+        if isinstance(other, LatentPrior):
+            spread = other.denoiser.sigma_data
+        model = LatentPrior(autoencoder, code_denoiser(net, spread))
         model.denoiser.sigma_range = self.sigma_range
         if isinstance(other, LatentPrior):
             other.denoiser.gains = None  # of its weights; fitted again at the end
@@ -193,7 +198,7 @@ class LatentRecipe(Recipe):
     def finish(self, model: LatentPrior, material: Material, steps: int) -> dict[str, Any]:
         """Measures the autoencoder as it is stored, and fits the gains of the denoiser."""
         small, large = self.crops
-        model.autoencoder.measured(crops_of(material, *MEASURED, large))
+        model.autoencoder.measured(crops_of(material, *MEASURED, large), scale=False)
         model.denoiser.gains = None
         # a crop costs 58 calls, in training about three: a tenth of it, as for image priors
         enough = min(self.fitted, steps * self.batch * small**2 / (400 * large**2))

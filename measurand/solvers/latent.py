@@ -173,7 +173,7 @@ class EncodedRELD(Method):
         t = x
         for k, (sigma, _) in enumerate(self.levels(measurement, prior, self.steps, self.weight)):
             s, r = prior.code_noise(sigma), radius(sigma, prior)
-            mu = per_item(s / r, v).square()
+            mu = per_item(s / prior.code_noise(r), v).square()
             image = cropped(prior.decode(v), x)
             t = measurement.prox(image, r, residual=residual(k, self.steps))
             yield Step(k, sigma, t, image)
