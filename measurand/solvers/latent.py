@@ -83,8 +83,8 @@ class RELD(Method):
 
     steps: int = 30
     weight: float = 1.0
-    levels: Levels = field(default_factory=Annealed)
-    step: float = 0.9
+    levels: Levels = field(default_factory=lambda: Annealed(low=0.5))
+    step: float = 1.8
     halvings: int = field(default=6, metadata={"search": None})
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class RELD(Method):
         """Yields a `Step` (x: the image t after the data step, x0: the decoded D(v))."""
         image = Decoded(prior, prior.encode(x), x)
         lipschitz = squared_norm(prior, image.v)
-        t = x
+        t = x.detach()
         for k, (sigma, _) in enumerate(self.levels(measurement, prior, self.steps, self.weight)):
             s, r = prior.code_noise(sigma), radius(sigma, prior)
             mu = per_item(s / r, image.v).square()
@@ -152,8 +152,8 @@ class EncodedRELD(Method):
     needs: ClassVar[tuple[type, ...]] = (Latent,)
     command: ClassVar[str] = "encoded-reld"
 
-    steps: int = 30
-    weight: float = 1.0
+    steps: int = 12
+    weight: float = 0.4
     levels: Levels = field(default_factory=Annealed)
 
     def __post_init__(self) -> None:
@@ -169,8 +169,8 @@ class EncodedRELD(Method):
         self, measurement: Measurement, prior: Latent, x: Tensor, generator: Generators
     ) -> Iterates:
         """Yields a `Step` (x: the image t after the data step, x0: the decoded D(v))."""
-        v = prior.encode(x)
-        t = x
+        v = prior.encode(x).detach()
+        t = x.detach()
         for k, (sigma, _) in enumerate(self.levels(measurement, prior, self.steps, self.weight)):
             s, r = prior.code_noise(sigma), radius(sigma, prior)
             mu = per_item(s / prior.code_noise(r), v).square()
