@@ -147,7 +147,7 @@ def latent_from_diffusers(
     )
     autoencoder = Autoencoder(_KLDoor(vae), range=range)
     autoencoder.mean.fill_(vae.config.shift_factor or 0.0)
-    autoencoder.std.fill_(1 / vae.config.scaling_factor)
+    autoencoder.scale.fill_(1 / vae.config.scaling_factor)
     autoencoder.to(device).eval().requires_grad_(False)
     autoencoder.measured([x.to(device) for x in images], scale=False)
     return LatentPrior(autoencoder, denoiser)

@@ -97,7 +97,7 @@ class LatentPrior(Trained):
 
     @property
     def fast(self) -> nn.Module:
-        return nn.ModuleList([self.autoencoder.net, self.denoiser.net])
+        return nn.ModuleList([self.autoencoder.net, self.denoiser])
 
     def keeps(self, name: str, x: Tensor) -> bool:
         part, _, inside = name.partition(".")
