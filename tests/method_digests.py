@@ -28,6 +28,7 @@ from measurand.priors import (
     FlowPrior,
     FourierGaussian,
     Gaussian,
+    PixelCode,
     TotalVariation,
 )
 from measurand.samplers import (
@@ -49,8 +50,10 @@ from measurand.solvers import (
     HQS,
     PGM,
     RED,
+    RELD,
     Annealed,
     Constant,
+    EncodedRELD,
     FlowUnfolding,
     GradientRED,
     PosteriorMean,
@@ -150,6 +153,9 @@ def cases() -> Iterator[Case]:
     ]
     for method, (name, m) in product(solvers, every.items()):
         yield f"{method} {name}", method, plugged, m
+    codes = PixelCode(plugged)
+    for method, (name, m) in product([RELD(steps=4), EncodedRELD(steps=4)], every.items()):
+        yield f"{method} {name}", method, codes, m
     for method in (PGM(steps=4), FISTA(steps=4)):
         yield f"{method} prox", method, prior, every["noises"]
         yield f"{method} tv", method, TotalVariation(weight=2.0), every["blur"]

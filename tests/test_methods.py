@@ -43,6 +43,7 @@ class Able:
 
     range = None
     dtype = F64
+    factor, error = 1, 0.0  # of a code that is the image
 
     def __init__(self, broken=False):
         self.prior, self.broken = gaussian_problem()[0], broken
@@ -54,6 +55,18 @@ class Able:
 
     def denoise(self, v, sigma, condition=None):
         return self.told(self.prior.denoise(v, sigma))
+
+    def encode(self, x):
+        return x
+
+    def decode(self, z):
+        return z
+
+    def code_noise(self, sigma):
+        return sigma
+
+    def denoise_code(self, z, sigma):
+        return self.denoise(z, sigma)
 
     def prox(self, v, tau):
         return self.told(self.prior.prox(v, tau))

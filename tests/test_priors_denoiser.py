@@ -44,6 +44,11 @@ class OnlyProx:
 
 
 class OnlyLatent:
+    range, dtype, factor, error = (-1.0, 1.0), torch.float32, 1, 0.0
+
+    def code_noise(self, sigma):
+        return sigma
+
     def encode(self, x):
         return x
 

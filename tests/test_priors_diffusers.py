@@ -6,7 +6,11 @@ import json
 import pytest
 import torch
 
-from measurand.priors.diffusers import from_diffusers
+from measurand.measurement import Measurement
+from measurand.noises import Gaussian
+from measurand.operators import Identity
+from measurand.priors.diffusers import from_diffusers, latent_from_diffusers
+from measurand.solvers import RELD
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -109,3 +113,64 @@ def test_without_the_library_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ImportError, match=r"measurand\[latent\]"):
         from_diffusers(tmp_path)
+
+
+def save_latent(folder, shift=None):
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+    ).eval()
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=0.5,
+        shift_factor=shift,
+    ).eval()
+    scheduler = diffusers.DDPMScheduler(beta_schedule="scaled_linear")
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    scheduler.save_pretrained(folder / "scheduler")
+    return vae
+
+
+@pytest.mark.parametrize("shift", [None, 0.25])
+def test_a_latent_model_of_a_folder(tmp_path, v, shift):
+    """Codes are the scaled mode of the posterior, and no draw; the steps of RELD run on it."""
+    vae = save_latent(tmp_path, shift)
+    prior = latent_from_diffusers(tmp_path, [v])
+    with torch.no_grad():
+        z = (vae.encode(v).latent_dist.mode() - (shift or 0)) * 0.5
+        image = vae.decode(2 * z + (shift or 0)).sample
+    assert torch.allclose(prior.encode(v), z, atol=1e-5) and prior.factor == 2
+    assert torch.allclose(prior.decode(z), image, atol=1e-5)
+    assert prior.error > 0 and prior.code_noise(0.1) > 0
+    assert prior.denoise_code(z, 0.3).shape == z.shape
+    m = Measurement(Identity((3, 8, 8)), Gaussian(sigma=0.1), v)
+    assert RELD(steps=2)(m, prior).shape == v.shape
+    odd = torch.zeros(1, 3, 9, 7)
+    assert prior.decode(prior.encode(odd)).shape == (1, 3, 10, 8)
+    with pytest.raises(TypeError, match="not a ConvAutoencoder"):
+        prior.autoencoder.to_card()
+
+
+def test_what_is_no_latent_model_is_refused(tmp_path, v):
+    save(tmp_path)
+    with pytest.raises(FileNotFoundError, match="found no vae/config.json"):
+        latent_from_diffusers(tmp_path, [v])
+    save_latent(tmp_path)
+    with pytest.raises(ValueError, match="got no images to measure"):
+        latent_from_diffusers(tmp_path, [])
+    file = tmp_path / "unet" / "config.json"
+    file.write_text(file.read_text().replace("UNet2DModel", "UNet2DConditionModel"))
+    with pytest.raises(ValueError, match="got a UNet2DConditionModel, wanted a UNet2DModel"):
+        latent_from_diffusers(tmp_path, [v])

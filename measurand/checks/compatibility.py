@@ -34,8 +34,8 @@ from torch import Tensor
 from ..measurement import Measurement
 from ..noises import Gaussian, Noise
 from ..operators import LinearOperator
-from ..priors.capabilities import Denoiser, Posterior, Proximable, Restorer
-from ..solvers import FISTA, HQS, FlowUnfolding, PosteriorMean, noise_in_image
+from ..priors.capabilities import Denoiser, Latent, Posterior, Proximable, Restorer
+from ..solvers import FISTA, HQS, RELD, FlowUnfolding, PosteriorMean, noise_in_image
 from ..start import first_guess
 from ..tensors import generators
 from .questions import (
@@ -79,8 +79,14 @@ WAYS = (  # the first one counts
     Way(Denoiser, HQS(steps=8), lambda prior, m, x: prior.denoise(x, 0.1)),
     Way(Posterior, PosteriorMean(), lambda prior, m, x: prior.given(m).denoise(x, 0.1), True),
     Way(Restorer, FlowUnfolding(), lambda prior, m, x: prior.restore(m), True),
+    Way(Latent, RELD(steps=8), lambda prior, m, x: coded(prior, x)),
     Way(Proximable, FISTA(steps=50), lambda prior, m, x: prior.prox(x, 1e-4)),
 )
+
+
+def coded(prior: Latent, x: Tensor) -> Tensor:
+    """The image after encoding and decoding, of its own size."""
+    return prior.decode(prior.encode(x))[..., : x.shape[-2], : x.shape[-1]]
 
 
 @torch.no_grad()
@@ -93,7 +99,7 @@ def check_fit(
         operator: The operator A.
         noise: The noise that is claimed.
         y: The data, with shape (B, *operator.out_shape); what was not measured is not looked at.
-        prior: A denoiser, something with a proximal map, or an unfolded network.
+        prior: A denoiser, a latent prior, something with a proximal map, or an unfolded network.
         seed: Seed of all random vectors.
     Returns:
         The verdicts, in the order of the questions.

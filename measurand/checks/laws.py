@@ -16,6 +16,8 @@ Of a prior with a denoiser D, a proximal map of tau g, or a density p:
     small noise  ||D(v, sigma) - v|| <= sigma sqrt(n) on average, since the difference is
                  `sigma^2 grad log p_sigma(v)` (Tweedie) and `E ||D - v||^2 <= sigma^2 n`
     range        where nothing but noise is left of an image, D stays in the declared range
+    codes        a latent prior gives back an image of the kind and size it was given, more noise
+                 is more noise of the code, and its denoiser of codes obeys the laws of denoisers
     prox         h(q) >= h(p) + 1/2 ||q - p||^2 at p = prox(v, tau), for any q and the strongly
                  convex h(x) = tau g(x) + 1/2 ||x - v||^2
     gradient     of log p by autograd, against finite differences
@@ -35,7 +37,7 @@ from torch import Tensor
 from ..measurement import Measurement
 from ..noises import ComplexGaussian, Gaussian
 from ..operators.base import Identity, LinearOperator
-from ..priors import Denoiser, Density, Penalty, Posterior, Proximable
+from ..priors import Denoiser, Density, Latent, Penalty, Posterior, Proximable
 from ..tensors import generators, inner, norm, per_item, randn_like, to_channels
 
 __all__ = [
@@ -207,7 +209,7 @@ def prior_laws(prior: object, images: Tensor, *, seed: int = 0) -> list[Law]:
     """Every law of the capabilities that a prior has.
 
     Args:
-        prior: A `Denoiser`, a `Proximable`, a `Density`, a `Posterior`, or several of these.
+        prior: A `Denoiser`, a `Proximable`, a `Density`, a `Posterior`, a `Latent`, or several.
         images: A few images that it may be asked about, with shape (B, ...), B at least 2.
         seed: Seed of all random tensors.
     Returns:
@@ -226,6 +228,8 @@ def prior_laws(prior: object, images: Tensor, *, seed: int = 0) -> list[Law]:
             identity = Identity(tuple(images.shape[1:]), images.dtype)
             given = prior.given(Measurement(identity, noise, images[:1]).to(images.device))
             laws += _denoiser_laws(given, images, seed, "denoise, given data")
+        if isinstance(prior, Latent):
+            laws += _latent_laws(prior, images, seed)
         if isinstance(prior, Proximable):
             laws += _proximable_laws(prior, images, seed)
         if isinstance(prior, Density):
@@ -233,7 +237,7 @@ def prior_laws(prior: object, images: Tensor, *, seed: int = 0) -> list[Law]:
     if not laws:
         raise TypeError(
             f"prior_laws: got a {type(prior).__name__}, wanted a Denoiser, a Proximable, a "
-            "Density or a Posterior"
+            "Density, a Posterior or a Latent"
         )
     return laws
 
@@ -338,6 +342,37 @@ def _denoiser_laws(prior: Denoiser, images: Tensor, seed: int, name: str = "deno
         outside = torch.maximum(x_hat - high, low - x_hat).max() / (high - low)
         laws.append(Law(f"{name}: range", float(outside), 0.1))
     return laws
+
+
+def _latent_laws(prior: Latent, images: Tensor, seed: int) -> list[Law]:
+    z = prior.encode(images)
+    height, width = images.shape[-2:]
+    decoded = prior.decode(z)[..., :height, :width]
+    laws = [Law("decode: shape, dtype and device kept", _differs(decoded, images), 0.0)]
+    if not laws[0].holds:
+        return laws
+    apart = torch.cat([prior.decode(prior.encode(x)) for x in images.split(1)])
+    rows = _size(apart[..., :height, :width] - decoded) / max(_size(decoded), 1e-30)
+    smooth = [prior.code_noise(k * _size(images)) for k in (0.01, 0.1)]
+    rising = 0.0 if 0 < smooth[0] < smooth[1] else 1.0
+    laws += [
+        Law("decode: batch rows independent", rows, 1e-4),
+        Law("code_noise: positive, rising", rising, 0.0),
+    ]
+    codes = _OfCodes(prior)
+    return laws + _denoiser_laws(codes, z, seed, "denoise_code")
+
+
+class _OfCodes:
+    """The denoiser of codes of a latent prior; codes have no range."""
+
+    range = None
+
+    def __init__(self, prior: Latent) -> None:
+        self.prior, self.dtype = prior, prior.dtype
+
+    def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.prior.denoise_code(v, sigma)
 
 
 def _proximable_laws(prior: Proximable, images: Tensor, seed: int) -> list[Law]:

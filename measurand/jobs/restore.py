@@ -25,7 +25,8 @@ from ..measurement import Measurement
 from ..methods import Method, Step
 from ..operators import LinearOperator
 from ..priors import Penalty
-from ..priors.capabilities import Denoiser, Posterior, meaning
+from ..priors.capabilities import Denoiser, Latent, Posterior, meaning
+from ..priors.codes import CountedLatent
 from ..priors.trained import Images, Trained
 from ..priors.variation import TotalVariation
 from ..priors.wrappers import Counted, CountedPosterior
@@ -147,12 +148,14 @@ def restore(
     return Restored(images.mean(0), images, seconds, nfe)
 
 
-def counting(prior: Any, method: Method) -> Counted | CountedPosterior | None:
+def counting(prior: Any, method: Method) -> Counted | CountedLatent | CountedPosterior | None:
     """A prior that counts its calls; None where it is not called as a denoiser."""
     if Denoiser in method.needs and isinstance(prior, Denoiser):
         return Counted(prior)
     if Posterior in method.needs and isinstance(prior, Posterior):
         return CountedPosterior(prior)
+    if Latent in method.needs and isinstance(prior, Latent):
+        return CountedLatent(prior)
     return None
 
 

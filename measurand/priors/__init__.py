@@ -1,5 +1,6 @@
 """The knowledge: priors, as capabilities that a method asks for."""
 
+from .autoencoder import Autoencoder
 from .capabilities import (
     Denoiser,
     Density,
@@ -9,6 +10,7 @@ from .capabilities import (
     Restorer,
     require,
 )
+from .codes import CodedImages, CountedLatent, PixelCode
 from .conventions import (
     VE,
     FromFlow,
@@ -21,12 +23,13 @@ from .conventions import (
     TableVP,
 )
 from .denoiser import CallableDenoiser, score
-from .diffusers import from_diffusers
+from .diffusers import from_diffusers, latent_from_diffusers
 from .edm import EDMDenoiser
 from .flow import FlowPrior, bits_per_dim, dequantization, latent_moments
 from .flow_prox import FlowGain, FlowMAP, FlowShrink, ImageMAP
 from .gaussian import Gaussian
 from .grey import Grey
+from .latent import LatentPrior
 from .mixture import GaussianMixture
 from .penalty import Penalty
 from .spectral import CosineGaussian, FourierGaussian
@@ -47,11 +50,14 @@ from .wrappers import Conditioned, Counted, CountedPosterior, Rescaled, Tiled
 
 __all__ = [
     "ANISOTROPIC",
+    "Autoencoder",
     "CallableDenoiser",
     "ClosedFormTotalVariation",
+    "CodedImages",
     "Conditioned",
     "CosineGaussian",
     "Counted",
+    "CountedLatent",
     "CountedPosterior",
     "Denoiser",
     "Density",
@@ -69,11 +75,13 @@ __all__ = [
     "ISOTROPIC",
     "ImageMAP",
     "Latent",
+    "LatentPrior",
     "FlowGain",
     "FlowMAP",
     "FlowShrink",
     "LinearVP",
     "Penalty",
+    "PixelCode",
     "Posterior",
     "Proximable",
     "Rescaled",
@@ -90,6 +98,7 @@ __all__ = [
     "bits_per_dim",
     "dequantization",
     "from_diffusers",
+    "latent_from_diffusers",
     "latent_moments",
     "require",
     "score",

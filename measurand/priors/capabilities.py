@@ -59,7 +59,27 @@ class Density(Protocol):
 
 @runtime_checkable
 class Latent(Protocol):
-    """`encode`, `decode`, `denoise_code(z, sigma)`: knows images through a code."""
+    """`encode`, `decode`, `denoise_code(z, sigma)`, `code_noise`: knows images through a code.
+
+    One code value belongs to `factor` pixels along an axis; images whose size is no multiple are
+    extended inside `encode`, and what `decode` returns is as much larger. `error` is the root mean
+    square of x - D(E(x)), in image units, and `code_noise(sigma)` the standard deviation of
+    E(x + sigma n) - E(x).
+    """
+
+    @property
+    def range(self) -> Range | None: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def factor(self) -> int: ...
+
+    @property
+    def error(self) -> float: ...
+
+    def code_noise(self, sigma: float | Tensor) -> float | Tensor: ...
 
     def encode(self, x: Tensor) -> Tensor: ...
 
@@ -124,7 +144,7 @@ def require(
         what = f", which is a {' and a '.join(known)}" if known else ""
         door = "" if known else _door(prior)
         raise TypeError(f"{name}: got a {type(prior).__name__}{what}; wanted {wanted}{door}")
-    if images is not None and isinstance(prior, Denoiser | Posterior | Restorer):
+    if images is not None and isinstance(prior, Denoiser | Latent | Posterior | Restorer):
         if prior.dtype.is_complex != images.is_complex:
             kinds = ("real", "complex")
             raise TypeError(

@@ -1,4 +1,4 @@
-r"""Unconditional pixel models of the `diffusers` library as denoisers.
+r"""Models of the `diffusers` library as priors: of pixels as denoisers, of codes as latent priors.
 
 A model folder holds a `UNet2DModel` (weights as safetensors) and the configuration of the
 scheduler that it was trained with. The scheduler says which levels its times stand for,
@@ -8,10 +8,14 @@ scheduler that it was trained with. The scheduler says which levels its times st
 and what the network predicts: the noise ("epsilon"), the image ("sample") or the velocity
 ("v_prediction"). That is all a denoiser needs; nothing of its sampling loop is used. Networks are
 read from the local folder only, nothing is downloaded, and pickled weights are refused.
+
+A latent model's folder also holds an `AutoencoderKL`. Its code is the mode of the posterior, never
+a draw of it, as (z - shift_factor) scaling_factor, which is what its network denoises.
 """
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..nets.unet import extend
+from .autoencoder import Autoencoder
 from .capabilities import Range
 from .conventions import FromImage, FromNoise, FromVelocity, TableVP
+from .latent import LatentPrior
 
-__all__ = ["from_diffusers"]
+__all__ = ["from_diffusers", "latent_from_diffusers"]
 
 _Denoiser = FromNoise | FromImage | FromVelocity
 _PREDICTIONS: dict[str, type[_Denoiser]] = {
@@ -35,7 +42,7 @@ _PREDICTIONS: dict[str, type[_Denoiser]] = {
 def from_diffusers(
     folder: str | os.PathLike[str],
     *,
-    range: Range = (-1.0, 1.0),
+    range: Range | None = (-1.0, 1.0),
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> _Denoiser:
@@ -44,7 +51,7 @@ def from_diffusers(
     Args:
         folder: A pipeline's folder, with `unet/` and `scheduler/`, or one folder with both
             `config.json` and `scheduler_config.json`.
-        range: The values that the images of the training had.
+        range: The values that the images of the training had; None where they have any.
         device: Where it runs.
         dtype: Precision of the network; images stay float32.
     Returns:
@@ -91,6 +98,77 @@ def from_diffusers(
     process = TableVP(abar, rounded=door.table)
     prior = _PREDICTIONS[prediction](door, process, range=range)
     return prior.to(device).eval().requires_grad_(False)
+
+
+def latent_from_diffusers(
+    folder: str | os.PathLike[str],
+    images: Sequence[Tensor],
+    *,
+    range: Range = (-1.0, 1.0),
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LatentPrior:
+    """A latent prior from a local `diffusers` folder.
+
+    Args:
+        folder: A pipeline's folder, with `vae/` (an `AutoencoderKL`), `unet/` (an unconditional
+            `UNet2DModel` of codes) and `scheduler/`.
+        images: A few images, each (B, C, H, W), such as the model was trained on: what the noise
+            of codes and the error of the autoencoder are measured on.
+        range: The values that the images of the training had.
+        device: Where it runs.
+        dtype: Precision of the networks; images stay float32.
+    Returns:
+        The latent prior; it has no weight file of ours.
+    Raises:
+        ImportError: `diffusers` is not installed.
+        FileNotFoundError: The folder lacks a part.
+        ValueError: No images are given, or a part is of a kind that is not known here.
+    """
+    folder = Path(folder)
+    if not len(images):
+        raise ValueError("latent_from_diffusers: got no images to measure the noise of codes on")
+    if not (folder / "vae" / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: found no vae/config.json")
+    for part, wanted in (("vae", "AutoencoderKL"), ("unet", "UNet2DModel")):
+        file = folder / part / "config.json"
+        named = json.loads(file.read_text()).get("_class_name") if file.is_file() else wanted
+        if named != wanted:
+            raise ValueError(f"{file}: got a {named}, wanted a {wanted}")
+    denoiser = from_diffusers(folder, range=None, device=device, dtype=dtype)
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(
+        folder / "vae",
+        local_files_only=True,
+        use_safetensors=True,
+        low_cpu_mem_usage=False,
+        torch_dtype=dtype,
+    )
+    autoencoder = Autoencoder(_KLDoor(vae), range=range)
+    autoencoder.mean.fill_(vae.config.shift_factor or 0.0)
+    autoencoder.scale.fill_(1 / vae.config.scaling_factor)
+    autoencoder.to(device).eval().requires_grad_(False)
+    autoencoder.measured([x.to(device) for x in images], scale=False)
+    return LatentPrior(autoencoder, denoiser)
+
+
+class _KLDoor(nn.Module):
+    """An `AutoencoderKL` for images of any size, that returns tensors."""
+
+    reach = None  # normalization and attention see the whole image
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+        self.channels, self.code_channels = vae.config.in_channels, vae.config.latent_channels
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.vae.encode(extend(x, self.factor)).latent_dist.mode()
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.vae.decode(z).sample
 
 
 class _Door(nn.Module):

@@ -9,6 +9,7 @@ from .flows import (
     flow_denoise,
     flow_inpaint,
 )
+from .latent import AutoencoderRecipe, LatentRecipe, autoencoder_color, latent_color
 from .priors import (
     PriorRecipe,
     ct_body,
@@ -23,11 +24,14 @@ from .priors import (
 from .unfolded import UnfoldedRecipe, unfold_brain, unfold_color, unfold_color_full
 
 __all__ = [
+    "AutoencoderRecipe",
     "FlowRecipe",
+    "LatentRecipe",
     "PriorRecipe",
     "Recipe",
     "UnfoldedFlowRecipe",
     "UnfoldedRecipe",
+    "autoencoder_color",
     "ct_body",
     "faces_64",
     "faces_128",
@@ -37,6 +41,7 @@ __all__ = [
     "flow_inpaint",
     "kernels_32",
     "kernels_64",
+    "latent_color",
     "mri_brain",
     "natural_color",
     "natural_gray",

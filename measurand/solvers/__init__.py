@@ -3,6 +3,7 @@
 from ..start import first_guess
 from .flow import FlowUnfolding
 from .gradient import FISTA, PGM, RED, GradientRED
+from .latent import RELD, EncodedRELD
 from .levels import Annealed, Constant, Level, noise_in_image
 from .posterior import PosteriorMean
 from .splitting import ADMM, HQS
@@ -13,9 +14,11 @@ __all__ = [
     "HQS",
     "PGM",
     "RED",
+    "RELD",
     "PosteriorMean",
     "Annealed",
     "Constant",
+    "EncodedRELD",
     "FlowUnfolding",
     "GradientRED",
     "Level",

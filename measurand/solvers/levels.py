@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from ..measurement import Measurement
-from ..priors.capabilities import Denoiser
+from ..priors.capabilities import Denoiser, Latent
 from ..schedules import log_grid
 from ..tensors import Generators, per_item, randn_like
 from ..validate import not_negative, positive
@@ -87,7 +87,7 @@ class Annealed:
         not_negative(self, "floor")
 
     def __call__(
-        self, measurement: Measurement, prior: Denoiser, steps: int, weight: float
+        self, measurement: Measurement, prior: Denoiser | Latent, steps: int, weight: float
     ) -> list[Level]:
         """The levels and radii of each step.
 
@@ -103,7 +103,9 @@ class Annealed:
         noise = _list(noise_in_image(measurement))
         return _joined([self._grid(s, prior, steps, weight) for s in noise], measurement)
 
-    def _grid(self, noise: float, prior: Denoiser, steps: int, weight: float) -> list[Level]:
+    def _grid(
+        self, noise: float, prior: Denoiser | Latent, steps: int, weight: float
+    ) -> list[Level]:
         low = self.low * max(noise, self.floor * width(prior))
         grid = log_grid(max(self.high * width(prior), 2 * low), low, steps).tolist()
         return [Level(sigma, radius(sigma, weight)) for sigma in grid]
@@ -124,7 +126,7 @@ class Constant:
         positive(self, "level")
 
     def __call__(
-        self, measurement: Measurement, prior: Denoiser, steps: int, weight: float
+        self, measurement: Measurement, prior: Denoiser | Latent, steps: int, weight: float
     ) -> list[Level]:
         """The same level and radius for each step; see `Annealed`."""
         least = 0.01 * width(prior)
@@ -158,7 +160,9 @@ def with_noise(
     return x + per_item(level, x) * randn_like(x, generator)
 
 
-def noise_floor(noise_above: float | None, levels: list[Level], prior: Denoiser) -> float | Tensor:
+def noise_floor(
+    noise_above: float | None, levels: list[Level], prior: Denoiser | Latent
+) -> float | Tensor:
     """Return the level above which noise is added: a share of the range, and never the last one.
 
     At the last level nothing would remove the noise that is left; so levels that do not fall get
@@ -178,7 +182,7 @@ def radius(sigma: float, weight: float) -> float:
     return sigma / math.sqrt(weight) if weight > 0 else math.inf
 
 
-def width(prior: Denoiser) -> float:
+def width(prior: Denoiser | Latent) -> float:
     """Width of the prior's value range; 2, that of [-1, 1], where it takes any."""
     return 2.0 if prior.range is None else prior.range[1] - prior.range[0]
 

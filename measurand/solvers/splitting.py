@@ -52,7 +52,7 @@ from .levels import Annealed, Levels, determined, noise_floor, with_noise
 __all__ = ["ADMM", "HQS"]
 
 
-def _residual(k: int, steps: int) -> float:
+def residual(k: int, steps: int) -> float:
     """Relative residual at which an iterative data step stops: from 1e-3 down to 1e-4 at last.
 
     The error of an early step fades in those that follow; that of the last step stays, where gamma
@@ -105,7 +105,7 @@ class HQS(Method):
         levels = self.levels(measurement, prior, self.steps, self.weight)
         least = noise_floor(self.noise_above, levels, prior)
         for k, (sigma, r) in enumerate(levels):
-            u = measurement.prox(x, r, residual=_residual(k, self.steps))
+            u = measurement.prox(x, r, residual=residual(k, self.steps))
             x = prior.denoise(with_noise(u, sigma, least, generator), sigma)
             yield Step(k, sigma, u, x)
         return x
@@ -167,7 +167,7 @@ class ADMM(Method):
         for k, (sigma, r) in enumerate(levels):
             if torch.as_tensor(r != last).any():  # z is the dual times r^2, and the dual stays
                 z, last = z * per_item(r / last, z) ** 2, r
-            u = measurement.prox(x - z, r, residual=_residual(k, self.steps))
+            u = measurement.prox(x - z, r, residual=residual(k, self.steps))
             z = z + u
             x = prior.denoise(with_noise(z, sigma, least, generator), sigma)
             z = z - x
