@@ -219,7 +219,7 @@ def cropped(image: Tensor, like: Tensor) -> Tensor:
 def radius(sigma: float | Tensor, prior: Latent, *, last: bool) -> float | Tensor:
     """Returns how far the image is expected to be from D(v).
 
-    That is the root of sigma^2 + error^2, and the error alone in the last step, where there is one.
+    That is the root of sigma^2 + error^2, and in the last step the error alone.
     """
     if last and prior.error > 0:
         return prior.error
