@@ -136,7 +136,7 @@ def cost(prior_name: str, pixel_name: str) -> dict[str, Any]:
             "denoise an image": partial(pixel.denoise, x, 0.1),
         }
         with torch.no_grad():
-            times = alternating(calls, rounds=4 if size > 512 else 5)
+            times = alternating(calls, rounds=2 if size > 512 else 3)
         row: dict[str, Any] = {name: round(min(values), 3) for name, values in times.items()}
         for name in ("RELD", "encoded RELD"):
             row[f"HQS / {name}"] = ratio(times["HQS"], times[name])

@@ -47,6 +47,7 @@ PAGES = {
         '"faces-128"': '"tiny.safetensors"',
         "Adaptation()": "Adaptation(steps=4, every=2)",
     },
+    "methods/reld.md": {"64, 64)": "24, 24)"},
     "methods/total_variation.md": SMALL | {"steps=100": "steps=3"},
 }
 ELSEWHERE = {

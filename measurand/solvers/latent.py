@@ -23,7 +23,8 @@ differ by what the code cannot hold, of root mean square e = `prior.error`. Henc
 
     r^2 = sigma^2 + e^2,
 
-and the last t takes from the data what the autoencoder loses.
+and r = e in the last step: D(v) is believed but for what the autoencoder loses, which t takes from
+the data.
 
 **Step length.** delta = step / (mu L^2 + weight) with L the largest singular value of J at the
 start, by power iterations on a central part. f counts with a slope between 0 and 1, which a
@@ -51,6 +52,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..measurement import Measurement
 from ..methods import Iterates, Method, Step
@@ -105,7 +107,7 @@ class RELD(Method):
         lipschitz = squared_norm(prior, image.v)
         t = x.detach()
         for k, (sigma, _) in enumerate(self.levels(measurement, prior, self.steps, self.weight)):
-            s, r = prior.code_noise(sigma), radius(sigma, prior)
+            s, r = prior.code_noise(sigma), radius(sigma, prior, last=k + 1 == self.steps)
             mu = per_item(s / r, image.v).square()
             t = measurement.prox(image.x, r, residual=residual(k, self.steps))
             yield Step(k, sigma, t, image.x)
@@ -172,7 +174,7 @@ class EncodedRELD(Method):
         v = prior.encode(x).detach()
         t = x.detach()
         for k, (sigma, _) in enumerate(self.levels(measurement, prior, self.steps, self.weight)):
-            s, r = prior.code_noise(sigma), radius(sigma, prior)
+            s, r = prior.code_noise(sigma), radius(sigma, prior, last=k + 1 == self.steps)
             mu = per_item(s / prior.code_noise(r), v).square()
             image = cropped(prior.decode(v), x)
             t = measurement.prox(image, r, residual=residual(k, self.steps))
@@ -214,8 +216,13 @@ def cropped(image: Tensor, like: Tensor) -> Tensor:
     return image[..., : like.shape[-2], : like.shape[-1]]
 
 
-def radius(sigma: float | Tensor, prior: Latent) -> float | Tensor:
-    """Returns how far the image is expected to be from D(v), the root of sigma^2 + error^2."""
+def radius(sigma: float | Tensor, prior: Latent, *, last: bool) -> float | Tensor:
+    """Returns how far the image is expected to be from D(v).
+
+    That is the root of sigma^2 + error^2, and in the last step the error alone.
+    """
+    if last and prior.error > 0:
+        return prior.error
     return (sigma**2 + prior.error**2) ** 0.5
 
 
@@ -236,7 +243,8 @@ def squared_norm(prior: Latent, v: Tensor, *, side: int = 24, iterations: int = 
     # one start for all: what is found of an item does not depend on its place in the batch
     u = randn_like(part[:1], generators(0, 1, part.device)).expand_as(part)
     value = torch.ones(len(u), dtype=u.dtype, device=u.device)
-    with torch.enable_grad():
+    # other kernels of attention have no second derivative
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         z = part.clone().requires_grad_()
         x = prior.decode(z)
         w = torch.zeros_like(x, requires_grad=True)
