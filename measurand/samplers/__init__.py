@@ -1,5 +1,6 @@
 """Samplers: draws of the posterior by diffusion priors."""
 
+from .blind import BlindPnPDM, PluginBlindPnPDM
 from .daps import DAPS
 from .diffpir import DiffPIR
 from .dps import DPS
@@ -9,6 +10,7 @@ from .reverse import EulerFlow, EulerSDE, HeunFlow, HeunSDE, Reverse, ReverseSDE
 from .unfolding import DiffUnfolding
 
 __all__ = [
+    "BlindPnPDM",
     "DAPS",
     "DPS",
     "DiffPIR",
@@ -18,6 +20,7 @@ __all__ = [
     "HeunFlow",
     "HeunSDE",
     "PiGDM",
+    "PluginBlindPnPDM",
     "PnPDM",
     "Reverse",
     "ReverseSDE",
