@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import tyro
 
 from ..data.sources import SkippedFiles
-from ..jobs.arguments import methods, twins, union
+from ..jobs.arguments import families, methods, twins, union
 from ..jobs.executors import executors
 from ..training.distributed import rank
 from ..training.log import tell
 
-__all__ = ["Executor", "File", "Method", "Operator", "seconds", "skips_said"]
+__all__ = ["AnyOperator", "Executor", "File", "Method", "Operator", "seconds", "skips_said"]
 
 
 if TYPE_CHECKING:
     Operator: TypeAlias = Any
+    AnyOperator: TypeAlias = Any
     Method: TypeAlias = Any
     Executor: TypeAlias = Any
 else:
     Operator, Method = union(twins()), union(methods())
+    AnyOperator = union({**twins(), **families()})
     Executor = union(executors())
 
 

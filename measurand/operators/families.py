@@ -24,6 +24,7 @@ Adding a family: subclass, write `at`, `at_image`, and `offset`, `project`, `ali
 are not trivial.
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
@@ -217,6 +218,10 @@ class UnknownBlur(OperatorFamily):
         theta = self.theta(k).expand(len(y), *self.theta_shape).clone()
         return self._widened(y), theta
 
+    def periodic(self, y: Tensor) -> Tensor:
+        """Return data on the grid of the image, periodic: here the data themselves."""
+        return y
+
     def check_prior(self, prior: Any) -> None:
         name, known = type(self).__name__, getattr(prior, "card", {})
         if prior.range not in (None, (-1.0, 1.0)):
@@ -282,6 +287,16 @@ class UnknownValidBlur(UnknownBlur):
 
     def at(self, theta: Tensor) -> LinearOperator:
         return ValidBlur(self.in_shape, self._affine(theta))
+
+    def periodic(self, y: Tensor) -> Tensor:
+        """Return data continued beyond the frame by ramps from each edge to the opposite one."""
+        first = self.side - 1 - self.side // 2
+        for axis in (-2, -1):
+            y = y.movedim(axis, -1)
+            w = torch.arange(1, self.side, dtype=y.dtype, device=y.device) / self.side
+            ramp = y[..., -1:] * (1 - w) + y[..., :1] * w
+            y = torch.cat((y, ramp), -1).roll(first, -1).movedim(-1, axis)
+        return y
 
     def framed(self, x: Tensor) -> Tensor:
         first = self.side - 1 - self.side // 2
@@ -377,7 +392,8 @@ class KernelBlur(LinearOperator):
         root = (power + weight).rsqrt()
         wrapped = functional.pad(lags, (0, 1, 0, 1)).roll((1 - s, 1 - s), (-2, -1))
         through = torch.fft.rfft2(wrapped)
-        wide = self.double() if self.valid else self
+        wide = copy.copy(self)
+        wide._buffers = {**self._buffers, "spectrum": self.spectrum.to(torch.complex128)}
 
         def white(w: Tensor) -> Tensor:
             return torch.fft.irfft2(torch.fft.rfft2(w) * root, (s, s))

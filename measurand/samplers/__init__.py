@@ -1,6 +1,6 @@
 """Samplers: draws of the posterior by diffusion priors."""
 
-from .blind import BlindPnPDM, PluginBlindPnPDM
+from .blind import BlindPnPDM, BlindSummary, PluginBlindPnPDM, summary
 from .daps import DAPS
 from .diffpir import DiffPIR
 from .dps import DPS
@@ -11,6 +11,7 @@ from .unfolding import DiffUnfolding
 
 __all__ = [
     "BlindPnPDM",
+    "BlindSummary",
     "DAPS",
     "DPS",
     "DiffPIR",
@@ -24,5 +25,6 @@ __all__ = [
     "PnPDM",
     "Reverse",
     "ReverseSDE",
+    "summary",
     "transition",
 ]

@@ -1,6 +1,7 @@
 """Solvers: one estimate of the image."""
 
 from ..start import first_guess
+from .blind import BlindEdges, BlindTV
 from .flow import FlowUnfolding
 from .gradient import FISTA, PGM, RED, GradientRED
 from .levels import Annealed, Constant, Level, noise_in_image
@@ -15,6 +16,8 @@ __all__ = [
     "RED",
     "PosteriorMean",
     "Annealed",
+    "BlindEdges",
+    "BlindTV",
     "Constant",
     "FlowUnfolding",
     "GradientRED",
