@@ -20,8 +20,8 @@ from measurand.jobs.arguments import (
 from measurand.operators import LinearOperator
 
 OF_OTHERS = {
-    "Adjoint", "AutogradOperator", "Composed", "FunctionOperator", "Normal", "Scaled",
-    "ScipyOperator", "Stacked", "Sum",
+    "Adjoint", "AutogradOperator", "Composed", "FunctionOperator", "KernelBlur", "Normal",
+    "Scaled", "ScipyOperator", "Stacked", "Sum",
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def test_every_operator_has_a_twin_or_is_made_of_others():
 
 def test_every_method_is_a_choice():
     words = "hqs admm red gradientred pgm fista posterior-mean flow-unfolding dps pigdm diffpir "
-    words += "daps pnpdm diff-unfolding"
+    words += "daps pnpdm diff-unfolding blind-pnpdm plugin-blind-pnpdm"
     assert set(methods()) == set(words.split())
     assert all(cls.command == name for name, cls in methods().items())
 

@@ -17,9 +17,9 @@ draws four conditionals:
 The Gaussians are exact: `conditional_sample` of `blind.at(m)` and of `blind.at_image(z)`. Both
 couplings are annealed geometrically.
 
-`BlindPnPDM` is this Gibbs sampler. `PluginBlindPnPDM` puts theta for m into the step of z, and x
-for z into the step of m: both priors have cleaned what the likelihood steps see, so that it moves
-faster from a poor start, and samples nothing exactly.
+`BlindPnPDM` ends as this Gibbs sampler, after a burn-in. `PluginBlindPnPDM` puts theta for m into
+the step of z, and x for z into the step of m: both priors have cleaned what the likelihood steps
+see, so that it moves faster from a poor start, and samples nothing exactly.
 
 **The start decides.** From a Gaussian kernel neither recovers a blurred photograph; a short
 classical estimate (`solvers.BlindEdges`) is the default start. Chains keep the mode that they are
@@ -27,9 +27,10 @@ in while rho is large: run several (`blind.repeat(4)`) and see `summary` for the
 modes, and the spread. The weights of modes are approximate.
 
 Deviations from the paper, whose schedule is not known to us: the grid of a prior step begins
-exactly at rho, its scheme is `HeunSDE`; m is projected on what is physically possible (the simplex
-of kernels) before it enters the step of z, and only there; pairs are re-centred after each sweep,
-where shifts cannot be told apart.
+exactly at rho, its scheme is `HeunSDE`; the first sweeps (`burn_in`) are those of the plug-in
+version; m is projected on what is physically possible (the simplex of kernels) before it enters
+the step of z, and only there; pairs are re-centred after each sweep, where shifts cannot be told
+apart.
 
 References:
     | Plug-and-Play Posterior Sampling for Blind Inverse Problems (Li et al., 2025)
@@ -179,6 +180,11 @@ class BlindPnPDM(BlindSampler):
         theta_reverse: The prior step of the parameters.
         projected: Whether parameters are projected on what is possible before they act on an
             image.
+        burn_in: Number of first sweeps in which theta and x stand for their copies in the
+            likelihood steps, as in `PluginBlindPnPDM`: they move faster from a poor start.
+        selections: Sweeps after which the half of the chains of equal data that explains them
+            worse is replaced by copies of the better half; none by default: misfits say little
+            before the couplings are tight, and copies have to part again.
         init: What makes the start of an unknown blur; the family's plain start where None.
     References:
         | Plug-and-Play Posterior Sampling for Blind Inverse Problems (Li et al., 2025)
@@ -190,13 +196,15 @@ class BlindPnPDM(BlindSampler):
     sweeps: int = 60
     rho_max: float = 0.5
     rho_min: float = 0.05
-    theta_rho_max: float = 0.02
+    theta_rho_max: float = 0.05
     theta_rho_min: float = 0.003
     reverse: Reverse = field(default_factory=lambda: HeunSDE(steps=8, sigma_max=1.0))
     theta_reverse: Reverse = field(
         default_factory=lambda: HeunSDE(steps=6, sigma_max=0.3, sigma_min=0.001)
     )
     projected: bool = True
+    burn_in: int = 40
+    selections: tuple[int, ...] = field(default=(), metadata={"search": None})
     init: BlindEdges | None = field(default_factory=BlindEdges, metadata={"search": None})
 
     def __post_init__(self) -> None:
@@ -205,10 +213,10 @@ class BlindPnPDM(BlindSampler):
 
     @classmethod
     def quick(cls) -> Self:
-        """About 80 image denoiser calls a chain: for a first look, and for processors."""
+        """A quarter of the image denoiser calls: for a first look, and for processors."""
         return cls(
-            sweeps=14,
-            rho_max=0.3,
+            sweeps=16,
+            burn_in=11,
             reverse=HeunSDE(steps=5, sigma_max=1.0, sigma_min=0.01),
             theta_reverse=HeunSDE(steps=5, sigma_max=0.3, sigma_min=0.001),
         )
@@ -245,16 +253,20 @@ class BlindPnPDM(BlindSampler):
         x, theta = start
         m = theta
         for sweep, (rho, rho_theta) in enumerate(self.levels):
-            acting = self.acting(m, theta)
+            plugged = sweep < self.burn_in
+            acting = theta if plugged else self.acting(m, theta)
             known = measurement.at(family.project(acting) if self.projected else acting)
             z = known.conditional_sample(x, rho, generator)
             grid = self.reverse.levels(rho)
             x = self.reverse.descend(prior.x.denoise, z, grid, generator, by=self)
-            seen = measurement.at_image(self.seen(z, x))
+            seen = measurement.at_image(x if plugged else self.seen(z, x))
             m = seen.conditional_sample(theta, rho_theta, generator)
             grid = self.theta_reverse.levels(rho_theta)
             theta = self.theta_reverse.descend(prior.theta.denoise, m, grid, generator, by=self)
             x, theta, z, m = family.aligned(x, theta, z, m)
+            if sweep in self.selections:
+                kept = survivors(measurement, Unknowns(x, theta))
+                x, theta, z, m = x[kept], theta[kept], z[kept], m[kept]
             yield Step(sweep, rho, Unknowns(z, m), Unknowns(x, theta))
         return Unknowns(x, family.project(theta) if self.projected else theta)
 
@@ -284,6 +296,27 @@ class PluginBlindPnPDM(BlindPnPDM):
     def seen(self, z: Tensor, x: Tensor) -> Tensor:
         """Return the image by which the parameters are drawn: x itself."""
         return x
+
+
+def survivors(measurement: BlindMeasurement, found: Unknowns) -> list[int]:
+    """Return which chain each chain goes on from: its own, or a better one of the same data.
+
+    Of n chains in a row with equal data, ordered by the misfit of image and possible parameters,
+    the worse `n // 2` go on from the better ones.
+    """
+    possible = measurement.family.project(found.theta)
+    misfit = measurement.misfit(found.x, possible).tolist()
+    kept, y = list(range(len(misfit))), measurement.y
+    first = 0
+    for end in range(1, len(y) + 1):
+        if end < len(y) and torch.equal(y[end], y[first]):
+            continue
+        order = sorted(range(first, end), key=misfit.__getitem__)
+        for better, worse in zip(order, reversed(order[-(len(order) // 2) :]), strict=False):
+            if better != worse and len(order) > 1:
+                kept[worse] = better
+        first = end
+    return kept
 
 
 class BlindSummary(NamedTuple):

@@ -61,7 +61,7 @@ class BlindMAP(Method):
     ratio: float = 0.7071
     cut: float = 0.2
     spread: tuple[tuple[float, float], ...] = field(
-        default=((1.0, 1.0), (1.0, 0.3), (2.0, 0.5), (0.5, 0.5)), metadata={"search": None}
+        default=((1.0, 1.0), (1.0, 0.3), (2.0, 0.5), (1.0, 0.5)), metadata={"search": None}
     )
 
     def __post_init__(self) -> None:
@@ -132,7 +132,7 @@ class BlindMAP(Method):
         """
         grey = y.mean(0)
         shares = [1.0]
-        while min(side, min(grey.shape) / 4) * shares[-1] * self.ratio >= 5:
+        while min(side, min(grey.shape) / 5) * shares[-1] * self.ratio >= 5:
             shares.append(shares[-1] * self.ratio)
         ridge = stiffer * self.ridge * max(0.25, sigma / 0.04) ** 2
         weight, k = heavier * self.weight, None
@@ -150,7 +150,7 @@ class BlindMAP(Method):
         assert k is not None  # there is always the full size
         return simplex(k)
 
-    def image(self, y: Tensor, k: Tensor, weight: float, until: float = 25.0) -> Tensor:
+    def image(self, y: Tensor, k: Tensor, weight: float, until: float = 1e5) -> Tensor:
         """The image of few edges behind periodic data and a known kernel.
 
         Args:
