@@ -345,7 +345,9 @@ class KernelBlur(LinearOperator):
         super().__init__((1, side, side), shape if out_shape is None else out_shape)
         self.size, self.side, self.scale = shape[-2:], side, scale
         self.valid = self.out_shape != shape
-        self.register_buffer("spectrum", torch.fft.rfft2(image))
+        if self.valid:  # nothing that wraps around is measured: the grid may have a fast size
+            self.size = tuple(_fast(n) for n in self.size)
+        self.register_buffer("spectrum", torch.fft.rfft2(image, s=self.size))
 
     def forward(self, x: Tensor) -> Tensor:
         spread = functional.pad(x, (0, self.size[1] - self.side, 0, self.size[0] - self.side))
@@ -358,8 +360,8 @@ class KernelBlur(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         if self.valid:
             first = self.side - 1 - self.side // 2
-            last = self.side - 1 - first
-            y = functional.pad(y, (first, last, first, last))
+            right, bottom = (self.size[i] - first - y.shape[i - 2] for i in (1, 0))
+            y = functional.pad(y, (first, right, first, bottom))
         back = (torch.fft.rfft2(y) * self.spectrum.conj()).sum(1, keepdim=True)
         k = torch.fft.irfft2(back, self.size) * self.scale
         k = k.roll((self.side // 2, self.side // 2), (-2, -1))
@@ -435,6 +437,18 @@ class KernelBlur(LinearOperator):
     def example(cls) -> Self:
         x = torch.randn(2, 2, 6, 7, generator=torch.Generator().manual_seed(0))
         return cls(x, 4, 0.5)
+
+
+def _fast(n: int) -> int:
+    """The smallest number from n on with no prime factor above five."""
+    while True:
+        rest = n
+        for p in (2, 3, 5):
+            while rest % p == 0:
+                rest //= p
+        if rest == 1:
+            return n
+        n += 1
 
 
 def simplex(k: Tensor) -> Tensor:
