@@ -40,13 +40,14 @@ if TYPE_CHECKING:
     from .adapters import as_operator, as_prior
     from .figures import compare, save_image, show
     from .jobs.restore import restore
-    from .measurement import Measurement
+    from .measurement import BlindMeasurement, Measurement
     from .metrics import psnr, ssim
     from .weights.store import load, load_prior, save
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlindMeasurement",
     "Measurement",
     "as_operator",
     "as_prior",
@@ -83,6 +84,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BlindMeasurement": "measurement",
     "Measurement": "measurement",
     "as_operator": "adapters",
     "as_prior": "adapters",

@@ -21,8 +21,8 @@ from measurand.methods import Method
 from measurand.operators import LinearOperator
 
 OF_OTHERS = {
-    "Adjoint", "AutogradOperator", "Composed", "FunctionOperator", "Normal", "Scaled",
-    "ScipyOperator", "Stacked", "Sum",
+    "Adjoint", "AutogradOperator", "Composed", "FunctionOperator", "KernelBlur", "Normal",
+    "Scaled", "ScipyOperator", "Stacked", "Sum",
 }  # fmt: skip
 
 
@@ -39,12 +39,14 @@ def test_every_operator_has_a_twin_or_is_made_of_others():
 
 def test_every_method_is_a_choice_or_one_that_python_alone_can_make():
     words = "hqs admm red gradientred pgm fista posterior-mean flow-unfolding dps pigdm diffpir "
-    words += "daps pnpdm diff-unfolding"
+    words += "daps pnpdm diff-unfolding blind-pnpdm plugin-blind-pnpdm"
     assert set(words.split()) <= set(methods())
     public = [getattr(folder, name) for folder in (solvers, samplers) for name in folder.__all__]
     classes = {cls for cls in public if inspect.isclass(cls) and issubclass(cls, Method)}
     unnamed = {cls.__name__ for cls in classes - set(methods().values())}
-    assert unnamed == {"EulerFlow", "EulerSDE", "HeunFlow", "HeunSDE", "Reverse", "ReverseSDE"}
+    blind = {"BlindDPS", "BlindEdges", "BlindTV"}
+    reverse = {"EulerFlow", "EulerSDE", "HeunFlow", "HeunSDE", "Reverse", "ReverseSDE"}
+    assert unnamed == blind | reverse
     assert all(cls.command == name for name, cls in methods().items())
 
 

@@ -26,7 +26,8 @@ F64 = torch.float64
 def public(folder):
     named = [getattr(folder, name) for name in folder.__all__]
     classes = [cls for cls in named if isinstance(cls, type) and issubclass(cls, Method)]
-    return [cls for cls in classes if cls is not samplers.Reverse]
+    # methods of two unknowns have another call: test_samplers_blind, test_solvers_blind
+    return [c for c in classes if c is not samplers.Reverse and "Blind" not in c.__name__]
 
 
 CLASSES = public(solvers) + public(samplers)

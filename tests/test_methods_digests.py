@@ -22,7 +22,9 @@ def test_every_method_has_a_run():
     named = {name: getattr(f, name) for f in (solvers, samplers) for name in f.__all__}
     frozen = {name for name, value in named.items() if is_dataclass(value)}
     run = {type(method).__name__ for method, *_ in RUNS.values()}
-    assert frozen - {"Annealed", "Constant", "Reverse"} == run
+    # methods of two unknowns have another call: test_samplers_blind has their seeds
+    single = {name for name in frozen if "Blind" not in name}
+    assert single - {"Annealed", "Constant", "Reverse"} == run
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -48,6 +48,15 @@ PAGES = {
         "Adaptation()": "Adaptation(steps=4, every=2)",
     },
     "methods/reld.md": {"64, 64)": "24, 24)"},
+    "methods/blind.md": SMALL
+    | {
+        "side=64": "side=16",
+        "[..., :256, :256]": "[..., :24, :24]",
+        "repeat(4)": "repeat(2)",
+        "BlindPnPDM.quick()": "BlindPnPDM(sweeps=2, burn_in=1)",
+        '"natural-color"': '"tiny.safetensors"',
+        'ms.load("kernels-64")': "ms.priors.EDMDenoiser.example()",
+    },
     "methods/total_variation.md": SMALL | {"steps=100": "steps=3"},
 }
 ELSEWHERE = {

@@ -92,6 +92,7 @@ class Guarded:
 
 def test_every_public_method_is_tested_here():
     public = {name for name in samplers.__all__ if is_dataclass(getattr(samplers, name))}
+    public = {name for name in public if "Blind" not in name}  # test_samplers_blind
     assert public - {"Reverse"} == {type(method).__name__ for method in ALL}
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -12,6 +13,7 @@ from tyro.conf import Positional
 from ..files import sha256_file, write_atomic
 from ..jobs.arguments import files_of
 from ..jobs.batch import Job, failures, run, summary, table
+from ..jobs.blind import BlindReconstruction, is_family
 from ..jobs.executors import Loop
 from ..jobs.folders import alone, check_outside, free, named_inputs, reserved, staged
 from ..jobs.manifest import Scan, is_many, scans_in, shard, shard_named
@@ -20,7 +22,7 @@ from ..jobs.restore import bar, resolved
 from ..methods import Step
 from ..solvers import HQS
 from ..tuning.settings import Settings, read_settings
-from .shared import Executor, File, Method, Operator
+from .shared import AnyOperator, Executor, File, Method
 
 __all__ = ["Reconstruct"]
 
@@ -35,13 +37,14 @@ class Reconstruct:
     Args:
         file: The measurement: PNG, JPEG, TIFF, .npy, .npz[:key] or .h5[:dataset]; a folder of
             them; or a manifest, .csv or .jsonl, with columns file, truth, name.
-        operator: How it was measured.
+        operator: How it was measured; unknown-blur where the kernel is to be found too.
         method: How the image is recovered.
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
             255 are 2 s / 255), of sinograms and k-space in units of the file; estimated from the
             data when absent.
         prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT]
             or wavelets[:WEIGHT]; natural-color, or what the settings name, when absent.
+        theta_prior: Unknown blur: the prior of kernels; kernels-64 when absent.
         settings: A settings file, as `tune` writes it: the method with its settings, and a prior.
         draws: Number of draws of a sampler.
         seed: Seed of everything random; the same seed gives the same bits.
@@ -68,10 +71,11 @@ class Reconstruct:
     """
 
     file: Positional[File]
-    operator: Operator
+    operator: AnyOperator
     method: Method = field(default_factory=HQS)
     sigma: float | None = None
     prior: str | None = None
+    theta_prior: str | None = None
     settings: Path | None = None
     draws: int = 4
     seed: int = 0
@@ -145,7 +149,11 @@ class Reconstruct:
         return [*(path for path in named if path), *files_of(self.operator).values()]
 
     def _how(self, *, figure: bool) -> Reconstruction:
-        return Reconstruction(
+        blind = is_family(self.operator)
+        if self.theta_prior is not None and not blind:
+            raise ValueError("--theta-prior is for operators with unknowns, such as unknown-blur")
+        how = partial(BlindReconstruction, theta_prior=self.theta_prior)
+        return (how if blind else Reconstruction)(
             self.operator,
             self.method,
             sigma=self.sigma,

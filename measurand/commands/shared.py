@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
-from ..jobs.arguments import methods, twins, union
+from ..jobs.arguments import families, methods, twins, union
 from ..jobs.executors import executors
 
-__all__ = ["Executor", "File", "Method", "Operator", "seconds"]
+__all__ = ["AnyOperator", "Executor", "File", "Method", "Operator", "seconds"]
 
 
 if TYPE_CHECKING:
     Operator: TypeAlias = Any
+    AnyOperator: TypeAlias = Any
     Method: TypeAlias = Any
     Executor: TypeAlias = Any
 else:
     Operator, Method = union(twins()), union(methods())
+    AnyOperator = union({**twins(), **families()})
     Executor = union(executors())
 
 

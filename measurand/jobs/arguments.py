@@ -26,11 +26,12 @@ from torch import Tensor
 from .. import operators, samplers, solvers
 from ..data.arrays import split_key
 from ..methods import Method
-from ..operators import LinearOperator
+from ..operators import LinearOperator, OperatorFamily
 from .operands import operand
 
 __all__ = [
     "build",
+    "families",
     "files_of",
     "build_for",
     "methods",
@@ -59,10 +60,20 @@ def _is_plain(annotation: Any) -> bool:
 @cache
 def twins() -> dict[str, type]:
     """The dataclass of every operator that a command line can make, by its name there."""
+    return _twins_of(LinearOperator)
+
+
+@cache
+def families() -> dict[str, type]:
+    """The dataclass of every family of operators with unknown parameters, by its name."""
+    return _twins_of(OperatorFamily)
+
+
+def _twins_of(base: type) -> dict[str, type]:
     found = {}
     for name in operators.__all__:
         cls = getattr(operators, name)
-        if not (inspect.isclass(cls) and issubclass(cls, LinearOperator)):
+        if not (inspect.isclass(cls) and issubclass(cls, base)):
             continue
         if inspect.isabstract(cls):
             continue
@@ -81,7 +92,7 @@ def _as_words(twin: Any) -> tuple[Any, ...]:
 
 
 def _from_words(name: str, values: dict[str, Any]) -> Any:
-    return twins()[name](**values)
+    return {**twins(), **families()}[name](**values)
 
 
 def _fields(cls: type) -> list[Any] | None:

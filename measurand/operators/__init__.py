@@ -3,6 +3,7 @@
 from .base import Adjoint, Composed, Identity, LinearOperator, Normal, Scaled, Stacked, Sum
 from .blur import Blur, GaussianBlur, MotionBlur
 from .boundaries import ReflectiveBlur, ValidBlur
+from .families import KernelBlur, OperatorFamily, UnknownBlur, UnknownValidBlur, simplex
 from .fourier import FourierMask
 from .function import AutogradOperator, FunctionOperator
 from .interop import ScipyOperator, to_scipy
@@ -35,10 +36,12 @@ __all__ = [
     "GaussianBlur",
     "GaussianDownsample",
     "Identity",
+    "KernelBlur",
     "LinearOperator",
     "Mask",
     "MotionBlur",
     "Normal",
+    "OperatorFamily",
     "ParallelCT",
     "ReflectiveBlur",
     "SENSE",
@@ -46,6 +49,8 @@ __all__ = [
     "ScipyOperator",
     "Stacked",
     "Sum",
+    "UnknownBlur",
+    "UnknownValidBlur",
     "ValidBlur",
     "bernoulli_lines",
     "birdcage_maps",
@@ -61,6 +66,7 @@ __all__ = [
     "motion_kernel",
     "random_lines",
     "random_mask",
+    "simplex",
     "to_scipy",
     "variable_density_mask",
 ]

@@ -1,5 +1,7 @@
 """Samplers: draws of the posterior by diffusion priors."""
 
+from .blind import BlindPnPDM, BlindSummary, PluginBlindPnPDM, summary
+from .blind_dps import BlindDPS
 from .daps import DAPS
 from .diffpir import DiffPIR
 from .dps import DPS
@@ -9,6 +11,9 @@ from .reverse import EulerFlow, EulerSDE, HeunFlow, HeunSDE, Reverse, ReverseSDE
 from .unfolding import DiffUnfolding
 
 __all__ = [
+    "BlindDPS",
+    "BlindPnPDM",
+    "BlindSummary",
     "DAPS",
     "DPS",
     "DiffPIR",
@@ -18,8 +23,10 @@ __all__ = [
     "HeunFlow",
     "HeunSDE",
     "PiGDM",
+    "PluginBlindPnPDM",
     "PnPDM",
     "Reverse",
     "ReverseSDE",
+    "summary",
     "transition",
 ]

@@ -1,6 +1,7 @@
 """Solvers: one estimate of the image."""
 
 from ..start import first_guess
+from .blind import BlindEdges, BlindTV
 from .flow import FlowUnfolding
 from .gradient import FISTA, PGM, RED, GradientRED
 from .latent import RELD, EncodedRELD
@@ -17,6 +18,8 @@ __all__ = [
     "RELD",
     "PosteriorMean",
     "Annealed",
+    "BlindEdges",
+    "BlindTV",
     "Constant",
     "EncodedRELD",
     "FlowUnfolding",

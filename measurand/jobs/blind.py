@@ -1,0 +1,186 @@
+"""Blind problems from a file to a folder: image and kernel, with their deviations.
+
+    estimate               the mean of the chains that found the same kernel as the best one
+    sd.npy                 their standard deviation
+    kernel.npy, kernel.png the kernel, on the simplex; kernel_sd.npy its deviation
+    draws/                 image and kernel of every chain
+    comparison.png         measured, estimated, the kernel, the deviation, true
+
+A photograph does not wrap around. Where opposite edges of the data do not continue each other,
+`unknown-blur` is taken as `unknown-valid-blur`, and a note says so.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..data.writing import write_image
+from ..devices import device_named
+from ..figures import save_image
+from ..measurement import BlindMeasurement
+from ..metrics import psnr
+from ..operators import Identity, OperatorFamily, UnknownBlur, UnknownValidBlur
+from ..priors.trained import Images
+from ..priors.wrappers import Counted
+from ..samplers.blind import BlindPnPDM, summary
+from ..tensors import generators
+from .arguments import build, families
+from .manifest import Scan
+from .measured import measured, noise_of, truth_in
+from .reconstruction import OnStep, Opened, Reconstruction, Runner, comparison
+from .restore import prior_loaded, resolved
+
+__all__ = ["BlindReconstruction", "BlindRunner", "is_family"]
+
+
+def is_family(twin: Any) -> bool:
+    """Whether the command line's operator is one with unknown parameters."""
+    return isinstance(twin, tuple(families().values()))
+
+
+@dataclass(frozen=True)
+class BlindReconstruction(Reconstruction):
+    """How images and kernels behind measured files are recovered; see `Reconstruction`.
+
+    Args:
+        theta_prior: Prior of the parameters; kernels-64 where None.
+    """
+
+    theta_prior: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.method, BlindPnPDM):
+            raise ValueError(
+                f"--method: got {type(self.method).__name__}, which wants a known operator; "
+                "wanted blind-pnpdm or plugin-blind-pnpdm for one with unknowns"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "theta_prior": self.theta_prior}
+
+    def ready(self) -> Runner:
+        return BlindRunner(self, device_named(self.device))
+
+
+class BlindRunner(Runner):
+    """A blind reconstruction with its priors at hand: files in, folders out."""
+
+    how: BlindReconstruction
+
+    def problem(self, scan: Scan) -> Opened:
+        """Reads one file, and says what is to be solved."""
+        how = self.how
+        found = measured(scan.file, Identity, how.sigma, how.value_range)
+        _, y, sigma, form, notes = found
+        if len(y) > 1:
+            raise ValueError(f"{scan.file}: got {len(y)} images at once, wanted one: save each")
+        family, said = family_of(how.operator, y)
+        blind = BlindMeasurement(family, noise_of(sigma, y), y).to(self.device)
+        loaded = self.loaded
+        prior, more = loaded.prior.fitted(
+            Images(family.in_shape, torch.float32, str(family)), tile=how.tile, name=how.prior
+        )
+        truth: Tensor | None = None
+        told: tuple[str, ...] = ()
+        if scan.truth is not None:
+            truth, told = truth_in(
+                scan.truth, found, scan.file, said=how.truth_range, of_file=how.value_range
+            )
+        every = (*notes, *said, *more, *told)
+        measurement: Any = blind
+        return Opened(scan, measurement, y, sigma, form, prior, dict(loaded.record), truth, every)
+
+    def solve(
+        self, problem: Opened, folder: Path, seed: int, on_step: OnStep | None = None
+    ) -> dict[str, Any]:
+        """Runs the chains and fills a folder; returns what run.json says."""
+        how, form = self.how, problem.form
+        blind: Any = problem.measurement
+        family = blind.family
+        theta = prior_loaded(how.theta_prior or "kernels-64", self.device)
+        counted = Counted(problem.prior)
+        started = time.perf_counter()
+        method: Any = how.method
+        draws = method(
+            blind.repeat(how.draws),
+            counted,
+            theta.prior,
+            generator=generators(seed, how.draws, blind.y.device),
+            callback=None if on_step is None else lambda step: on_step(0, how.draws, step),
+        )
+        seconds = time.perf_counter() - started
+        result = summary(blind, draws)[0]
+        x, kernel = family.framed(result.x.cpu()), result.kernel.cpu()
+        write_image(folder / f"estimate{form.suffix}", x, form)
+        np.save(folder / "kernel.npy", kernel[0, 0].numpy(), allow_pickle=False)
+        save_image(2 * kernel / kernel.max() - 1, folder / "kernel.png")
+        (folder / "draws").mkdir()
+        for i, (one, k) in enumerate(zip(draws.x, family.kernel(draws.theta), strict=True)):
+            write_image(folder / "draws" / f"{i:02d}{form.suffix}", family.framed(one[None]), form)
+            np.save(folder / "draws" / f"kernel_{i:02d}.npy", k[0].numpy(), allow_pickle=False)
+        shown = functional.interpolate(kernel / kernel.max(), x.shape[-2:]) * 2 - 1
+        panels = [("measured", problem.y), ("mean of chains", x), ("kernel", shown)]
+        if result.sd is not None and result.kernel_sd is not None:
+            sd = family.framed(result.sd.cpu()) * form.unit
+            np.save(folder / "sd.npy", sd[0].numpy(), allow_pickle=False)
+            np.save(folder / "kernel_sd.npy", result.kernel_sd[0, 0].numpy(), allow_pickle=False)
+            panels.append(("standard deviation", sd))
+        metrics: dict[str, float] = {"misfit": result.misfit}
+        if problem.truth is not None:
+            metrics["psnr"] = float(psnr(x, problem.truth, data_range=2.0))
+            panels.append(("truth", problem.truth))
+        if how.figure:
+            title = f"{Path(problem.scan.file).name}, {type(how.method).__name__}"
+            comparison(folder / "comparison.png", panels, title=title)
+        return {
+            "file": problem.scan.file,
+            "operator": resolved(how.operator) | {"family": str(family)},
+            "sigma": problem.sigma if how.sigma is None else how.sigma,
+            "sigma_estimated": how.sigma is None,
+            "prior": problem.prior_record,
+            "theta_prior": theta.record,
+            "method": resolved(how.method),
+            "draws": how.draws,
+            "modes": result.modes,
+            "misfits": result.misfits,
+            "seed": seed,
+            "notes": list(problem.notes),
+            "seconds": round(seconds, 3),
+            "nfe": round(counted.items / how.draws),
+            "metrics": metrics,
+            **self.environment,
+            "threads": torch.get_num_threads(),
+        }
+
+
+def family_of(twin: Any, y: Tensor) -> tuple[OperatorFamily, list[str]]:
+    """The family that a twin describes for data (1, C, H, W), and what was decided about it."""
+    made: Any = build(twin, tuple(y.shape[1:]))
+    if isinstance(made, UnknownValidBlur):
+        return UnknownValidBlur.of(tuple(y.shape[1:]), made.side, made.alpha), []
+    if isinstance(made, UnknownBlur) and not periodic(y):
+        wide = UnknownValidBlur.of(tuple(y.shape[1:]), made.side, made.alpha)
+        return wide, [
+            "opposite edges do not continue each other: taken as unknown-valid-blur, which "
+            "estimates the image beyond the frame too"
+        ]
+    return made, []
+
+
+def periodic(y: Tensor) -> bool:
+    """Whether the step from each edge to the opposite one is like that between neighbours."""
+    for axis in (-2, -1):
+        inside = y.diff(dim=axis).abs().mean()
+        last = y.shape[axis] - 1
+        if (y.narrow(axis, 0, 1) - y.narrow(axis, last, 1)).abs().mean() > 3 * inside:
+            return False
+    return True

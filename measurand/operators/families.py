@@ -1,0 +1,479 @@
+r"""Families of operators: the physics of blind problems, `y = A(theta) x + noise`.
+
+Both the image x and the parameters theta are unknown. A family is *bilinear*: linear in the image
+for fixed theta, and affine in theta for a fixed image,
+
+    A(theta) x = B(x) theta + b(x),
+
+so that each unknown is an ordinary linear measurement once the other is known: `at(theta)` is
+A(theta), `at_image(x)` is B(x), `offset(x)` is b(x).
+
+**Unknown blur.** `A(theta) x = k * x`, with a kernel k of `side x side` pixels on the simplex
+(k >= 0, sum one). A network sees kernels as images in [-1, 1], by one affine map for all of them,
+
+    theta = u = 2 k / alpha - 1,         k = alpha (u + 1) / 2,
+
+so that `B(x) u = alpha/2 x * u` and `b(x) = alpha/2 x * 1` (1 on the support of the kernel). A
+scale that depends on the kernel (its largest value) would not be affine. u itself is free;
+`project` puts its kernel on the simplex.
+
+**Shifts.** A kernel moved by d pixels and an image moved by -d give the same data. `aligned` moves
+both so that the kernel's centroid is at its centre pixel.
+
+Adding a family: subclass, write `at`, `at_image`, and `offset`, `project`, `aligned` where they
+are not trivial.
+"""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..linalg import cg, enough
+from ..tensors import per_item
+from .base import LinearOperator, Shape
+from .blur import Blur
+from .boundaries import ValidBlur
+from .kernels import gaussian_kernel
+
+__all__ = ["KernelBlur", "OperatorFamily", "UnknownBlur", "UnknownValidBlur", "simplex"]
+
+
+class OperatorFamily(ABC):
+    """Operators A(theta) with unknown parameters, bilinear in image and parameters.
+
+    Args:
+        shape: Shape of one image, without the batch axis.
+        theta_shape: Shape of one set of parameters.
+        out_shape: Shape of one measurement; that of the image where None.
+    Attributes:
+        averages: Whether data without noise are weighted means of values of the image.
+    """
+
+    averages: ClassVar[bool] = False
+
+    def __init__(self, shape: Shape, theta_shape: Shape, out_shape: Shape | None = None) -> None:
+        self.in_shape, self.theta_shape = tuple(shape), tuple(theta_shape)
+        self.out_shape = self.in_shape if out_shape is None else tuple(out_shape)
+
+    @abstractmethod
+    def at(self, theta: Tensor) -> LinearOperator:
+        """Return A(theta), the operator of the image; theta has the shape (1 or B, ...)."""
+
+    @abstractmethod
+    def at_image(self, x: Tensor) -> LinearOperator:
+        """Return B(x), the operator of the parameters; x has the shape (B, ...)."""
+
+    def offset(self, x: Tensor) -> Tensor:
+        """Return b(x), what an image leaves in the data at theta = 0, with shape (B, ...)."""
+        return x.new_zeros(len(x), *self.out_shape)
+
+    def project(self, theta: Tensor) -> Tensor:
+        """Return the nearest parameters that are physically possible, of theta's shape."""
+        return theta
+
+    def aligned(self, x: Tensor, theta: Tensor, *copies: Tensor) -> tuple[Tensor, ...]:
+        """Return an equivalent pair, the same for all pairs that no data can tell apart.
+
+        Args:
+            x: Images.
+            theta: Parameters.
+            copies: More images and parameters, in turns, which are changed like the first pair.
+        """
+        return x, theta, *copies
+
+    def start(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a plain initialization of image and parameters for data y."""
+        return y.new_zeros(len(y), *self.in_shape), y.new_zeros(len(y), *self.theta_shape)
+
+    def framed(self, x: Tensor) -> Tensor:
+        """Return the part of images that lies inside the frame of the measurement."""
+        return x
+
+    def check_prior(self, prior: Any) -> None:
+        """Raise a `ValueError` where a prior of theta is of other units than this family."""
+        return None
+
+    def __repr__(self) -> str:
+        def sides(shape: Shape) -> str:
+            return "x".join(map(str, shape))
+
+        return (
+            f"{type(self).__name__}(image {sides(self.in_shape)}, theta "
+            f"{sides(self.theta_shape)} -> {sides(self.out_shape)})"
+        )
+
+
+class UnknownBlur(OperatorFamily):
+    """Blur of a periodic image by an unknown kernel: opposite edges touch.
+
+    A photograph is not periodic: it needs `UnknownValidBlur`.
+
+    Args:
+        shape: Shape (C, H, W) of one image.
+        side: Height and width of the kernel's support, in pixels, even or odd, at most those of
+            the image. The centre is the pixel (side // 2, side // 2).
+        alpha: Value of a kernel that theta = 1 stands for; that of the prior of kernels. Where
+            None, 6.4 / side: 0.1 for `kernels-64`, 0.2 for `kernels-32`.
+    """
+
+    averages: ClassVar[bool] = True
+
+    def __init__(self, shape: Shape, side: int, alpha: float | None = None) -> None:
+        name = type(self).__name__
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"{name}: got shape {tuple(shape)}, wanted (C, H, W)")
+        if isinstance(side, bool) or side != int(side) or side < 2:
+            raise ValueError(f"{name}: got side = {side}, wanted a whole number, at least 2")
+        if side > min(shape[1:]):
+            raise ValueError(
+                f"{name}: got a kernel of {side}x{side} for images of {shape[1]}x{shape[2]}, "
+                "wanted at most the size of the image"
+            )
+        if alpha is not None and not 0 < alpha < math.inf:
+            raise ValueError(f"{name}: got alpha = {alpha}, wanted a positive number")
+        super().__init__(shape, (1, side, side), self._measured(shape, side))
+        self.side, self.alpha = int(side), 6.4 / side if alpha is None else float(alpha)
+
+    @staticmethod
+    def _measured(shape: Shape, side: int) -> Shape:
+        return tuple(shape)
+
+    def kernel(self, theta: Tensor) -> Tensor:
+        """Return the kernels of some parameters, on the simplex.
+
+        Args:
+            theta: Parameters, with shape (B, 1, side, side).
+        Returns:
+            Kernels k >= 0 of sum one, of the same shape: the nearest to alpha (theta + 1) / 2.
+        """
+        return simplex(self._affine(theta))
+
+    def theta(self, kernel: Tensor) -> Tensor:
+        """Return the parameters of a kernel, 2 k / alpha - 1, padded with zeros to the support.
+
+        Args:
+            kernel: A kernel of at most side x side pixels, with its centre at (h // 2, w // 2) and
+                shape (h, w) or (B, 1, h, w).
+        """
+        k = kernel if kernel.ndim == 4 else kernel[None, None]
+        h, w = k.shape[-2:]
+        if max(h, w) > self.side or k.shape[1] != 1:
+            raise ValueError(
+                f"{self}: got a kernel with shape {tuple(kernel.shape)}, wanted (h, w) or "
+                f"(B, 1, h, w) of at most {self.side}x{self.side}"
+            )
+        top, left = self.side // 2 - h // 2, self.side // 2 - w // 2
+        pad = (left, self.side - w - left, top, self.side - h - top)
+        return 2 * functional.pad(k, pad) / self.alpha - 1
+
+    def at(self, theta: Tensor) -> LinearOperator:
+        return Blur(self.in_shape, self._affine(theta))
+
+    def at_image(self, x: Tensor) -> "KernelBlur":
+        return KernelBlur(x, self.side, self.alpha / 2, self.out_shape)
+
+    def offset(self, x: Tensor) -> Tensor:
+        return self.at_image(x)(x.new_ones(len(x), *self.theta_shape))
+
+    def project(self, theta: Tensor) -> Tensor:
+        return 2 * self.kernel(theta) / self.alpha - 1
+
+    def aligned(self, x: Tensor, theta: Tensor, *copies: Tensor) -> tuple[Tensor, ...]:
+        """Return image and kernel moved by whole pixels, the centroid of the kernel at its centre.
+
+        The image moves on its periodic grid. What of the kernel would leave its support is lost.
+        """
+        away = [[-round(c) for c in self._centroid(k)] for k in self.kernel(theta)]
+        return self.moved(away, x, theta, *copies)
+
+    def moved(self, by: list[list[int]], *pairs: Tensor) -> tuple[Tensor, ...]:
+        """Return kernels moved down and right by some pixels, and images moved back by the same.
+
+        Args:
+            by: Rows and columns, one pair of numbers per item.
+            pairs: Images and parameters, in turns.
+        """
+        if not any(any(d) for d in by):
+            return pairs
+        found = []
+        for i, batch in enumerate(pairs):
+            if i % 2:
+                items = [_shifted(u, d, fill=-1.0) for u, d in zip(batch, by, strict=True)]
+            else:
+                items = [
+                    self._shifted_image(one, [-n for n in d])
+                    for one, d in zip(batch, by, strict=True)
+                ]
+            found.append(torch.stack(items))
+        return tuple(found)
+
+    def start(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the data as the image, and a Gaussian kernel of three pixels."""
+        k = gaussian_kernel(min(3.0, self.side / 6), self.side).to(y)
+        theta = self.theta(k).expand(len(y), *self.theta_shape).clone()
+        return self._widened(y), theta
+
+    def periodic(self, y: Tensor) -> Tensor:
+        """Return data on the grid of the image, periodic: here the data themselves."""
+        return y
+
+    def check_prior(self, prior: Any) -> None:
+        name, known = type(self).__name__, getattr(prior, "card", {})
+        if prior.range not in (None, (-1.0, 1.0)):
+            raise ValueError(
+                f"{name}: got a prior of kernels with range {prior.range}, wanted (-1, 1): put "
+                "measurand.priors.Rescaled(prior) around it"
+            )
+        alpha = known.get("alpha") if isinstance(known, dict) else None
+        if alpha is not None and not math.isclose(alpha, self.alpha, rel_tol=1e-6):
+            raise ValueError(
+                f"{name}: got a prior of kernels with alpha = {alpha:g}, the family has "
+                f"{self.alpha:g}; wanted the same: {name}(shape, side, alpha={alpha:g})"
+            )
+        total = getattr(prior, "fixed_sum", None)
+        if total is not None and not math.isclose(total, 2 / self.alpha, rel_tol=1e-4):
+            raise ValueError(
+                f"{name}: the prior's kernels have the sum {total * self.alpha / 2:g}, wanted one"
+            )
+        trained = known.get("recipe", {}).get("crops") if isinstance(known, dict) else None
+        if total is not None and trained and int(trained[0]) != self.side:
+            raise ValueError(
+                f"{name}: the prior was trained on kernels of {trained[0]} pixels, the family has "
+                f"side = {self.side}; wanted the same"
+            )
+
+    def _affine(self, theta: Tensor) -> Tensor:
+        return self.alpha / 2 * (theta + 1)
+
+    def _centroid(self, k: Tensor) -> list[float]:
+        """How far the centroid of a kernel (1, side, side) is from its centre, in pixels."""
+        t = torch.arange(self.side, device=k.device, dtype=k.dtype) - self.side // 2
+        return [float((k[0].sum(1) * t).sum()), float((k[0].sum(0) * t).sum())]
+
+    def _shifted_image(self, x: Tensor, d: list[int]) -> Tensor:
+        return x.roll(d, (-2, -1))
+
+    def _widened(self, y: Tensor) -> Tensor:
+        return y.clone()
+
+
+class UnknownValidBlur(UnknownBlur):
+    """Blur of a photograph by an unknown kernel, as a camera sees it: nothing wraps around.
+
+    The image goes on beyond the frame, as far as the kernel reaches, and is estimated there too
+    (see `ValidBlur`); `framed` is its part inside.
+
+    Args:
+        shape: Shape (C, H, W) of one image with its margins: side - 1 rows and columns more than
+            the photograph.
+        side: Height and width of the kernel's support, in pixels.
+        alpha: As in `UnknownBlur`.
+    """
+
+    @staticmethod
+    def _measured(shape: Shape, side: int) -> Shape:
+        return shape[0], shape[1] - side + 1, shape[2] - side + 1
+
+    @classmethod
+    def of(cls, y_shape: Shape, side: int, alpha: float | None = None) -> Self:
+        """Return the family of photographs with shape (C, H, W)."""
+        channels, height, width = y_shape
+        return cls((channels, height + side - 1, width + side - 1), side, alpha)
+
+    def at(self, theta: Tensor) -> LinearOperator:
+        return ValidBlur(self.in_shape, self._affine(theta))
+
+    def periodic(self, y: Tensor) -> Tensor:
+        """Return data continued beyond the frame by ramps from each edge to the opposite one."""
+        first = self.side - 1 - self.side // 2
+        for axis in (-2, -1):
+            y = y.movedim(axis, -1)
+            w = torch.arange(1, self.side, dtype=y.dtype, device=y.device) / self.side
+            ramp = y[..., -1:] * (1 - w) + y[..., :1] * w
+            y = torch.cat((y, ramp), -1).roll(first, -1).movedim(-1, axis)
+        return y
+
+    def framed(self, x: Tensor) -> Tensor:
+        first = self.side - 1 - self.side // 2
+        height, width = self.out_shape[1:]
+        return x[..., first : first + height, first : first + width]
+
+    def _shifted_image(self, x: Tensor, d: list[int]) -> Tensor:
+        rows, columns = (
+            (torch.arange(n, device=x.device) - by).clamp(0, n - 1)
+            for n, by in zip(x.shape[-2:], d, strict=True)
+        )
+        return x.index_select(-2, rows).index_select(-1, columns)
+
+    def _widened(self, y: Tensor) -> Tensor:
+        first = self.side - 1 - self.side // 2
+        last = self.side - 1 - first
+        return functional.pad(y, (first, last, first, last), mode="replicate")
+
+
+class KernelBlur(LinearOperator):
+    """The blur of known images, as an operator of the kernel: `u -> scale x * u`.
+
+    Its normal operator sums over the channels, which share the kernel. On a periodic image it is
+    the block Toeplitz matrix of the autocorrelation of the image, and a product with it takes
+    transforms of twice the side of the kernel only; its circulant approximation (T. Chan)
+    preconditions `solve`.
+
+    Args:
+        image: The images x, with shape (B, C, H, W).
+        side: Height and width of the kernel, in pixels.
+        scale: Factor.
+        out_shape: Shape (C, h, w) of the data; smaller than the image where only that part of the
+            blur is measured which nothing beyond its edges can reach; as the image where None.
+
+    References:
+        | An Optimal Circulant Preconditioner for Toeplitz Systems (T. Chan, 1988)
+    """
+
+    items = ("spectrum",)
+    spectrum: Tensor
+
+    def __init__(
+        self, image: Tensor, side: int, scale: float = 1.0, out_shape: Shape | None = None
+    ) -> None:
+        shape = tuple(image.shape[1:])
+        super().__init__((1, side, side), shape if out_shape is None else out_shape)
+        self.size, self.side, self.scale = shape[-2:], side, scale
+        self.valid = self.out_shape != shape
+        if self.valid:  # nothing that wraps around is measured: the grid may have a fast size
+            self.size = tuple(_fast(n) for n in self.size)
+        self.register_buffer("spectrum", torch.fft.rfft2(image, s=self.size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread = functional.pad(x, (0, self.size[1] - self.side, 0, self.size[0] - self.side))
+        spread = spread.roll((-(self.side // 2), -(self.side // 2)), (-2, -1))
+        y = torch.fft.irfft2(torch.fft.rfft2(spread) * self.spectrum, self.size) * self.scale
+        first = self.side - 1 - self.side // 2
+        height, width = self.out_shape[1:]
+        return y[..., first : first + height, first : first + width] if self.valid else y
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        if self.valid:
+            first = self.side - 1 - self.side // 2
+            right, bottom = (self.size[i] - first - y.shape[i - 2] for i in (1, 0))
+            y = functional.pad(y, (first, right, first, bottom))
+        back = (torch.fft.rfft2(y) * self.spectrum.conj()).sum(1, keepdim=True)
+        k = torch.fft.irfft2(back, self.size) * self.scale
+        k = k.roll((self.side // 2, self.side // 2), (-2, -1))
+        return k[..., : self.side, : self.side].contiguous()
+
+    def solve(
+        self,
+        b: Tensor,
+        gamma: float | Tensor,
+        *,
+        x0: Tensor | None = None,
+        tol: float | None = None,
+        residual: float | None = None,
+        max_iter: int = 1000,
+    ) -> Tensor:
+        """The solution of `(A^H A + gamma) u = b`, by preconditioned conjugate gradients.
+
+        In double precision: the mean of an image stands some 1e7 above its fine detail. The
+        circulant M of the preconditioner is split, `u = M^-1/2 w`; errors are bounded as in
+        `LinearOperator.solve`, those of w instead of u.
+        """
+        s, weight = self.side, per_item(gamma, b.double())
+        lags = self._autocorrelation()
+        share = 1 - torch.arange(1 - s, s, device=b.device).abs().double() / s
+        folded = lags * share[:, None] * share
+        for axis in (-2, -1):  # lags -s + 1 to -1 are 1 to s - 1 on a circle of s pixels
+            below, above = folded.split((s - 1, s), axis)
+            folded = above + torch.cat((torch.zeros_like(above.narrow(axis, 0, 1)), below), axis)
+        power = torch.fft.rfft2(folded).real.clamp_min(0)
+        root = (power + weight).rsqrt()
+        wrapped = functional.pad(lags, (0, 1, 0, 1)).roll((1 - s, 1 - s), (-2, -1))
+        through = torch.fft.rfft2(wrapped)
+        wide = copy.copy(self)
+        wide._buffers = {**self._buffers, "spectrum": self.spectrum.to(torch.complex128)}
+
+        def white(w: Tensor) -> Tensor:
+            return torch.fft.irfft2(torch.fft.rfft2(w) * root, (s, s))
+
+        def normal(u: Tensor) -> Tensor:
+            if self.valid:
+                return wide.gram(u)
+            spread = torch.fft.rfft2(u, (2 * s, 2 * s)) * through
+            return torch.fft.irfft2(spread, (2 * s, 2 * s))[..., :s, :s]
+
+        def apply(w: Tensor) -> Tensor:
+            u = white(w)
+            return white(normal(u) + weight * u)
+
+        # of the preconditioned system: eigenvalues are near 1, at least gamma / (power + gamma)
+        least = (weight.flatten() / (power.flatten(1).amax(1) + weight.flatten())).detach()
+        start = None
+        if x0 is not None:
+            start = torch.fft.irfft2(torch.fft.rfft2(x0.double()) / root, (s, s))
+        w = cg(
+            apply,
+            white(b.double()),
+            x0=start,
+            tol=residual or (enough(b) if tol is None else tol),
+            max_iter=max_iter,
+            least=None if residual else least,
+        )
+        return white(w).to(b.dtype)
+
+    def _autocorrelation(self) -> Tensor:
+        """`A^H A` at all lags below the side, with shape (B, 1, 2 side - 1, 2 side - 1)."""
+        wide = self.spectrum.to(torch.complex128)
+        power = (wide.real**2 + wide.imag**2).sum(1, keepdim=True)
+        every = torch.fft.irfft2(power, self.size) * self.scale**2
+        at = torch.arange(1 - self.side, self.side, device=power.device)
+        return every[..., at[:, None] % self.size[0], at % self.size[1]]
+
+    @classmethod
+    def example(cls) -> Self:
+        x = torch.randn(2, 2, 6, 7, generator=torch.Generator().manual_seed(0))
+        return cls(x, 4, 0.5)
+
+
+def _fast(n: int) -> int:
+    """The smallest number from n on with no prime factor above five."""
+    while True:
+        rest = n
+        for p in (2, 3, 5):
+            while rest % p == 0:
+                rest //= p
+        if rest == 1:
+            return n
+        n += 1
+
+
+def simplex(k: Tensor) -> Tensor:
+    """Return the nearest kernels (Euclidean) with values >= 0 and sum one.
+
+    `max(k - t, 0)` with the t that makes the sum one, found by sorting the values.
+
+    Args:
+        k: Kernels, with shape (..., h, w).
+    References:
+        | Efficient Projections onto the l1-Ball (Duchi et al., 2008)
+    """
+    flat = k.flatten(-2).double()
+    ordered = flat.sort(-1, descending=True).values
+    count = torch.arange(1, flat.shape[-1] + 1, device=k.device)
+    level = (ordered.cumsum(-1) - 1) / count
+    last = (ordered > level).long().mul(count).amax(-1, keepdim=True) - 1
+    found = (flat - level.gather(-1, last)).clamp_min(0)
+    found = found / found.sum(-1, keepdim=True)
+    return found.unflatten(-1, k.shape[-2:]).to(k.dtype)
+
+
+def _shifted(u: Tensor, d: list[int], *, fill: float) -> Tensor:
+    """A kernel (1, h, w) moved down and to the right, with `fill` where nothing comes from."""
+    h, w = u.shape[-2:]
+    reach = max(abs(d[0]), abs(d[1]))
+    wide = functional.pad(u, (reach,) * 4, value=fill)
+    return wide[..., reach - d[0] : reach - d[0] + h, reach - d[1] : reach - d[1] + w]

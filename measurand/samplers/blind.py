@@ -1,0 +1,418 @@
+r"""Blind-PnPDM: draws of image and operator, with a diffusion prior for each.
+
+The posterior `p(x, theta | y) ~ p(y | x, theta) p(x) p(theta)` of a bilinear family A(theta) is
+split by auxiliary copies z of the image and m of the parameters,
+
+    pi(x, z, theta, m) ~ exp(-||y - A(m) z||^2 / (2 sigma^2) - ||x - z||^2 / (2 rho_x^2)
+                             - ||theta - m||^2 / (2 rho_theta^2)) p(x) p(theta),
+
+whose marginal in (x, theta) tends to the posterior as both couplings rho tend to zero. A sweep
+draws four conditionals:
+
+    z     ~ exp(-||y - A(m) z||^2 / (2 sigma^2) - ||z - x||^2 / (2 rho_x^2))          Gaussian
+    x     ~ p(x) N(z; x, rho_x^2)                                                     reverse SDE
+    m     ~ exp(-||y - A(m) z||^2 / (2 sigma^2) - ||m - theta||^2 / (2 rho_theta^2))  Gaussian
+    theta ~ p(theta) N(m; theta, rho_theta^2)                                         reverse SDE
+
+The Gaussians are exact: `conditional_sample` of `blind.at(m)` and of `blind.at_image(z)`. Both
+couplings are annealed geometrically.
+
+`BlindPnPDM` ends as this Gibbs sampler, after a burn-in. `PluginBlindPnPDM` puts theta for m into
+the step of z, and x for z into the step of m: both priors have cleaned what the likelihood steps
+see, so that it moves faster from a poor start, and samples nothing exactly.
+
+**The start decides.** From a Gaussian kernel neither recovers a blurred photograph; a short
+classical estimate (`solvers.BlindEdges`) is the default start. Chains keep the mode that they are
+in while rho is large: run several (`blind.repeat(4)`) and see `summary` for the best one, the
+modes, and the spread. The weights of modes are approximate.
+
+Deviations from the paper, whose schedule is not known to us: the grid of a prior step begins
+exactly at rho, its scheme is `HeunSDE`; the first sweeps (`burn_in`) are those of the plug-in
+version; m is projected on what is physically possible (the simplex of kernels) before it enters
+the step of z, and only there; pairs are re-centred after each sweep, where shifts cannot be told
+apart.
+
+References:
+    | Plug-and-Play Posterior Sampling for Blind Inverse Problems (Li et al., 2025)
+    | arXiv:2505.22923
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from ..measurement import BlindMeasurement, Unknowns
+from ..methods import Callback, Iterates, Sampler, Step, fitting
+from ..operators.families import UnknownBlur
+from ..priors.capabilities import Denoiser, require
+from ..solvers.blind import BlindEdges
+from ..tensors import Generators
+from ..validate import count, positive
+from .reverse import HeunSDE, Reverse
+
+__all__ = [
+    "BlindPnPDM",
+    "BlindSampler",
+    "BlindSummary",
+    "PluginBlindPnPDM",
+    "Priors",
+    "correlation",
+    "summary",
+]
+
+
+class Priors(NamedTuple):
+    """The two priors of a blind problem.
+
+    Attributes:
+        x: Denoiser of images.
+        theta: Denoiser of parameters.
+    """
+
+    x: Any
+    theta: Any
+
+
+@dataclass(frozen=True)
+class BlindSampler(Sampler):
+    """Base of samplers of image and parameters: two priors, and a start for both unknowns."""
+
+    def __call__(
+        self,
+        measurement: Any,
+        prior: Any,
+        theta_prior: Any = None,
+        *,
+        x0: Unknowns | None = None,
+        generator: Generators = None,
+        callback: Callback = None,
+    ) -> Unknowns:
+        """Return one draw of image and parameters per item of the measurement.
+
+        Args:
+            measurement: What was seen, a `BlindMeasurement`.
+            prior: Denoiser of images.
+            theta_prior: Denoiser of parameters.
+            x0: Where to start, `Unknowns(x, theta)`; the method's own start where None.
+            generator: One generator, one per item, or None for seed 0.
+            callback: Called with a `Step` after every step; x and x0 are `Unknowns`.
+        Returns:
+            The draws (x, theta), with theta physically possible (a kernel on the simplex).
+        Raises:
+            TypeError: The measurement is no blind one, or one of the two is no denoiser.
+            ValueError: A prior, x0 or the generators do not fit the measurement.
+            FloatingPointError: The result is not finite.
+        """
+        found: Unknowns = super().__call__(
+            measurement,
+            Priors(prior, theta_prior),
+            x0=x0,
+            generator=generator,
+            callback=callback,
+        )
+        return found
+
+    def check(self, measurement: BlindMeasurement, prior: Priors) -> None:
+        """Raise an error where measurement and priors do not fit each other."""
+        name = type(self).__name__
+        if not isinstance(measurement, BlindMeasurement):
+            raise TypeError(
+                f"{name}: got a {type(measurement).__name__}, wanted "
+                "measurand.BlindMeasurement(family, noise, y)"
+            )
+        family = measurement.family
+        if prior.theta is None:
+            raise TypeError(
+                f"{name}: got one prior, wanted two: of the image and of {family}'s parameters, "
+                'such as measurand.load("kernels-64")'
+            )
+        for one in prior:
+            require(one, Denoiser, by=self, images=torch.float32)
+        for what, one, shape in zip(
+            ("images", "parameters"), prior, (family.in_shape, family.theta_shape), strict=True
+        ):
+            channels = getattr(one, "channels", None)
+            if channels is not None and channels != shape[0]:
+                raise ValueError(
+                    f"{name}: got a prior of {channels} channels for {what} of {shape[0]} "
+                    f"({family})"
+                )
+        family.check_prior(prior.theta)
+        _check_range(name, measurement, prior.x)
+
+    def start(self, measurement: BlindMeasurement, x0: Unknowns | None) -> Unknowns:
+        """Return where the loop starts: the unknowns given, or those of the family."""
+        plain = Unknowns(*measurement.family.start(measurement.y))
+        return plain if x0 is None else fitting(x0, plain, by=self)
+
+
+def _check_range(name: str, measurement: BlindMeasurement, prior: Any) -> None:
+    """Raise a `ValueError` where data of a blur cannot be those of images in the prior's range."""
+    if prior.range is None or not measurement.family.averages:
+        return
+    low, high = prior.range
+    slack = 0.25 * (high - low) + 6 * float(measurement.sigma.max())
+    least, most = float(measurement.y.min()), float(measurement.y.max())
+    if least < low - slack or most > high + slack:
+        raise ValueError(
+            f"{name}: got data from {least:.3g} to {most:.3g}, the prior's images lie in "
+            f"[{low:g}, {high:g}]: scale the data, or put measurand.priors.Rescaled(prior, range) "
+            "around the prior"
+        )
+
+
+@dataclass(frozen=True)
+class BlindPnPDM(BlindSampler):
+    """Draws of image and operator by Gibbs sampling with two diffusion priors.
+
+    Differentiates through the priors: no. One chain per item of the measurement: four chains are
+    `BlindPnPDM()(blind.repeat(4), prior, theta_prior)`.
+
+    Args:
+        sweeps: Number of sweeps.
+        rho_max: Coupling of the image in the first sweep, in image units.
+        rho_min: That of the last sweep.
+        theta_rho_max: Coupling of the parameters in the first sweep, in units of theta.
+        theta_rho_min: That of the last sweep.
+        reverse: The prior step of the image.
+        theta_reverse: The prior step of the parameters.
+        projected: Whether parameters are projected on what is possible before they act on an
+            image.
+        burn_in: Number of first sweeps in which theta and x stand for their copies in the
+            likelihood steps, as in `PluginBlindPnPDM`: they move faster from a poor start.
+        selections: Sweeps after which the half of the chains of equal data that explains them
+            worse is replaced by copies of the better half; none by default: misfits say little
+            before the couplings are tight, and copies have to part again.
+        init: What makes the start of an unknown blur; the family's plain start where None.
+    References:
+        | Plug-and-Play Posterior Sampling for Blind Inverse Problems (Li et al., 2025)
+        | arXiv:2505.22923
+    """
+
+    command: ClassVar[str] = "blind-pnpdm"
+
+    sweeps: int = 60
+    rho_max: float = 0.5
+    rho_min: float = 0.05
+    theta_rho_max: float = 0.05
+    theta_rho_min: float = 0.003
+    reverse: Reverse = field(default_factory=lambda: HeunSDE(steps=8, sigma_max=1.0))
+    theta_reverse: Reverse = field(
+        default_factory=lambda: HeunSDE(steps=6, sigma_max=0.3, sigma_min=0.001)
+    )
+    projected: bool = True
+    burn_in: int = 40
+    selections: tuple[int, ...] = field(default=(), metadata={"search": None})
+    init: BlindEdges | None = field(default_factory=BlindEdges, metadata={"search": None})
+
+    def __post_init__(self) -> None:
+        count(self, "sweeps")
+        positive(self, "rho_max", "rho_min", "theta_rho_max", "theta_rho_min")
+
+    @classmethod
+    def quick(cls) -> Self:
+        """A quarter of the image denoiser calls: for a first look, and for processors."""
+        return cls(
+            sweeps=16,
+            burn_in=11,
+            reverse=HeunSDE(steps=5, sigma_max=1.0, sigma_min=0.01),
+            theta_reverse=HeunSDE(steps=5, sigma_max=0.3, sigma_min=0.001),
+        )
+
+    @property
+    def levels(self) -> list[tuple[float, float]]:
+        """The couplings (rho_x, rho_theta) of every sweep, geometric from first to last."""
+        last = max(1, self.sweeps - 1)
+        ends = ((self.rho_max, self.rho_min), (self.theta_rho_max, self.theta_rho_min))
+        x, theta = ([a * (b / a) ** (k / last) for k in range(self.sweeps)] for a, b in ends)
+        return list(zip(x, theta, strict=True))
+
+    @property
+    def nfe(self) -> int:
+        """Number of calls of the image denoiser of one chain."""
+        return sum(self.reverse.nfe(rho) for rho, _ in self.levels)
+
+    @property
+    def rounds(self) -> int:
+        """Number of steps that a call reports."""
+        return self.sweeps
+
+    def start(self, measurement: BlindMeasurement, x0: Unknowns | None) -> Unknowns:
+        """Return where the chains start: the unknowns given, or what `init` finds."""
+        if x0 is not None or self.init is None:
+            return super().start(measurement, x0)
+        return self.init(measurement)
+
+    def iterate(
+        self, measurement: BlindMeasurement, prior: Priors, start: Unknowns, generator: Generators
+    ) -> Iterates:
+        """Yields a `Step` after every sweep (x: the copies z and m, x0: image and parameters)."""
+        family = measurement.family
+        x, theta = start
+        m = theta
+        for sweep, (rho, rho_theta) in enumerate(self.levels):
+            plugged = sweep < self.burn_in
+            acting = theta if plugged else self.acting(m, theta)
+            known = measurement.at(family.project(acting) if self.projected else acting)
+            z = known.conditional_sample(x, rho, generator)
+            grid = self.reverse.levels(rho)
+            x = self.reverse.descend(prior.x.denoise, z, grid, generator, by=self)
+            seen = measurement.at_image(x if plugged else self.seen(z, x))
+            m = seen.conditional_sample(theta, rho_theta, generator)
+            grid = self.theta_reverse.levels(rho_theta)
+            theta = self.theta_reverse.descend(prior.theta.denoise, m, grid, generator, by=self)
+            x, theta, z, m = family.aligned(x, theta, z, m)
+            if sweep in self.selections:
+                kept = survivors(measurement, Unknowns(x, theta))
+                x, theta, z, m = x[kept], theta[kept], z[kept], m[kept]
+            yield Step(sweep, rho, Unknowns(z, m), Unknowns(x, theta))
+        return Unknowns(x, family.project(theta) if self.projected else theta)
+
+    def acting(self, m: Tensor, theta: Tensor) -> Tensor:
+        """Return the parameters by which the image is drawn: the copy m."""
+        return m
+
+    def seen(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return the image by which the parameters are drawn: the copy z."""
+        return z
+
+
+@dataclass(frozen=True)
+class PluginBlindPnPDM(BlindPnPDM):
+    """Blind-PnPDM with theta and x in place of their copies in the likelihood steps.
+
+    Faster from a poor start, and not a Gibbs sampler of any distribution: its spread is no
+    posterior spread.
+    """
+
+    command: ClassVar[str] = "plugin-blind-pnpdm"
+
+    def acting(self, m: Tensor, theta: Tensor) -> Tensor:
+        """Return the parameters by which the image is drawn: theta itself."""
+        return theta
+
+    def seen(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return the image by which the parameters are drawn: x itself."""
+        return x
+
+
+def survivors(measurement: BlindMeasurement, found: Unknowns) -> list[int]:
+    """Return which chain each chain goes on from: its own, or a better one of the same data.
+
+    Of n chains in a row with equal data, ordered by the misfit of image and possible parameters,
+    the worse `n // 2` go on from the better ones.
+    """
+    possible = measurement.family.project(found.theta)
+    misfit = measurement.misfit(found.x, possible).tolist()
+    kept, y = list(range(len(misfit))), measurement.y
+    first = 0
+    for end in range(1, len(y) + 1):
+        if end < len(y) and torch.equal(y[end], y[first]):
+            continue
+        order = sorted(range(first, end), key=misfit.__getitem__)
+        for better, worse in zip(order, reversed(order[-(len(order) // 2) :]), strict=False):
+            if better != worse and len(order) > 1:
+                kept[worse] = better
+        first = end
+    return kept
+
+
+class BlindSummary(NamedTuple):
+    """What several chains say of one item.
+
+    Attributes:
+        x: Mean of the image over the chains of the best mode, with shape (1, C, H, W).
+        kernel: Mean of the kernel over them, with shape (1, 1, side, side).
+        sd: Standard deviation of the image; None where one chain is in the mode.
+        kernel_sd: Standard deviation of the kernel.
+        best: Number of the chain with the smallest misfit.
+        misfit: Its misfit, in noise deviations.
+        misfits: Those of all chains.
+        modes: Numbers of the chains in each mode, the best mode first.
+    """
+
+    x: Tensor
+    kernel: Tensor
+    sd: Tensor | None
+    kernel_sd: Tensor | None
+    best: int
+    misfit: float
+    misfits: list[float]
+    modes: list[list[int]]
+
+
+@torch.no_grad()
+def summary(
+    measurement: BlindMeasurement, draws: Unknowns, *, alike: float = 0.9
+) -> list[BlindSummary]:
+    """Return, item by item, the best chain, the modes, and mean and deviation of the best mode.
+
+    Chains are ordered by their misfit. Each joins the first mode whose kernel is like its own, up
+    to a shift by whole pixels, and is moved to it; the spread of a mode says nothing of others.
+
+    Args:
+        measurement: What was seen, of B items with an unknown blur.
+        draws: Draws of `measurement.repeat(n)`, n per item.
+        alike: Least correlation of two kernels of one mode.
+    """
+    family: Any = measurement.family
+    if not isinstance(family, UnknownBlur):
+        raise TypeError(f"summary: got {family}, wanted an UnknownBlur")
+    n, rest = divmod(len(draws.x), len(measurement))
+    if rest or n < 1:
+        raise ValueError(
+            f"summary: got {len(draws.x)} draws of {len(measurement)} items, wanted the same "
+            "number for each"
+        )
+    misfits = measurement.repeat(n).misfit(*draws).reshape(-1, n)
+    found = []
+    for item, own in enumerate(misfits.tolist()):
+        modes: list[list[int]] = []
+        moved: dict[int, Unknowns] = {}
+        for chain in sorted(range(n), key=own.__getitem__):
+            at = slice(item * n + chain, item * n + chain + 1)
+            one = Unknowns(draws.x[at], draws.theta[at])
+            for mode in modes:
+                shift, value = correlation(
+                    family.kernel(moved[mode[0]].theta), family.kernel(one.theta)
+                )
+                if value >= alike:
+                    mode.append(chain)
+                    moved[chain] = Unknowns(*family.moved([shift], *one))
+                    break
+            else:
+                modes.append([chain])
+                moved[chain] = one
+        x = torch.cat([moved[chain].x for chain in modes[0]])
+        k = family.kernel(torch.cat([moved[chain].theta for chain in modes[0]]))
+        several = len(x) > 1
+        found.append(
+            BlindSummary(
+                x.mean(0, keepdim=True),
+                k.mean(0, keepdim=True),
+                x.std(0, keepdim=True) if several else None,
+                k.std(0, keepdim=True) if several else None,
+                modes[0][0],
+                own[modes[0][0]],
+                own,
+                modes,
+            )
+        )
+    return found
+
+
+def correlation(reference: Tensor, kernel: Tensor) -> tuple[list[int], float]:
+    """Return the shift that moves a kernel (1, 1, h, w) nearest to another, and the correlation.
+
+    The correlation is `<a, b> / (||a|| ||b||)` at the best shift by whole pixels, 1 where the two
+    are equal; the kernels may differ in size.
+    """
+    h, w = (reference.shape[i] + kernel.shape[i] for i in (-2, -1))
+    spectrum = torch.fft.rfft2(reference, (h, w)) * torch.fft.rfft2(kernel, (h, w)).conj()
+    every = torch.fft.irfft2(spectrum, (h, w))[0, 0]
+    best = int(every.argmax())
+    rows, columns = divmod(best, w)
+    shift = [rows - h if rows > h // 2 else rows, columns - w if columns > w // 2 else columns]
+    return shift, float(every.flatten()[best] / (reference.norm() * kernel.norm()))
