@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from ..measurement import Measurement
-from ..priors.capabilities import Denoiser
+from ..priors.capabilities import Denoiser, Latent
 from ..schedules import log_grid
 from ..tensors import Generators, per_item, randn_like
 from ..validate import not_negative, positive
@@ -86,13 +86,13 @@ class Annealed:
         not_negative(self, "floor")
 
     def __call__(
-        self, measurement: Measurement, prior: Denoiser, steps: int, weight: float
+        self, measurement: Measurement, prior: Denoiser | Latent, steps: int, weight: float
     ) -> list[Level]:
         """The levels and radii of each step.
 
         Args:
             measurement: What was seen.
-            prior: The denoiser, for its value range.
+            prior: The denoiser or latent prior, for its value range.
             steps: Number of levels.
             weight: Weight of the prior.
         Returns:
@@ -102,7 +102,9 @@ class Annealed:
         noise = _list(noise_in_image(measurement))
         return _joined([self._grid(s, prior, steps, weight) for s in noise], measurement)
 
-    def _grid(self, noise: float, prior: Denoiser, steps: int, weight: float) -> list[Level]:
+    def _grid(
+        self, noise: float, prior: Denoiser | Latent, steps: int, weight: float
+    ) -> list[Level]:
         low = self.low * max(noise, self.floor * width(prior))
         grid = log_grid(max(self.high * width(prior), 2 * low), low, steps).tolist()
         return [Level(sigma, radius(sigma, weight)) for sigma in grid]
@@ -123,7 +125,7 @@ class Constant:
         positive(self, "level")
 
     def __call__(
-        self, measurement: Measurement, prior: Denoiser, steps: int, weight: float
+        self, measurement: Measurement, prior: Denoiser | Latent, steps: int, weight: float
     ) -> list[Level]:
         """The same level and radius for each step; see `Annealed`."""
         least = 0.01 * width(prior)
@@ -177,7 +179,7 @@ def radius(sigma: float, weight: float) -> float:
     return sigma / math.sqrt(weight) if weight > 0 else math.inf
 
 
-def width(prior: Denoiser) -> float:
+def width(prior: Denoiser | Latent) -> float:
     """Width of the prior's value range; 2, that of [-1, 1], where it takes any."""
     return 2.0 if prior.range is None else prior.range[1] - prior.range[0]
 
