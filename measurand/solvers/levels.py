@@ -93,7 +93,7 @@ class Annealed:
 
         Args:
             measurement: What was seen.
-            prior: The denoiser, for its value range.
+            prior: The denoiser or latent prior, for its value range.
             steps: Number of levels.
             weight: Weight of the prior.
         Returns:
