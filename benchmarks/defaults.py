@@ -11,8 +11,8 @@ batch. PSNR with a range of 2, of MR images that of the magnitude with the maxim
 without clipping, averaged over images of `val` (`--split test`: of `test`).
 
 Rows: the initialization (`first_guess`), FISTA with total variation of the weight that the command
-line takes (`variation_weight`), and the three methods with their defaults; HQS and ADMM also with
-fresh noise of the level above 0.04 of the value range (`noise_above`).
+line takes (`variation_weight`), and the three methods with their defaults. Rows "with noise" are
+of an option that is gone: fresh noise of the level at the input of the denoiser.
 
 The search changes one setting at a time, from the default as the measurement settles it: up and
 down in the steps of `KNOBS` as long as the PSNR grows by more than `LEAST` dB, so that no best
@@ -72,8 +72,7 @@ SIDE = 128
 POOL = 40  # photographs, of which some are taken, from smooth to rough
 PRIORS = ("natural-color", "ct-body", "mri-brain")
 METHODS = {"HQS": HQS(), "ADMM": ADMM(), "RED": RED()}
-NOISE = 0.04  # share of the value range above which fresh noise is added
-ROWS = ("input", "TV", "HQS", "HQS with noise", "ADMM", "ADMM with noise", "RED")
+ROWS = ("input", "TV", "HQS", "ADMM", "RED")
 SEARCHED = ("HQS", "ADMM")
 
 # factors by which the search goes up and down, in this order
@@ -222,8 +221,8 @@ def row(name: str, m: Measurement, prior: Any) -> Tensor:
         return first_guess(m)
     if name == "TV":
         return FISTA()(m, TotalVariation(weight=variation_weight(m)))
-    method: Any = METHODS[name.removesuffix(" with noise")]
-    return (replace(method, noise_above=NOISE) if name.endswith("noise") else method)(m, prior)
+    method: Any = METHODS[name]
+    return method(m, prior)
 
 
 def settings_of(method: Any) -> dict[str, Any]:
@@ -233,14 +232,13 @@ def settings_of(method: Any) -> dict[str, Any]:
         "weight": method.weight,
         "low": method.levels.low,
         "high": method.levels.high,
-        "noise_above": method.noise_above,
     }
 
 
 def with_settings(method: Any, settings: dict[str, Any]) -> Any:
     """Returns a method with other settings."""
     levels = replace(method.levels, low=settings["low"], high=settings["high"])
-    rest = {k: settings[k] for k in ("steps", "weight", "noise_above")}
+    rest = {k: settings[k] for k in ("steps", "weight")}
     return replace(method, levels=levels, **rest)
 
 
@@ -266,8 +264,6 @@ def search(method: Any, score: Callable[[dict[str, Any]], float]) -> dict[str, A
         doublings = np.log2(new["steps"] / old["steps"])
         return score(new) > score(old) + LEAST + WORTH * doublings
 
-    other = {**best, "noise_above": NOISE if best["noise_above"] is None else None}
-    best = max(best, other, key=score)
     for knob, factor in KNOBS:
         for direction in (factor, 1 / factor):
             moved = False
@@ -278,8 +274,7 @@ def search(method: Any, score: Callable[[dict[str, Any]], float]) -> dict[str, A
                 best, moved = new, True
             if moved:
                 break
-    other = {**best, "noise_above": NOISE if best["noise_above"] is None else None}
-    return max(best, other, key=score)
+    return best
 
 
 def searched(name: str, m: Measurement, x: Tensor, prior: Any) -> dict[str, Any]:
@@ -390,7 +385,7 @@ def main() -> None:
     rows = kept(file, setting, args.fresh)
     loaded: dict[str, Any] = {}
     wanted = ["input", "TV"]
-    wanted += [name for name in ROWS if name.removesuffix(" with noise") in args.methods]
+    wanted += [name for name in ROWS if name in args.methods]
     every = problems(args.data)
     for label, problem in every.items():
         if args.only and not any(part in label for part in args.only):

@@ -51,7 +51,6 @@ from measurand.solvers import (
     PGM,
     RED,
     RELD,
-    Annealed,
     Constant,
     EncodedRELD,
     FlowUnfolding,
@@ -137,12 +136,9 @@ def cases() -> Iterator[Case]:
     plugged = CallableDenoiser(prior.denoise, range=(-1.0, 1.0))
     solvers = [
         HQS(steps=4),
-        HQS(steps=5, noise_above=0.04),
         ADMM(steps=4),
-        ADMM(steps=5, noise_above=0.04),
         ADMM(steps=4, levels=Constant()),
         RED(steps=4),
-        RED(steps=5, noise_above=0.04, levels=Annealed()),
         GradientRED(steps=4),
         GradientRED(steps=4, step=0.01),
         PGM(steps=4),

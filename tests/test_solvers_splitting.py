@@ -1,7 +1,6 @@
 """HQS and ADMM against the exact posterior of a Gaussian prior, and their levels and starts."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -22,7 +21,7 @@ from measurand.operators import (
 )
 from measurand.operators.base import Identity, Scaled
 from measurand.priors import CallableDenoiser, Counted, FourierGaussian, Gaussian, Rescaled
-from measurand.solvers import ADMM, HQS, RED, Annealed, Constant, first_guess, noise_in_image
+from measurand.solvers import ADMM, HQS, Annealed, Constant, first_guess, noise_in_image
 from measurand.tensors import generators, randn_like
 
 F64 = torch.float64
@@ -288,41 +287,6 @@ def test_settings_left_to_the_measurement():
         given = ADMM(steps=3, weight=0.7)
         assert given.settled(m) == given and HQS(steps=3).settled(m) == HQS(steps=3)
         assert ADMM(steps=3).settled(m).weight == weight
-
-
-@pytest.mark.parametrize("method", [HQS, ADMM, partial(RED, levels=Annealed())])
-def test_fresh_noise_of_the_level_while_it_is_high_and_falls(method):
-    """The denoiser sees its input with noise of sigma n, never at the last level."""
-    m, prior = problem(sigma=0.01)
-    asked = []
-
-    def denoise(v, sigma):
-        asked.append((v.clone(), float(sigma)))
-        return v  # so that x of the next step shows what was added
-
-    seen = []
-    model = CallableDenoiser(denoise, range=(-1.0, 1.0))
-    noisy = method(steps=8, noise_above=0.04)
-    noisy(m, model, callback=seen.append, generator=generators(3, 2))
-    fresh, first = generators(3, 2), method is not HQS and method is not ADMM
-    before = [first_guess(m), *[step.x for step in seen]] if first else [s.x for s in seen]
-    for k, (v, sigma) in enumerate(asked):
-        wanted = sigma * randn_like(v, fresh) if sigma > 0.08 and k < 7 else torch.zeros_like(v)
-        if method is ADMM and k:
-            break  # from the second step on its dual is added, too
-        torch.testing.assert_close(v - before[k], wanted, rtol=1e-6, atol=1e-6)
-    assert any(sigma > 0.08 for _, sigma in asked) and asked[-1][1] < 0.08
-
-
-@pytest.mark.parametrize("method", [HQS, ADMM, RED])
-def test_levels_that_do_not_fall_add_no_noise(method):
-    m, prior = problem()
-    loud = method(steps=5, levels=Constant(0.5), noise_above=0.04)
-    still = method(steps=5, levels=Constant(0.5))
-    assert torch.equal(loud(m, prior), still(m, prior))
-    loud = method(steps=5, levels=Annealed(), noise_above=0.04)
-    still = method(steps=5, levels=Annealed())
-    assert not torch.equal(loud(m, prior), still(m, prior))
 
 
 def coils(noise=0.02, n=2):

@@ -41,7 +41,7 @@ from ..noises import Gaussian
 from ..priors.capabilities import Denoiser, Proximable, require
 from ..tensors import Generators, per_item
 from ..validate import count, not_negative, positive, share
-from .levels import Annealed, Constant, Levels, item_values, noise_floor, with_noise
+from .levels import Annealed, Constant, Levels, item_values
 
 __all__ = ["FISTA", "PGM", "RED", "GradientRED"]
 
@@ -143,9 +143,6 @@ class RED(Method):
         step: Share of the denoiser's correction that a step takes, in (0, 1].
         levels: Noise level of each step; `Constant()`, the noise of the measurement in the image,
             for the classical method, which does not get far from where it starts.
-        noise_above: Where a number, levels above this share of the prior's value range (0.04 is
-            usual) add fresh noise of the level to the input of the denoiser, while levels fall.
-            It fills holes where data have little noise, and loses much where they have more.
     """
 
     command: ClassVar[str] = "red"
@@ -154,11 +151,10 @@ class RED(Method):
     weight: float = 0.28
     step: float = field(default=1.0, metadata={"search": (0.0, 1.0)})
     levels: Levels = field(default_factory=lambda: Annealed(high=0.4))
-    noise_above: float | None = field(default=None, metadata={"search": None})
 
     def __post_init__(self) -> None:
         count(self, "steps")
-        not_negative(self, "weight", "noise_above")
+        not_negative(self, "weight")
         share(self, "step", zero=False)
 
     @property
@@ -171,9 +167,8 @@ class RED(Method):
     ) -> Iterates:
         """Yields a `Step` (x: after the data step, x0: denoised)."""
         levels = self.levels(measurement, prior, self.steps, self.weight / self.step)
-        least = noise_floor(self.noise_above, levels, prior)
         for k, (sigma, r) in enumerate(levels):
-            x_hat = prior.denoise(with_noise(x, sigma, least, generator), sigma)
+            x_hat = prior.denoise(x, sigma)
             x = measurement.prox(torch.lerp(x, x_hat, self.step), r)
             yield Step(k, sigma, x, x_hat)
         return x

@@ -18,15 +18,9 @@ for n unknowns and m data: a blur or a mask leaves it alone, a block average ove
 of the range, where a network has nothing left to remove; the data keep their own noise there, and
 pull as strongly as they are exact. The first level is at least twice the last.
 
-A network expects noise of its level, and the image after a data step has less: what the data
-determine is nearly free of it. While levels are high, fresh noise of the level may be added to the
-input of the denoiser (`with_noise`), as samplers do; where levels fall, the later ones remove what
-it leaves.
-
 References:
     | Plug-and-Play Image Restoration with Deep Denoiser Prior (Zhang et al., 2021)
     | arXiv:2008.13751
-    | Stochastic Generative Plug-and-Play Priors (2026), arXiv:2604.03603
 """
 
 import math
@@ -40,7 +34,7 @@ from torch import Tensor
 from ..measurement import Measurement
 from ..priors.capabilities import Denoiser, Latent
 from ..schedules import log_grid
-from ..tensors import Generators, per_item, randn_like
+from ..tensors import randn_like
 from ..validate import not_negative, positive
 
 __all__ = [
@@ -50,9 +44,7 @@ __all__ = [
     "Levels",
     "determined",
     "item_values",
-    "noise_floor",
     "noise_in_image",
-    "with_noise",
 ]
 
 
@@ -138,43 +130,6 @@ class Constant:
 
 
 Levels = Annealed | Constant
-
-
-def with_noise(
-    x: Tensor, sigma: float | Tensor, least: float | Tensor, generator: Generators
-) -> Tensor:
-    """Return the input of a denoiser with fresh noise of its level, x + sigma n.
-
-    Args:
-        x: The input, with shape (B, ...).
-        sigma: Level of the denoiser, a number or one per item (B,).
-        least: Items whose level is not above this one get no noise.
-        generator: Draws n; one per item, so that an item does not depend on its batch.
-    Returns:
-        The noisy input, of x's shape.
-    """
-    level = torch.as_tensor(sigma, device=x.device)
-    level = level.where(level > least, torch.zeros_like(level))
-    if not bool(level.any()):  # levels fall: an item without noise draws none in later steps
-        return x
-    return x + per_item(level, x) * randn_like(x, generator)
-
-
-def noise_floor(
-    noise_above: float | None, levels: list[Level], prior: Denoiser | Latent
-) -> float | Tensor:
-    """Return the level above which noise is added: a share of the range, and never the last one.
-
-    At the last level nothing would remove the noise that is left; so levels that do not fall get
-    none, and fixed points stay what they are.
-    """
-    if noise_above is None:
-        return math.inf
-    last, least = levels[-1].sigma, noise_above * width(prior)
-    # a grid ends at its last level only up to rounding
-    return (
-        last.mul(1.001).clamp_min(least) if isinstance(last, Tensor) else max(1.001 * last, least)
-    )
 
 
 def radius(sigma: float, weight: float) -> float:

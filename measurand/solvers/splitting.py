@@ -15,12 +15,9 @@ and at any fixed level converges to the minimiser itself (for a Gaussian prior a
 exact posterior mean). Learned denoisers are not proximal maps; with them both are fixed-point
 iterations that work well when the level anneals.
 
-Deviations. Fresh noise of the level can be added to the input of the denoiser while levels fall
-and are high (`noise_above`; in the paper the input is the image after the data step alone): a
-network that is given less noise than its level says may leave its range on smooth images. The
-weight of the data follows from `Measurement.sigma`; the paper's `tau = sigma^2 / (lambda s^2)` on
-`1/2||Ax - y||^2` is the same as r above, with lambda = weight. z is scaled by the square of the
-ratio of radii when the level changes (paper's code: carried over).
+Deviations. The weight of the data follows from `Measurement.sigma`; the paper's
+`tau = sigma^2 / (lambda s^2)` on `1/2||Ax - y||^2` is the same as r above, with lambda = weight. z
+is scaled by the square of the ratio of radii when the level changes (paper's code: carried over).
 
 Defaults. What a problem wants depends on how its data see the image, and was measured on 24
 problems (`benchmarks/defaults.py`). A data step of HQS leaves `1 / (1 + weight)` of the noise of
@@ -33,7 +30,6 @@ References:
     | arXiv:2008.13751
     | Plug-and-Play Priors as a Score-Based Method (Park et al., 2025), arXiv:2412.11108
     | Plug-and-Play Priors for Model Based Reconstruction (Venkatakrishnan et al., 2013)
-    | Stochastic Generative Plug-and-Play Priors (2026), arXiv:2604.03603
 """
 
 from dataclasses import dataclass, field, replace
@@ -47,7 +43,7 @@ from ..methods import Iterates, Method, Step
 from ..priors.capabilities import Denoiser
 from ..tensors import Generators, per_item
 from ..validate import count, not_negative
-from .levels import Annealed, Levels, determined, noise_floor, with_noise
+from .levels import Annealed, Levels, determined
 
 __all__ = ["ADMM", "HQS"]
 
@@ -71,9 +67,6 @@ class HQS(Method):
         steps: Number of denoiser calls; None is 16, for k-space 64.
         weight: Weight of the prior.
         levels: Noise level of each step; they follow from the noise and the prior's range.
-        noise_above: Where a number, levels above this share of the prior's value range (0.04 is
-            usual) add fresh noise of the level to the input of the denoiser, while levels fall.
-            It fills holes where data have little noise, and loses much where they have more.
     """
 
     command: ClassVar[str] = "hqs"
@@ -81,11 +74,10 @@ class HQS(Method):
     steps: int | None = field(default=None, metadata={"start": 16})
     weight: float = 0.25
     levels: Levels = field(default_factory=lambda: Annealed(low=0.8))
-    noise_above: float | None = field(default=None, metadata={"search": None})
 
     def __post_init__(self) -> None:
         count(self, "steps")
-        not_negative(self, "weight", "noise_above")
+        not_negative(self, "weight")
 
     @property
     def rounds(self) -> int | None:
@@ -103,10 +95,9 @@ class HQS(Method):
         """Yields a `Step` (x: after the data step, x0: denoised)."""
         assert self.steps is not None  # settled
         levels = self.levels(measurement, prior, self.steps, self.weight)
-        least = noise_floor(self.noise_above, levels, prior)
         for k, (sigma, r) in enumerate(levels):
             u = measurement.prox(x, r, residual=residual(k, self.steps))
-            x = prior.denoise(with_noise(u, sigma, least, generator), sigma)
+            x = prior.denoise(u, sigma)
             yield Step(k, sigma, u, x)
         return x
 
@@ -122,9 +113,6 @@ class ADMM(Method):
             determine more than three quarters of the image (denoising, a hole).
         weight: Weight of the prior; None is 0.5, and 1 where the data determine so much.
         levels: Noise level of each step; `Constant` for the classical method.
-        noise_above: Where a number, levels above this share of the prior's value range (0.04 is
-            usual) add fresh noise of the level to the input of the denoiser, while levels fall.
-            It fills holes where data have little noise, and loses much where they have more.
     """
 
     command: ClassVar[str] = "admm"
@@ -132,11 +120,10 @@ class ADMM(Method):
     steps: int | None = field(default=None, metadata={"start": 24})
     weight: float | None = field(default=None, metadata={"start": 0.5})
     levels: Levels = field(default_factory=Annealed)
-    noise_above: float | None = field(default=None, metadata={"search": None})
 
     def __post_init__(self) -> None:
         count(self, "steps")
-        not_negative(self, "weight", "noise_above")
+        not_negative(self, "weight")
 
     @property
     def rounds(self) -> int | None:
@@ -163,13 +150,12 @@ class ADMM(Method):
         assert self.steps is not None and self.weight is not None  # settled
         levels = self.levels(measurement, prior, self.steps, self.weight)
         z, last = torch.zeros_like(x), levels[0].r
-        least = noise_floor(self.noise_above, levels, prior)
         for k, (sigma, r) in enumerate(levels):
             if torch.as_tensor(r != last).any():  # z is the dual times r^2, and the dual stays
                 z, last = z * per_item(r / last, z) ** 2, r
             u = measurement.prox(x - z, r, residual=residual(k, self.steps))
             z = z + u
-            x = prior.denoise(with_noise(z, sigma, least, generator), sigma)
+            x = prior.denoise(z, sigma)
             z = z - x
             yield Step(k, sigma, u, x)
         return x
