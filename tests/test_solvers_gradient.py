@@ -155,9 +155,9 @@ def red_solution(m, prior, sigma, weight):
 
 
 METHODS = [
-    RED(steps=600, levels=Constant()),
+    RED(steps=600, weight=0.28, levels=Constant()),
     RED(steps=600, weight=1.0, levels=Constant(0.3)),
-    RED(steps=1200, step=0.5, levels=Constant(0.2)),
+    RED(steps=1200, weight=0.28, step=0.5, levels=Constant(0.2)),
     GradientRED(steps=2000, levels=Constant(0.2)),
     GradientRED(steps=2000, weight=1.0, levels=Constant(0.3)),
 ]

@@ -21,6 +21,10 @@ from measurand.tuning.settings import (
     write_settings,
 )
 
+BLIND = {"sweeps", "burn_in", "rho_max", "rho_min", "theta_rho_max", "theta_rho_min"}
+BLIND |= {f"{outer}.{n}" for outer in ("reverse", "theta_reverse") for n in
+          ("steps", "sigma_max", "sigma_min")}  # fmt: skip
+BLIND |= {f"init.{n}" for n in ("cut", "ratio", "ridge", "rounds_per_size", "weight")}
 WANTED = {
     "PGM": {"steps"},
     "FISTA": {"steps"},
@@ -28,6 +32,10 @@ WANTED = {
     "GradientRED": {"steps", "weight"},
     "HQS": {"steps", "weight", "levels.high", "levels.low", "levels.floor"},
     "ADMM": {"steps", "weight", "levels.high", "levels.low", "levels.floor"},
+    "RELD": {"steps", "weight", "step", "levels.high", "levels.low", "levels.floor"},
+    "EncodedRELD": {"steps", "weight", "levels.high", "levels.low", "levels.floor"},
+    "BlindPnPDM": BLIND,
+    "PluginBlindPnPDM": BLIND,
     "FlowUnfolding": set(),
     "PosteriorMean": {"sigma_max"},
     "DiffUnfolding": {"steps", "sigma_start", "sigma_min", "sigma_max"},

@@ -75,7 +75,7 @@ def test_the_weight_of_the_right_gaussian_prior_is_one():
     """ADMM ends at the posterior mean for weight 1 and nowhere else; it starts at 0.43."""
     prior, m = gaussian_problem()
     mean = prior.posterior_mean(m)
-    method = ADMM(steps=60, levels=Constant(0.3))
+    method = ADMM(steps=60, weight=0.43, levels=Constant(0.3))
     found = tune(method, prior, [(m, mean)], only=["weight"], trials=25)
     assert found.method.weight == pytest.approx(1.0, abs=2e-3)
     assert found.prior is prior and found.method.steps == 60

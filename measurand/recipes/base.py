@@ -265,7 +265,7 @@ def train_recipe(
             more = recipe.finish(kept, material, plan.steps)
             kept.card = {
                 "name": recipe.name,
-                "licence": recipe.licence,
+                "licence": terms(recipe.licence, start),
                 "data": [Path(path).name for path in data],
                 "init": start,
                 **recipe.domain.facts,
@@ -350,6 +350,16 @@ def fitting(recipe: Recipe, material: Material) -> Recipe:
     if material.side is None or material.side >= large:
         return recipe
     return replace(recipe, crops=(small, max(small, material.side)))
+
+
+def terms(licence: str, start: dict[str, Any] | None) -> str:
+    """Returns the licence of trained weights: that of the data, and of what they started from."""
+    before = start and start["licence"]
+    if not before or before in licence:
+        return licence
+    if licence in before:
+        return str(before)
+    return f"{licence}; weights started from {start and start['file']} ({before})"
 
 
 def ancestor(init: str | os.PathLike[str] | None) -> dict[str, Any] | None:

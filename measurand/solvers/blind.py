@@ -58,8 +58,8 @@ class BlindMAP(Method):
     weight: float = 0.016
     ridge: float = 150.0
     rounds_per_size: int = 5
-    ratio: float = 0.7071
-    cut: float = 0.2
+    ratio: float = field(default=0.7071, metadata={"search": (0.0, 1.0)})
+    cut: float = field(default=0.2, metadata={"search": (0.0, 1.0)})
     spread: tuple[tuple[float, float], ...] = field(
         default=((1.0, 1.0), (1.0, 0.3), (2.0, 0.5), (1.0, 0.5)), metadata={"search": None}
     )

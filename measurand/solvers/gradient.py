@@ -29,8 +29,8 @@ References:
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ from ..noises import Gaussian
 from ..priors.capabilities import Denoiser, Proximable, require
 from ..tensors import Generators, per_item
 from ..validate import count, not_negative, positive, share
-from .levels import Annealed, Constant, Levels, item_values
+from .levels import Annealed, Constant, Levels, determined, item_values
 
 __all__ = ["FISTA", "PGM", "RED", "GradientRED"]
 
@@ -139,7 +139,9 @@ class RED(Method):
 
     Args:
         steps: Number of denoiser calls.
-        weight: Weight of the prior; 1 is the posterior of the image with noise of the level.
+        weight: Weight of the prior; 1 is the posterior of the image with noise of the level, and
+            None is that where the data determine more than three quarters of the image
+            (denoising, a hole), else 0.28.
         step: Share of the denoiser's correction that a step takes, in (0, 1].
         levels: Noise level of each step; `Constant()`, the noise of the measurement in the image,
             for the classical method, which does not get far from where it starts.
@@ -148,7 +150,7 @@ class RED(Method):
     command: ClassVar[str] = "red"
 
     steps: int = 32
-    weight: float = 0.28
+    weight: float | None = field(default=None, metadata={"start": 0.28})
     step: float = field(default=1.0, metadata={"search": (0.0, 1.0)})
     levels: Levels = field(default_factory=lambda: Annealed(high=0.4))
 
@@ -162,10 +164,17 @@ class RED(Method):
         """Number of steps that a call reports."""
         return self.steps
 
+    def settled(self, measurement: Measurement) -> Self:
+        """Return the method with the weight that the data want."""
+        if self.weight is not None:
+            return self
+        return replace(self, weight=1.0 if determined(measurement) > 0.75 else 0.28)
+
     def iterate(
         self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
     ) -> Iterates:
         """Yields a `Step` (x: after the data step, x0: denoised)."""
+        assert self.weight is not None  # settled
         levels = self.levels(measurement, prior, self.steps, self.weight / self.step)
         for k, (sigma, r) in enumerate(levels):
             x_hat = prior.denoise(x, sigma)
