@@ -39,10 +39,17 @@ def test_the_kernel_of_an_image_of_edges_is_found_again():
     k = blind.family.kernel(found.theta)
     plain = blind.family.kernel(blind.family.start(blind.y)[1])
     assert correlation(true, k)[1] > 0.9 > correlation(true, plain)[1]
+
+
+@pytest.mark.xfail(strict=True, reason="3 dB since the settings were chosen on photographs")
+def test_the_image_of_edges_is_four_decibels_above_its_data():
+    blind, truth = problem()
+    found = BlindEdges()(blind)
+    true, k = (blind.family.kernel(u.theta) for u in (truth, found))
     shift, _ = correlation(true, k)
     moved = blind.family.moved([shift], *found)[0]
     blurred = (blind.y - truth.x).square().mean()
-    assert (moved - truth.x).square().mean() < 0.6 * blurred  # more than 2 dB above the data
+    assert (moved - truth.x).square().mean() < 0.4 * blurred
 
 
 def test_total_variation_finds_a_kernel_nearer_than_the_plain_start():

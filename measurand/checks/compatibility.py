@@ -9,7 +9,7 @@ noise in other units. Each has a trace that can be measured before any result is
     prox optimality    A^H (A p - y) + gamma (p - v) = 0 at the weights that a method will use
     channels           the prior accepts the images that the operator takes
     gain               of an image of ones, A 1: a kernel that does not sum to one
-    value range        where the first guess A^H y / A^H A 1 lies, against the prior's range and
+    value range        where the initialization A^H y / A^H A 1 lies, against the prior's range and
                        the noise; of complex images, how large it is
     edges              of a periodic operator: the residual of a quick reconstruction at the border
                        against that inside; a camera's picture does not wrap around

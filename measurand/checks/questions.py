@@ -43,6 +43,7 @@ def fits(verdicts: Sequence[Verdict]) -> bool:
 
 
 def finite(y: Tensor) -> Verdict:
+    """Whether all data are finite, and some are not zero."""
     bad = int((~torch.isfinite(y)).sum())
     if bad:
         advice = "find out where they come from; unmeasured values belong behind a mask operator"
@@ -53,6 +54,7 @@ def finite(y: Tensor) -> Verdict:
 
 
 def shape_and_kind(operator: LinearOperator, y: Tensor) -> Verdict:
+    """Whether data (B, ...) have the shape that A gives, and are real or complex as it says."""
     got, wanted = tuple(y.shape[1:]), operator.out_shape
     kinds = ("real", "complex")
     words = f"{kinds[y.is_complex()]} {got}"
@@ -72,6 +74,7 @@ def shape_and_kind(operator: LinearOperator, y: Tensor) -> Verdict:
 
 
 def adjoint(operator: LinearOperator, seed: int) -> Verdict:
+    """Whether `<A u, w> = <u, A^H w>` on random vectors, to 1e-5 (1e-10 in double precision)."""
     limit = 1e-10 if operator.blank_input().real.dtype == torch.float64 else 1e-5
     error = adjoint_error(operator, seed=seed)
     words = f"<Au, w> = <u, A^H w> to {error:.1e} (limit {limit:.0e})"
@@ -84,6 +87,7 @@ def adjoint(operator: LinearOperator, seed: int) -> Verdict:
 
 
 def norm_confirmed(operator: LinearOperator, seed: int) -> Verdict:
+    """Whether `||A||` is what 100 power iterations find, to 2 %."""
     value = operator.norm
     if not value > 0 or not torch.isfinite(torch.tensor(value)):
         advice = "it measures nothing: an all-zero mask or kernel?"
@@ -96,6 +100,7 @@ def norm_confirmed(operator: LinearOperator, seed: int) -> Verdict:
 
 
 def prox_optimality(measurement: Measurement, seed: int) -> Verdict:
+    """Whether prox ends where the gradient `A^H (A p - y) + gamma (p - v)` vanishes."""
     operator, y = measurement.operator, measurement.y
     # in the precision of the data: an operator may hold tables in double precision
     v = randn_like(measurement.adjoint_y, generators(seed, len(y), y.device))
@@ -188,6 +193,14 @@ def edges(residual: Tensor, expected: Tensor) -> Verdict:
 def value_range(
     guess: Tensor, expected: tuple[float, float] | None, noise: float, pictures: bool
 ) -> Verdict:
+    """Whether the initialization lies in the prior's value range, up to its noise.
+
+    Args:
+        guess: The initialization, with shape (B, C, ...).
+        expected: Lowest and highest value that the prior takes; None for any.
+        noise: Standard deviation of its noise, in image units.
+        pictures: Whether the data are pictures, which decides what is advised.
+    """
     if expected is None:
         return Verdict("value range", FITS, "the prior declares none")
     if guess.is_complex():
@@ -198,7 +211,7 @@ def value_range(
     most = float(u.kthvalue(u.numel() - cut + 1).values)
     width = high - low
     beyond = max(0.15 * width, 2.6 * noise)  # 99 % of the noise is below 2.6 sigma
-    words = f"99 % of the first guess in [{least:.3g}, {most:.3g}], prior [{low:g}, {high:g}]"
+    words = f"99 % of the initialization in [{least:.3g}, {most:.3g}], prior [{low:g}, {high:g}]"
     one = "1" if pictures else "A 1"
     if least < low - beyond or most > high + beyond:
         for top in (255.0, 4095.0, 65535.0):
@@ -218,13 +231,13 @@ def value_range(
 def magnitude(guess: Tensor, high: float, noise: float) -> Verdict:
     """Whether a complex image is as large as those of the prior: a scale, and no more, is known.
 
-    The limits are wide because a first guess of undersampled data is a fifth too small, and
+    The limits are wide because an initialization from undersampled data is a fifth too small, and
     because a network of brains loses 1 dB where the image is twice too large or a third of what
     it should be, and 3 to 4 dB at a tenth.
     """
     u = guess.abs().flatten().double()
     most = float(u.kthvalue(u.numel() - max(1, int(0.005 * u.numel())) + 1).values)
-    words = f"99.5 % of the first guess below {most:.3g} in magnitude, prior {high:g}"
+    words = f"99.5 % of the initialization below {most:.3g} in magnitude, prior {high:g}"
     noisy = high + 3.3 * noise  # 99.5 % of the magnitudes of the noise are below 3.3 sigma
     if not 0.1 * high <= most <= max(2.0 * high, noisy):
         advice = f"scale y (and sigma) so that the largest magnitudes are near {high:g}"

@@ -3,10 +3,11 @@
 from .base import Adjoint, Composed, Identity, LinearOperator, Normal, Scaled, Stacked, Sum
 from .blur import Blur, GaussianBlur, MotionBlur
 from .boundaries import ReflectiveBlur, ValidBlur
-from .families import KernelBlur, OperatorFamily, UnknownBlur, UnknownValidBlur, simplex
+from .families import OperatorFamily, UnknownBlur, UnknownValidBlur
 from .fourier import FourierMask
 from .function import AutogradOperator, FunctionOperator
 from .interop import ScipyOperator, to_scipy
+from .kernel_blur import KernelBlur, simplex
 from .kernels import disk_kernel, gaussian_kernel, motion_kernel
 from .kspace import (
     bernoulli_lines,

@@ -22,12 +22,10 @@ References:
     | arXiv:2211.10656
 """
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..measurement import BlindMeasurement, Unknowns
 from ..methods import Iterates, Step
@@ -35,6 +33,7 @@ from ..schedules import edm_grid
 from ..tensors import Generators, norm, randn_like
 from ..validate import count, not_negative, positive
 from .blind import BlindSampler, Priors
+from .dps import ancestral
 
 __all__ = ["BlindDPS"]
 
@@ -101,10 +100,3 @@ class BlindDPS(BlindSampler):
             x, theta = x - self.zeta * pull, theta - self.zeta_theta * pull_theta
             yield Step(i, t, Unknowns(x, theta), Unknowns(x_hat, theta_hat))
         return Unknowns(*family.aligned(x, family.project(theta)))
-
-
-def ancestral(x: Tensor, x_hat: Tensor, t: float, t_next: float, generator: Generators) -> Tensor:
-    """The ancestral step of a denoising diffusion from level t to t_next."""
-    w = (t_next / t) ** 2
-    noise = randn_like(x, generator).mul_(t_next * math.sqrt(1 - w))
-    return noise.add_(x, alpha=w).add_(x_hat, alpha=1 - w)

@@ -85,9 +85,14 @@ class DPS(Sampler):
                 misfit = norm(measurement.residual(x_hat)).sum()
                 (pull,) = torch.autograd.grad(misfit, v)
             x_hat = x_hat.detach()
-            w = (t_next / t) ** 2
-            x = randn_like(x, generator).mul_(t_next * math.sqrt(1 - w)).add_(x, alpha=w)
-            x.add_(x_hat, alpha=1 - w)
+            x = ancestral(x, x_hat, t, t_next, generator)
             x.sub_(pull, alpha=self.zeta * math.sqrt((1 + t**2) * (1 + t_next**2)))
             yield Step(i, t, x, x_hat)
         return x
+
+
+def ancestral(x: Tensor, x_hat: Tensor, t: float, t_next: float, generator: Generators) -> Tensor:
+    """The ancestral step of a denoising diffusion from level t to t_next."""
+    w = (t_next / t) ** 2
+    noise = randn_like(x, generator).mul_(t_next * math.sqrt(1 - w))
+    return noise.add_(x, alpha=w).add_(x_hat, alpha=1 - w)

@@ -38,7 +38,8 @@ from torch.nn import functional
 from ..measurement import BlindMeasurement, Unknowns
 from ..methods import Iterates, Method, Step
 from ..operators.convolution import transfer_function
-from ..operators.families import KernelBlur, UnknownBlur, simplex
+from ..operators.families import UnknownBlur
+from ..operators.kernel_blur import KernelBlur, simplex
 from ..tensors import Generators
 from ..validate import count, positive, share
 

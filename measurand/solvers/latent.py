@@ -9,8 +9,8 @@ With encoder E, decoder D and a denoiser f of codes, the image is t, near D(v) f
     code    v <- v - delta g,    g = mu J^T (D(v) - t) + weight (v - f(v, s)),    mu = s^2 / r^2
 
 with J the Jacobian of D at v, whose transpose is one vector-Jacobian product in each step, and
-v = E(first guess) at the start. `EncodedRELD` needs no such product: if D is an isometry and E its
-left inverse, the code step of the full length 1 / (mu + weight) is
+v = E(initialization) at the start. `EncodedRELD` needs no such product: if D is an isometry and E
+its left inverse, the code step of the full length 1 / (mu + weight) is
 
     v <- (mu E(t) + weight f(v, s)) / (mu + weight).
 
