@@ -55,10 +55,10 @@ REFERENCE = {
     "FISTA with TV, first 6": (26.79, 26.36, 26.55, 24.15),
 }
 LEARNED: dict[str, Method] = {
-    "HQS": HQS(),
+    "HQS": HQS(steps=16),
     "HQS 24": HQS(steps=24),
-    "ADMM": ADMM(),
-    "RED": RED(),
+    "ADMM": ADMM(steps=24, weight=0.5),
+    "RED": RED(steps=100, weight=0.28, levels=Constant()),
 }
 
 HIGHS = (20 / 255, 49 / 255, 100 / 255)

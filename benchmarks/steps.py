@@ -208,7 +208,7 @@ def steps(problems: Iterable[str]) -> list[dict[str, Any]]:
     for problem in problems:
         case = CASES[problem]()
         m, prior = case.measurement, Timed(load_prior(case.prior))
-        for method in (HQS(), ADMM()):
+        for method in (HQS().settled(m), ADMM().settled(m)):
             row = {"problem": case.name, "method": type(method).__name__}
             row |= {"steps": method.steps, "weight": method.weight}
             for name, each in (("before", Exact(m.operator, m.noise, m.y)), ("now", m)):

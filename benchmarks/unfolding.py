@@ -50,7 +50,7 @@ SEEN: dict[str, Problems] = {
 KINDS = SEEN | UNSEEN
 RIVALS: dict[str, dict[str, float]] = {  # where the search starts
     "HQS": {"weight": HQS().weight, "high": Annealed().high},
-    "ADMM": {"weight": ADMM().weight, "high": Annealed().high},
+    "ADMM": {"weight": 0.5, "high": Annealed().high},
     "TV": {"weight": 10.0},
 }
 FACTORS = {"weight": 2**0.5, "high": 2.0}

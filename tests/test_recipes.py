@@ -16,6 +16,7 @@ from measurand.priors import Conditioned, EDMDenoiser
 from measurand.priors.flow import FlowPrior
 from measurand.problems import MissingPixels, drawn
 from measurand.recipes import natural_color, train_recipe
+from measurand.recipes.base import terms
 from measurand.unfolded import FlowProximal, UnfoldedHQS, proximal_folds
 from measurand.weights.store import load, load_prior
 from measurand.weights.tensorfile import load_tensors
@@ -423,3 +424,12 @@ def test_pairs_and_measurements_are_trained_on_and_held_out(kind, tmp_path):
     else:  # images are replaced by smooth ones only where nothing is aligned with them
         one = recipe.problem(domain.open([], [], seed=0, device="cpu", skip_bad=False), 1, 64, 16)
         assert torch.equal(one["condition"], 2 * one["x"])
+
+
+def test_weights_have_the_terms_of_what_they_started_from():
+    research = {"file": "colour@1", "licence": "photographs; research use only"}
+    both = terms("CT (CC BY)", research)
+    assert both == "CT (CC BY); weights started from colour@1 (photographs; research use only)"
+    assert terms("CT (CC BY)", {"file": "ct@2", "licence": both}) == both  # trained on: kept
+    assert terms("CT (CC BY)", {"file": "ct@1", "licence": "CT (CC BY)"}) == "CT (CC BY)"
+    assert terms("CT (CC BY)", None) == "CT (CC BY)"
