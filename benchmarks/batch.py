@@ -37,12 +37,13 @@ from measurand.jobs.arguments import twins
 from measurand.jobs.batch import Job, run
 from measurand.jobs.executors import Loop, Pool
 from measurand.jobs.manifest import Scan, scans_in
+from measurand.jobs.measured import Reading
 from measurand.jobs.reconstruction import Reconstruction
 from measurand.solvers import HQS
 
 GATE = 1.05  # cost of a scan in a job, beside one in a plain loop
 FEW, MANY, SIDE, ROUNDS = 2, 16, 128, 5
-HOW = Reconstruction(twins()["gaussian-blur"](sigma=1.6), HQS(steps=8), sigma=0.04)
+HOW = Reconstruction(twins()["gaussian-blur"](sigma=1.6), HQS(steps=8), Reading(0.04))
 WORDS = ["--operator", "gaussian-blur", "--operator.sigma", "1.6", "--method", "hqs"]
 
 

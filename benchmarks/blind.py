@@ -26,7 +26,7 @@ import measurand as ms
 from measurand.measurement import Unknowns
 from measurand.metrics import interval_coverage
 from measurand.operators import disk_kernel, gaussian_kernel, motion_kernel
-from measurand.samplers.blind import correlation
+from measurand.samplers.blind_summary import correlation
 
 GENERATED = {
     "defocus 4": disk_kernel(4.0),

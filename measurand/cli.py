@@ -53,7 +53,7 @@ options:
   --version      the version
 """
 
-_CHOICES = ("operator", "method", "executor", "recipe", "objective")
+_CHOICES = ("operator", "noise", "method", "executor", "recipe", "objective")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -160,7 +160,7 @@ def save_image(
     Raises:
         ValueError: Several images, values that are not finite, or a format that has no such bits.
     """
-    from .data.files import Form
+    from .data.form import Form
     from .data.writing import write_image
 
     if bits not in (8, 16):

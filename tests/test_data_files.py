@@ -15,7 +15,8 @@ from PIL import Image
 
 from measurand.data.arrays import UnreadableFile
 from measurand.data.collection import images
-from measurand.data.files import Form, read_array, read_image, read_samples
+from measurand.data.files import read_array, read_image, read_samples
+from measurand.data.form import Form
 from measurand.data.png import decode_png16, encode_png16
 from measurand.data.writing import write_image
 
@@ -216,14 +217,17 @@ def test_shapes_that_can_be_meant_in_two_ways_are_told(tmp_path):
         (3, 9, 3): "rows, columns, channels",
         (3, 9, 7): "one image of 3 channels",
         (1, 3, 9, 2): "channels, rows, columns",
+        (7, 9, 8): "7 grey images",
+        (5, 1, 9, 8): "5 images of channels, rows, columns",
+        (5, 9, 8, 4): "5 images of rows, columns, channels",
+        (1, 9, 8, 4): "1 images of rows, columns, channels",
     }.items():
         (note,) = told(shape)
         assert words in note and str(shape) in note
     for shape, advice in {
-        (7, 9, 8): r"7 images, save each.*np\.save",
-        (4, 9, 8): r"4 images.*one image of 4 channels, save a\[None\]",
-        (5, 1, 9, 8): r"5 images",
-        (1, 9, 8, 4): r"wanted \(H, W\)",
+        (4, 9, 8): r"4 grey images, save a\[:, None\]; .*one image of 4 channels, save a\[None\]",
+        (5, 7, 9, 8): r"wanted \(H, W\)",
+        (7,): r"wanted \(H, W\)",
     }.items():
         with pytest.raises(UnreadableFile, match=advice):
             told(shape)
@@ -231,7 +235,7 @@ def test_shapes_that_can_be_meant_in_two_ways_are_told(tmp_path):
 
 def test_pictures_hold_grey_or_colours(tmp_path):
     for suffix in (".png", ".jpg"):
-        with pytest.raises(ValueError, match="wanted real \\(1, 1 or 3, H, W\\)"):
+        with pytest.raises(ValueError, match="wanted real \\(1, C, H, W\\), C 1 or 3"):
             write_image(tmp_path / f"a{suffix}", torch.zeros(1, 4, 8, 8), Form(suffix))
 
 
@@ -398,7 +402,7 @@ def test_writing_refuses_what_is_not_an_image(tmp_path):
         write_image(tmp_path / "b.png", torch.full((1, 3, 4, 4), torch.nan), form)
     with pytest.raises(ValueError, match="wanted real"):
         write_image(tmp_path / "b.png", torch.zeros(2, 3, 4, 4), form)
-    with pytest.raises(ValueError, match=r"wanted \.png"):
+    with pytest.raises(ValueError, match=r"wanted an ending \.png"):
         write_image(tmp_path / "b.jpg", torch.zeros(1, 3, 4, 4), form)
     assert {path.name for path in tmp_path.iterdir()} == {"a.png"}
 

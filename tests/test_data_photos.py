@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 
 from measurand.data import collection
-from measurand.data.files import UnreadableFile
 from measurand.data.photos import FurtherChannels, load, pictures, pixels
-from measurand.data.sources import SkippedFiles
+from measurand.data.sources import SkippedFiles, UnreadableFile
 
 RANDOM = np.random.default_rng(0)
 COLOR = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)

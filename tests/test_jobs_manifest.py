@@ -81,7 +81,6 @@ def test_csv_and_json_lines_say_the_same(tmp_path):
     [
         ("m.csv", "", "wanted a column 'file'"),
         ("m.csv", "a,b\n1,2", "wanted a column 'file'"),
-        ("m.csv", "file,turth\na.png,t.png", "line 2: no column is called 'turth'"),
         ("m.csv", "file,name\na.png\n", "line 2: got 1 values, wanted 2: file, name"),
         ("m.csv", 'file\n"a.png', "line 2: "),
         ("m.csv", "file\n", "names no scan"),

@@ -10,7 +10,7 @@ from test_cli import picture, run
 
 from measurand import psnr
 from measurand.jobs.arguments import build, build_for, twins
-from measurand.jobs.measured import measured
+from measurand.jobs.measured import Reading, measured
 from measurand.operators import (
     SENSE,
     Blur,
@@ -58,7 +58,7 @@ def test_gains_are_applied_once(here, suffix):
     else:
         Image.fromarray((gain * u * 255).round().astype(np.uint8)).save("y.png")
     twin = twins()["mask"](mask="gain.npy")
-    y = measured(f"y{suffix}", of(twin), 0.01, None).y[0, 0].numpy()
+    y = measured(f"y{suffix}", of(twin), Reading(0.01)).measurement.y[0, 0].numpy()
     assert np.abs(y - gain * (2 * u - 1)).max() < 0.006
     # and what simulate writes is g x + n
     np.save("x.npy", u)
@@ -66,7 +66,7 @@ def test_gains_are_applied_once(here, suffix):
     assert run("simulate", "x.npy", *words, "--out", "seen", "--quiet") == 0
     seen = np.load("seen/measurement.npz")["y"].reshape(24, 30)
     assert np.abs(seen - gain * (2 * u - 1)).max() < 1e-3
-    again = measured("seen/measurement.npz", of(twin), 1e-4, None).y[0, 0].numpy()
+    again = measured("seen/measurement.npz", of(twin), Reading(1e-4)).measurement.y[0, 0].numpy()
     assert np.abs(again - seen).max() < 1e-6
 
 
@@ -74,14 +74,14 @@ def test_what_was_not_measured_is_zero_and_may_be_nan(here):
     seen = np.random.default_rng(0).random((24, 30)) > 0.4
     np.save("seen.npy", seen)
     np.save("y.npy", np.where(seen, image(), np.nan).astype(np.float32))
-    found = measured("y.npy", of(twins()["mask"](mask="seen.npy")), 0.01, None)
-    y = found.y[0, 0].numpy()
+    found = measured("y.npy", of(twins()["mask"](mask="seen.npy")), Reading(0.01))
+    y = found.measurement.y[0, 0].numpy()
     assert (y[~seen] == 0).all() and np.abs(y - (2 * image() - 1))[seen].max() < 1e-6
     np.save("bad.npy", np.where(seen, np.nan, image()).astype(np.float32))
     with pytest.raises(ValueError, match="NaN"):
-        measured("bad.npy", of(twins()["mask"](mask="seen.npy")), 0.01, None)
+        measured("bad.npy", of(twins()["mask"](mask="seen.npy")), Reading(0.01))
     with pytest.raises(ValueError, match="cannot be seen"):
-        measured("y.npy", of(twins()["mask"](mask="seen.npy")), None, None)
+        measured("y.npy", of(twins()["mask"](mask="seen.npy")))
 
 
 def projections(x, **options):
@@ -94,8 +94,9 @@ def test_a_sinogram_keeps_its_units(here):
     A, y = projections(x)  # noqa: N806
     np.save("sino.npy", y[0, 0].numpy())
     twin = twins()["parallel-ct"](angles="even_angles:40")
-    found = measured("sino.npy", of(twin, (1, 32, 32)), 0.05, None)
-    assert torch.allclose(found.y, y) and found.sigma == 0.05
+    found = measured("sino.npy", of(twin, (1, 32, 32)), Reading(0.05))
+    assert torch.allclose(found.measurement.y, y)
+    assert float(found.measurement.sigma) == pytest.approx(0.05)
     assert any("units of their own" in note for note in found.notes)
 
 
@@ -106,10 +107,10 @@ def test_the_range_of_a_sinogram_is_that_of_its_image(here, low, high):
     A, v = projections(u, pixel=3.0, spacing=3.0)  # noqa: N806
     np.save("sino.npy", v[0, 0].numpy())
     twin = twins()["parallel-ct"](angles="even_angles:40", pixel=3.0, spacing=3.0)
-    found = measured("sino.npy", of(twin, (1, 32, 32)), 0.05, (low, high))
+    found = measured("sino.npy", of(twin, (1, 32, 32)), Reading(0.05, (low, high)))
     x = torch.from_numpy(2 * image(32, 32) - 1)[None, None]
-    assert float((found.y - A(x)).abs().max()) < 1e-4 * float(A(x).abs().max())
-    assert found.sigma == pytest.approx(0.05 * 2 / (high - low))
+    assert float((found.measurement.y - A(x)).abs().max()) < 1e-4 * float(A(x).abs().max())
+    assert float(found.measurement.sigma) == pytest.approx(0.05 * 2 / (high - low))
 
 
 @pytest.mark.parametrize("kind", ["npy", "tif"])
@@ -225,4 +226,8 @@ def test_all_slices_of_a_volume_are_recovered(here):
             assert list(file) == ["image"] and file["image"].shape == (3, 1, 32, 32)
             error = np.abs(file["image"][()] - x.numpy()).mean((1, 2, 3))
         assert (error < 0.1).all(), error
-    assert run("reconstruct", *words, "mri-brain", "--method", "diffpir") == 2  # draws are of one
+    quick = ["--method", "diffpir", "--method.steps", 2, "--draws", 3]
+    assert run("reconstruct", *words, "mri-brain", *quick) == 0
+    with h5py.File("r/draws/02.h5") as file:
+        assert file["image"].shape == (3, 1, 32, 32)
+    assert np.load("r/sd.npy").shape == (3, 1, 32, 32)

@@ -3,16 +3,18 @@
 import json
 import pickle
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_cli import files, picture, run, tiny
 
 from measurand.jobs.arguments import files_of, twins
 from measurand.jobs.manifest import Scan
+from measurand.jobs.measured import Reading
 from measurand.jobs.reconstruction import Reconstruction
+from measurand.jobs.restore import restore
 from measurand.samplers import DiffPIR
 from measurand.solvers import FISTA
 
@@ -143,7 +145,7 @@ def test_operators_and_priors_are_made_once_for_files_alike(here, monkeypatch):
     monkeypatch.setattr(
         reconstruction, "prior_loaded", lambda *a: loaded.append(a) or prior_loaded(*a)
     )
-    how = Reconstruction(twins()["identity"](), FISTA(steps=1), sigma=0.1, prior="total-variation")
+    how = Reconstruction(twins()["identity"](), FISTA(steps=1), Reading(0.1), "total-variation")
     restorer = how.ready()
     for i in range(3):
         (here / f"r{i}").mkdir()
@@ -151,15 +153,35 @@ def test_operators_and_priors_are_made_once_for_files_alike(here, monkeypatch):
     assert built == [(3, 16, 20), (3, 18, 18)] and len(loaded) == 1
 
 
-def test_draws_of_several_images_in_a_file_are_refused(here):
+def test_draws_of_several_images_are_those_of_each(here):
+    """Image b of a file is drawn as if it were alone with the seed that b has in a batch."""
     tiny(here / "tiny.safetensors")
-    how = Reconstruction(
-        twins()["identity"](), DiffPIR(steps=2), sigma=0.1, prior=str(here / "tiny.safetensors")
-    )
-    runner = how.ready()
-    opened = runner.problem(Scan("s0", "scans/s0.png"))
-    twice = replace(opened, measurement=opened.measurement.repeat(2))
+    u = np.random.default_rng(0).random((5, 12, 14), dtype=np.float32)
+    np.save("stack.npy", u)
+    twin, prior = twins()["identity"](), str(here / "tiny.safetensors")
+    runner = Reconstruction(twin, DiffPIR(steps=2), Reading(0.1), prior, draws=3).ready()
     (here / "r").mkdir()
-    with pytest.raises(ValueError, match="got 2 images at once, and draws are made of one; save"):
-        runner.solve(twice, here / "r", 0)
-    assert not list((here / "r").iterdir())
+    record = runner(Scan("stack", "stack.npy"), here / "r", 7)
+    draws = np.stack([np.load(here / f"r/draws/0{i}.npy") for i in range(3)])
+    assert draws.shape == (3, 5, 12, 14) and record["images"] == 5
+    assert np.abs(np.load(here / "r/estimate.npy") - draws.mean(0)).max() < 1e-6
+    opened = runner.problem(Scan("stack", "stack.npy"))
+    m = opened.measurement
+    batch = restore(m, opened.prior, DiffPIR(steps=2), draws=3, seed=7)
+    assert np.abs((batch.draws[:, :, 0].numpy() + 1) / 2 - draws).max() < 1e-5
+
+
+def test_metrics_are_those_of_the_file_that_is_written(here):
+    """An estimate beyond the range of its file is clipped there, and so in the metrics."""
+    truth = np.zeros((16, 16), np.uint8)
+    truth[4:12, 4:12] = 255
+    Image.fromarray(truth).save("truth.png"), Image.fromarray(255 - truth).save("y.png")
+    how = Reconstruction(
+        twins()["mask"](mask="gain.npy"), FISTA(steps=20), Reading(0.5), "total-variation:1e-9"
+    )
+    np.save("gain.npy", np.full((16, 16), -0.5, np.float32) + 0.9)
+    (here / "r").mkdir()
+    record = how.ready()(Scan("y", "y.png", "truth.png"), here / "r", 0)
+    written = np.asarray(Image.open(here / "r/estimate.png"), np.float64)
+    mse = ((written - truth) ** 2).mean() / 255**2
+    assert record["metrics"]["psnr"] == pytest.approx(-10 * np.log10(mse), abs=1e-3)

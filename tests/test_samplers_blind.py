@@ -17,7 +17,6 @@ from measurand.operators import (
 )
 from measurand.priors import CallableDenoiser, FourierGaussian, Gaussian
 from measurand.samplers import BlindDPS, BlindPnPDM, HeunFlow, HeunSDE, PluginBlindPnPDM
-from measurand.samplers.blind import survivors
 from measurand.tensors import generators, per_item
 
 F64 = torch.float64
@@ -132,7 +131,6 @@ def test_both_unknowns_have_the_posterior_of_an_exact_two_block_sampler():
         theta_reverse=HeunSDE(steps=8, sigma_max=0.1, sigma_min=0.0005),
         projected=False,
         burn_in=0,
-        selections=(),
     )
     kept = []
 
@@ -209,7 +207,6 @@ def likeness(a: Tensor, b: Tensor) -> float:
 QUICK = {
     "sweeps": 12,
     "burn_in": 4,
-    "selections": (),
     "init": None,
     "reverse": HeunSDE(steps=5, sigma_max=1.0, sigma_min=0.01),
     "theta_reverse": HeunSDE(steps=4, sigma_max=0.3, sigma_min=0.001),
@@ -264,16 +261,6 @@ def test_same_seed_same_bits_and_items_alone_as_among_neighbours(method):
     torch.testing.assert_close(together.x[1:2], alone.x, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(together.theta[1:2], alone.theta, rtol=1e-6, atol=1e-6)
     assert (together.x[0] - together.x[2]).abs().max() > 1e-3
-
-
-def test_chains_that_explain_their_data_worse_go_on_from_better_ones():
-    _, _, blind, truth = image_problem()
-    other = BlindMeasurement(blind.family, blind.noise, -blind.y)
-    data = torch.cat([blind.y.expand(3, -1, -1, -1), other.y])
-    four = BlindMeasurement(blind.family, blind.noise, data)
-    x = torch.cat([truth.x + 0.5, truth.x, truth.x + 0.1, truth.x])
-    found = Unknowns(x, truth.theta.expand(4, -1, -1, -1))
-    assert survivors(four, found) == [1, 1, 2, 3]  # the last has data of its own
 
 
 def test_blind_dps_comes_near_the_data_and_the_kernel():

@@ -6,7 +6,7 @@ import torch
 from measurand.measurement import BlindMeasurement, Measurement, Unknowns
 from measurand.noises import Gaussian
 from measurand.operators import Identity, UnknownBlur, UnknownValidBlur, motion_kernel
-from measurand.samplers.blind import correlation, summary
+from measurand.samplers.blind_summary import correlation, summary
 from measurand.solvers import BlindEdges, BlindTV
 
 

@@ -1,18 +1,19 @@
 """The command that asks whether operator, prior and data fit: check."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from tyro.conf import Positional
 
 from ..checks.compatibility import check_fit
 from ..checks.questions import DOUBTFUL, fits
 from ..devices import device_named
-from ..jobs.arguments import build, build_for, notes_of
-from ..jobs.measured import measured, noise_of
-from ..jobs.restore import prior_for
-from ..measurement import Measurement
-from .shared import File, Operator
+from ..jobs.arguments import notes_of
+from ..jobs.measured import Reading, measured, operator_for
+from ..jobs.noise_kinds import Gaussian
+from ..jobs.restore import prior_for, prior_loaded
+from .shared import File, Noise, Operator
 
 __all__ = ["Check"]
 
@@ -29,6 +30,9 @@ class Check:
         file: The measurement.
         operator: How it was measured.
         sigma: Its noise level; estimated from the data when absent.
+        noise: Kind of the noise: gaussian, or poisson for counts.
+        seen: A mask of the data, zero where nothing was measured.
+        saturated: Samples of the file from this value on are not used.
         prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT].
         shape: Shape C H W of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
@@ -39,6 +43,9 @@ class Check:
     file: Positional[File]
     operator: Operator
     sigma: float | None = None
+    noise: Noise = field(default_factory=Gaussian)
+    seen: str | None = None
+    saturated: float | None = None
     prior: str = "natural-color"
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
@@ -47,22 +54,25 @@ class Check:
 
     def __call__(self, command: list[str]) -> int:
         device = device_named(self.device)
-        twin, shape = self.operator, self.shape
-        operator, y, sigma, _, notes = measured(
+        twin, loaded = self.operator, prior_loaded(self.prior, device)
+        found = measured(
             self.file,
-            lambda y: build_for(twin, y) if shape is None else build(twin, shape),
-            self.sigma,
-            self.value_range,
+            partial(operator_for, twin, self.shape),
+            Reading(self.sigma, self.value_range, self.noise, self.seen, self.saturated),
+            lambda: loaded.window,
         )
-        m = Measurement(operator.to(device), noise_of(sigma, y), y).to(device)
-        prior, _, more = prior_for(self.prior, m, device=device)
+        m, notes = found.measurement.to(device), found.notes
+        if len(m) > 1:
+            notes.append(f"the middle one of {len(m)} images")
+            m = m[len(m) // 2]
+        prior, _, more = prior_for(loaded, m)
         verdicts = check_fit(m.operator, m.noise, m.y, prior)
         good, doubts = fits(verdicts), sum(v.verdict == DOUBTFUL for v in verdicts)
         if self.json:
             said = {"fits": good, "doubts": doubts, "verdicts": [v._asdict() for v in verdicts]}
             print(json.dumps(said))
             return 0 if good else 1
-        for note in notes + notes_of(twin, operator.in_shape) + more:
+        for note in notes + notes_of(twin, m.operator.in_shape) + more:
             print(f"note: {note}")
         width = max(len(v.name) for v in verdicts)
         for v in verdicts:

@@ -10,19 +10,22 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from ..data.sources import split_key
 from ..files import sha256_file, write_atomic
 from ..jobs.arguments import files_of
 from ..jobs.batch import Job, failures, run, summary, table
 from ..jobs.blind import BlindReconstruction, is_family
 from ..jobs.executors import Loop
 from ..jobs.folders import alone, check_outside, free, named_inputs, reserved, staged
-from ..jobs.manifest import Scan, is_many, scans_in, shard, shard_named
-from ..jobs.reconstruction import Reconstruction
+from ..jobs.manifest import Scan, is_many, name_of, scans_in, shard, shard_named
+from ..jobs.measured import Reading
+from ..jobs.noise_kinds import Gaussian
+from ..jobs.reconstruction import Reconstruction, rounds_of, with_operands
 from ..jobs.restore import bar, resolved
 from ..methods import Step
 from ..solvers import HQS
 from ..tuning.settings import Settings, read_settings
-from .shared import AnyOperator, Executor, File, Method
+from .shared import AnyOperator, Executor, File, Method, Noise
 
 __all__ = ["Reconstruct"]
 
@@ -35,13 +38,18 @@ class Reconstruct:
     what is missing; the exit code is 1 when a scan failed.
 
     Args:
-        file: The measurement: PNG, JPEG, TIFF, .npy, .npz[:key] or .h5[:dataset]; a folder of
-            them; or a manifest, .csv or .jsonl, with columns file, truth, name.
+        file: The measurement: PNG, JPEG, TIFF[:page], .npy, .npz[:key], .h5[:dataset],
+            .mat[:name], NIfTI, MetaImage or DICOM, also a folder of one DICOM series; a folder of
+            these; or a manifest, .csv or .jsonl, with columns file, truth, name and options of
+            the operator. Several pages or slices in, several out.
         operator: How it was measured; unknown-blur where the kernel is to be found too.
         method: How the image is recovered.
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
             255 are 2 s / 255), of sinograms and k-space in units of the file; estimated from the
             data when absent.
+        noise: Kind of the noise: gaussian, or poisson for counts.
+        seen: A mask of the data, zero where nothing was measured; NaN is not measured either.
+        saturated: Samples of the file from this value on are not used: the detector was full.
         prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT]
             or wavelets[:WEIGHT]; natural-color, or what the settings name, when absent.
         theta_prior: Unknown blur: the prior of kernels; kernels-64 when absent.
@@ -74,6 +82,9 @@ class Reconstruct:
     operator: AnyOperator
     method: Method = field(default_factory=HQS)
     sigma: float | None = None
+    noise: Noise = field(default_factory=Gaussian)
+    seen: str | None = None
+    saturated: float | None = None
     prior: str | None = None
     theta_prior: str | None = None
     settings: Path | None = None
@@ -119,17 +130,17 @@ class Reconstruct:
             for note in problem.notes:
                 print(f"note: {note}")
         name, of = type(self.method).__name__, named_inputs(self.file)
-        first = f"{self.file.name.split(':')[0].rsplit('.', 1)[0]}-{name.lower()}"
+        first = f"{name_of(split_key(self.file)[0])}-{name.lower()}"
         with (
             reserved(self.out, first, of, by="reconstruct", inputs=inputs) as out,
             staged(out, by="reconstruct", inputs=inputs) as folder,
         ):
-            total = self.method.settled(problem.measurement).rounds
-            rounds = -(-self.draws // 4) if self.method.draws else 1
+            total = self.method.settled(problem.measurement[:1]).rounds
+            rounds = rounds_of(self.method, self.draws) * len(problem.measurement)
             with bar(name, total and total * rounds, quiet=self.quiet) as update:
 
-                def on_step(first: int, some: int, step: Step) -> None:
-                    update(first // 4 * (total or 0) + step.step + 1)
+                def on_step(done: int, step: Step) -> None:
+                    update(done * (total or 0) + step.step + 1)
 
                 record = restorer.solve(problem, folder, self.seed, on_step)
             record = {"command": ["measurand", *command], "inputs": of, **record}
@@ -146,6 +157,7 @@ class Reconstruct:
     def _inputs(self) -> list[Path]:
         """What is read; the names of what ships among them."""
         named = [self.file, self.truth, self.settings, self.prior and Path(self.prior)]
+        named.append(self.seen and split_key(self.seen)[0])
         return [*(path for path in named if path), *files_of(self.operator).values()]
 
     def _how(self, *, figure: bool) -> Reconstruction:
@@ -156,11 +168,10 @@ class Reconstruct:
         return (how if blind else Reconstruction)(
             self.operator,
             self.method,
-            sigma=self.sigma,
+            reading=Reading(self.sigma, self.value_range, self.noise, self.seen, self.saturated),
             prior=self.prior or "natural-color",
             draws=self.draws,
             shape=self.shape,
-            value_range=self.value_range,
             truth_range=self.truth_range,
             tile=self.tile,
             margins=self.margins,
@@ -189,9 +200,11 @@ class Reconstruct:
         check_outside(self.out, [self.file], parts=parts)  # a manifest may lie beside these
         if self.shard is not None:
             scans = shard(scans, *shard_named(self.shard))
+        for scan in scans:
+            with_operands(self.operator, scan.operands)  # before the first is begun
         method = type(self.method).__name__
         how, of = self._how(figure=self.figures).anywhere(), named_inputs(self.file)
-        first = Path("runs") / f"{self.file.absolute().stem}-{method.lower()}"
+        first = Path("runs") / f"{name_of(self.file.absolute())}-{method.lower()}"
         with nullcontext() if self.out else alone(first):
             out = self.out or free(first, of, by="reconstruct", inputs=data, records=["job.json"])
             job = Job(how, scans, out.absolute(), self.seed)

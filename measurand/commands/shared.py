@@ -8,8 +8,9 @@ import tyro
 
 from ..jobs.arguments import families, methods, twins, union
 from ..jobs.executors import executors
+from ..jobs.noise_kinds import noise_kinds
 
-__all__ = ["AnyOperator", "Executor", "File", "Method", "Operator", "seconds"]
+__all__ = ["AnyOperator", "Executor", "File", "Method", "Noise", "Operator", "seconds"]
 
 
 if TYPE_CHECKING:
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     AnyOperator: TypeAlias = Any
     Method: TypeAlias = Any
     Executor: TypeAlias = Any
+    Noise: TypeAlias = Any
 else:
     Operator, Method = union(twins()), union(methods())
     AnyOperator = union({**twins(), **families()})
     Executor = union(executors())
+    Noise = union(noise_kinds())
 
 
 File = Annotated[Path, tyro.conf.arg(metavar="FILE")]

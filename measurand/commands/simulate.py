@@ -6,11 +6,14 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from ..data.files import Form, read_image
+from ..data.files import read_image
+from ..data.form import Form
+from ..data.sources import split_key
 from ..data.writing import write_image
 from ..files import write_atomic
 from ..jobs.arguments import build, files_of, notes_of
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
+from ..jobs.manifest import name_of
 from ..jobs.measured import noise_of
 from ..jobs.restore import environment, resolved
 from ..tensors import generators
@@ -54,8 +57,8 @@ class Simulate:
         operator = build(self.operator, tuple(picture.x.shape[1:]))
         x = picture.x.to(operator.in_dtype)
         mean = operator(x)
-        y = operator.observed(noise_of(self.sigma, mean)(mean, generators(self.seed, 1)))
-        name = f"{self.file.name.rsplit('.', 1)[0]}-measured"
+        y = operator.observed(noise_of(self.sigma, mean)(mean, generators(self.seed, len(x))))
+        name = f"{name_of(split_key(self.file)[0])}-measured"
         with (
             reserved(self.out, name, of, by="simulate", inputs=inputs) as out,
             staged(out, by="simulate", inputs=inputs) as folder,
@@ -64,7 +67,7 @@ class Simulate:
             axes = "" if y.is_complex() else "CHW"
             form = Form(".npz", kind, axes=axes, low=-1.0, high=1.0, key="y")
             write_image(folder / "measurement.npz", y, form)
-            if not y.is_complex() and y.shape[1] in (1, 3):
+            if not y.is_complex() and len(y) == 1 and y.shape[1] in (1, 3):
                 write_image(folder / "measurement.png", y, Form())
             record = {
                 "command": ["measurand", *command],

@@ -17,8 +17,8 @@ from ..devices import device_named
 from ..files import write_atomic
 from ..jobs.arguments import build, files_of, kebab, notes_of, union
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
-from ..jobs.measured import measured, noise_of, operator_for, truth_in
-from ..jobs.restore import bar, environment, prior_for, resolved, suited
+from ..jobs.measured import Reading, measured, noise_of, operator_for, truth_in
+from ..jobs.restore import bar, environment, prior_for, prior_loaded, resolved, suited
 from ..measurement import Measurement
 from ..priors import Penalty
 from ..solvers import HQS
@@ -183,11 +183,12 @@ class Tune:
         """The cases that pictures make once they are measured."""
         if self.sigma is None or self.truth:
             raise ValueError("--simulate: say --sigma, and no --truth: the files are the truth")
-        cases, notes = list[Case](), list[str]()
-        for k, file in enumerate(self.files):
+        cases, notes, images = list[Case](), list[str](), list[Tensor]()
+        for file in self.files:
             picture = read_image(file, value_range=self.value_range)
             notes += picture.notes
-            x = _central(picture.x, self.crop)
+            images += _central(picture.x, self.crop).split(1)
+        for k, x in enumerate(images):
             operator = build(self.operator, tuple(x.shape[1:]))
             x = x.to(operator.in_dtype)
             clean = operator(x)
@@ -207,21 +208,25 @@ class Tune:
                 f"--truth: got {len(self.truth)} images for {len(self.files)} measurements"
             )
         cases, sigma, notes = list[Case](), self.sigma, list[str]()
+        window = prior_loaded(self.prior).window
         operator_of = partial(operator_for, self.operator, self.shape)
         for k, file in enumerate(self.files):
-            found = measured(file, operator_of, self.sigma, self.value_range)
-            notes += found.notes
-            notes += notes_of(self.operator, found.operator.in_shape) if k == 0 else []
-            if sigma is None:
-                sigma = found.sigma  # of the first file for all
+            reading = Reading(self.sigma, self.value_range)
+            found = measured(file, operator_of, reading, lambda: window)
+            m, notes = found.measurement, [*notes, *found.notes]
+            notes += notes_of(self.operator, m.operator.in_shape) if k == 0 else []
             truth = None
             if self.truth:
                 truth, told = truth_in(
                     self.truth[k], found, file, said=self.truth_range, of_file=self.value_range
                 )
                 notes += told
-            noise = noise_of(sigma if self.sigma is None else found.sigma, found.y)
-            cases.append(Case(Measurement(found.operator, noise, found.y), truth))
+            if self.sigma is None:
+                sigma = float(m.sigma.mean()) if sigma is None else sigma  # of the first for all
+                m = Measurement(m.operator, noise_of(sigma, m.y), m.y)
+            cases += [
+                Case(m[i], None if truth is None else truth[i : i + 1]) for i in range(len(m))
+            ]
         assert sigma is not None  # of the first file at the latest
         return cases, sigma, notes
 

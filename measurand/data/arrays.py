@@ -1,8 +1,9 @@
-"""Arrays from .npy, .npz and HDF5 files that nobody has to trust.
+"""Arrays from .npy, .npz, HDF5 and MATLAB files that nobody has to trust.
 
-A name is `file.npy`, `file.npz:key` or `file.h5:group/dataset`; the key may be left out where the
-file holds one array. A value range stored beside the array (`range` in an archive, an attribute
-`range` in HDF5) travels with it.
+A name is `file.npy`, `file.npz:key`, `file.h5:group/dataset` or `file.mat:name`; the key may be
+left out where the file holds one array. MATLAB files of version 7.3 are HDF5 with the axes the
+other way round, which is undone. A value range stored beside the array (`range` in an archive, an
+attribute `range` in HDF5) travels with it.
 
 A file that cannot be understood raises `UnreadableFile`, whatever is wrong with it. Nothing is
 unpickled, links out of an HDF5 file are not followed, and a member may not unpack to more than
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from . import matlab
 from .sources import File, UnreadableFile, file_at, reading, sized, split_key
 
 __all__ = [
@@ -36,7 +38,8 @@ __all__ = [
     "split_key",
 ]
 
-ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
+_COMPLEX = ("real", "imag")  # how MATLAB writes complex numbers to HDF5
+ARRAYS = (".npy", ".npz", ".h5", ".hdf5", ".mat")
 
 
 def load(
@@ -61,11 +64,17 @@ def load(
                     content = archive.read("range.npy")
                     ends = _array(io.BytesIO(content), len(content))
                     stored_range = (float(ends[0]), float(ends[1]))
+        elif source.suffix == ".mat" and not matlab.is_hdf5(source):
+            array, key = matlab.load(source, lambda names: _choose(source.name, key, names))
         else:
             with opened_hdf5(source) as h5:
                 key = _choose(source.name, key, _datasets(h5))
                 dataset = checked(h5[key], source)
                 array = dataset[()]
+                if array.dtype.names == _COMPLEX:
+                    array = array["real"] + 1j * array["imag"]
+                if source.suffix == ".mat":
+                    array = array.T
                 # text is in a heap, from which the library may never return: do not read it
                 if "range" in dataset.attrs and dataset.attrs.get_id("range").dtype.kind in "iuf":
                     ends = dataset.attrs["range"]
@@ -88,8 +97,11 @@ def shapes(path: Path | File) -> dict[str, tuple[int, ...]]:
                     if dtype.kind in "buifc":
                         found[name] = shape
                 return found
+        if source.suffix == ".mat" and not matlab.is_hdf5(source):
+            return matlab.shapes(source)
         with opened_hdf5(source) as h5:
-            return {name: tuple(h5[name].shape or ()) for name in _datasets(h5)}
+            turn = -1 if source.suffix == ".mat" else 1
+            return {name: tuple(h5[name].shape or ())[::turn] for name in _datasets(h5)}
 
 
 def opened_hdf5(source: File) -> Any:
@@ -190,12 +202,16 @@ def _datasets(group: Any, prefix: str = "") -> list[str]:
         if isinstance(group.get(name, getlink=True), h5py.HardLink):
             item = group[name]
             if isinstance(item, h5py.Dataset):
-                names += [prefix + name] if item.dtype.kind in "buifc" else []
+                names += [prefix + name] if _numeric(item.dtype) else []
             elif isinstance(item, h5py.Group) and prefix.count("/") < 8:
                 names += _datasets(item, f"{prefix}{name}/")
         if len(names) > 10_000:  # groups that contain each other
             raise ValueError("has more than 10000 arrays")
     return names
+
+
+def _numeric(dtype: np.dtype) -> bool:
+    return dtype.kind in "buifc" or dtype.names == _COMPLEX
 
 
 def _choose(name: str, key: str | None, names: list[str]) -> str:

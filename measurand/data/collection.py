@@ -3,9 +3,10 @@
     pictures (`photos`)     .png .jpg .tif .bmp .ppm .webp      (H, W) or (H, W, 3), white is 255,
                                                                 of a TIFF all pages
     NIfTI (`nifti`)         .nii .nii.gz                        (H, W), axial unless acquired else
+    MetaImage (`metaimage`) .mhd .mha                           (H, W) or (H, W, C), as they are
     DICOM (`dicom`)         by content, or .dcm .ima            (H, W) or (H, W, 3), CT in HU
     fastMRI (`fastmri`)     .h5 with kspace                     (H, W) complex, coils combined
-    stacks (`stacks`)       .npy .npz .h5                       (H, W) or (H, W, C), as they are
+    stacks (`stacks`)       .npy .npz .h5 .mat                  (H, W) or (H, W, C), as they are
 
 Channels of a TIFF that are neither grey, colour nor opacity are left out, with one warning; a file
 that calls some of its pixels missing (GDAL nodata) is a bad one, as one with NaN is.
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import dicom, fastmri, nifti, photos, stacks
+from . import dicom, fastmri, metaimage, nifti, photos, stacks
 from .sources import (
     File,
     SkippedFiles,
@@ -107,7 +108,7 @@ def images(
         if _reader(file) is None and not dicom.is_dicom(file):
             raise UnreadableFile(
                 f"{path}: got a file of unknown kind, wanted a folder, a zip, a picture, .npy, "
-                ".npz, .h5, .nii, .nii.gz or DICOM"
+                ".npz, .h5, .mat, .nii, .nii.gz, .mhd, .mha or DICOM"
             )
         with photos.told_once():
             _collect([file], found, check)
@@ -147,8 +148,10 @@ def _reader(file: File) -> Callable[[File], list[np.ndarray]] | None:
         return _picture
     if file.suffix in (".nii", ".nii.gz"):
         return nifti.slices
-    if file.suffix in (".npy", ".npz"):
+    if file.suffix in (".npy", ".npz", ".mat"):
         return stacks.slices
+    if file.suffix in (".mhd", ".mha"):
+        return metaimage.slices
     return _hdf5 if file.suffix in (".h5", ".hdf5") else None
 
 

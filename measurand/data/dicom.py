@@ -61,6 +61,8 @@ class Series:
         images: Each (H, W) or (H, W, 3): uint8 where bytes were stored without a scale, or
             float32.
         files: Name of the file of each image.
+        indices: The frame of each in its file, from 0.
+        scales: Slope and intercept of the stored samples of each.
         positions: Position of each along the normal, in mm; empty where it is not stated.
         pixel_mm: Distance between rows and between columns, in mm; None where it is not stated.
     """
@@ -70,6 +72,8 @@ class Series:
     description: str
     images: list[np.ndarray]
     files: tuple[str, ...]
+    indices: tuple[int, ...]
+    scales: tuple[tuple[float, float], ...]
     positions: tuple[float, ...]
     pixel_mm: tuple[float, float] | None
 
@@ -269,6 +273,8 @@ def _series(frames: list[_Frame], skips: Skips) -> Series:
         description=first.description,
         images=[images[f.file.name, f.index] for f in frames],
         files=tuple(f.file.name for f in frames),
+        indices=tuple(f.index for f in frames),
+        scales=tuple(f.scale for f in frames),
         positions=positions,
         pixel_mm=first.pixel_mm,
     )

@@ -1,16 +1,17 @@
-"""Real picture files in, with what it takes to write the same kind of file out.
+"""Real files in, with what it takes to write the same kind of file out.
 
-A file's samples u become an image x in [-1, 1] by `x = 2 (u - low) / (high - low) - 1`, where
-`low, high` is the full range of an integer type (0 and 255, or 65535) and is stated, or recognised
-and said, for floating-point arrays. Everything else the file knows is kept aside in a `Form`
-(format, sample type, axes, range, alpha, colour profile), so that `writing` gives back a file of
-the same kind and bit depth.
+Samples u of a file become images x in [-1, 1] by `x = 2 (u - low) / (high - low) - 1` (`ranges`).
+Everything else the file knows is kept aside in a `Form` (format, sample type, axes, range, alpha,
+geometry, calibration), so that `writing` gives back a file of the same kind and bit depth. A file
+of several images (pages, slices) is N images, never one of them without a word.
 
     pictures   PNG (8 and 16 bit, grey, colour, palette), JPEG, TIFF[:page] (`tiff`): EXIF
                orientation is applied, opacity is set aside, palettes and CMYK become RGB
-    arrays     .npy, .npz[:key], .h5[:dataset]: (H, W), (H, W, C) with C at most 4, (3, H, W) or
-               (1, C, H, W); complex arrays keep their values: (H, W) is one image of one channel,
-               (C, H, W) one of several, (N, C, H, W) is N of them
+    arrays     .npy, .npz[:key], .h5[:dataset], .mat[:name]: real ones as `axes` says; complex
+               arrays keep their values: (H, W) is one image of one channel, (C, H, W) one of
+               several, (N, C, H, W) is N of them
+    volumes    NIfTI, DICOM (a file, or a folder of one series), MetaImage: slices (`volumes`)
+    k-space    .h5 with `kspace`, as fastMRI has it: slices of (coils, H, W)
 
 Only what its format calls opacity is opacity. All channels of an array are data, and so are those
 of a TIFF beyond grey and colours.
@@ -21,23 +22,26 @@ what is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import pillow, tiff
-from .arrays import ARRAYS, all_finite, load, split_key
+from . import fastmri, pillow, tiff, volumes
+from .arrays import ARRAYS, load, split_key
+from .axes import images_first
+from .form import Form, Picture, Stored
+from .ranges import HOUNSFIELD, MAGNITUDE, Range
 from .sources import File, UnreadableFile, file_at, reading
 from .tiff import Samples
+from .tiff_writing import calibration
 
 __all__ = [
-    "Form",
-    "Picture",
-    "Stored",
-    "UnreadableFile",
+    "FILES",
+    "PICTURES",
+    "is_file_of_images",
     "read_array",
     "read_image",
     "read_samples",
@@ -45,182 +49,144 @@ __all__ = [
 ]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_CHANNELS = 4  # more along the last axis of an array are columns
+FILES = PICTURES + ARRAYS + volumes.SUFFIXES
 
 
-@dataclass(frozen=True)
-class Form:
-    """How a file stores its image: what `write_image` needs to write another one like it.
-
-    Args:
-        suffix: The format, as the lower-case ending of the name.
-        dtype: Sample type, as numpy names it.
-        axes: Order of the axes in an array file: HW, HWC, CHW or 1CHW; "" keeps values and axes,
-            as complex arrays do whatever it says.
-        low: The sample that means -1.
-        high: The sample that means 1.
-        key: Name of the array inside an .npz or HDF5 file.
-        alpha: Opacity, with shape (H, W) and the sample type of the file.
-        multiplied: Whether the colours of the file are multiplied by the opacity.
-        further: Channels at the end of a TIFF that are neither grey nor one of three colours.
-        profile: ICC colour profile.
-        unit: What the values of complex images are multiplied by when they are written.
-    """
-
-    suffix: str = ".png"
-    dtype: str = "uint8"
-    axes: str = "HWC"
-    low: float = 0.0
-    high: float = 255.0
-    key: str | None = None
-    alpha: np.ndarray | None = None
-    multiplied: bool = False
-    further: int = 0
-    profile: bytes | None = None
-    unit: float = 1.0
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image and the form of its file.
+def read_image(path: str | Path, *, value_range: Range | None = None) -> Picture:
+    """The images of a file, in [-1, 1], with what is needed to write one like it.
 
     Args:
-        x: The image in [-1, 1], with shape (1, C, H, W); or complex values as they were stored,
-            with shape (N, C, H, W).
-        form: How its file stores it.
-        notes: What was decided on the way, one sentence each.
-    """
-
-    x: Tensor
-    form: Form
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What a file holds, before its samples are given a meaning.
-
-    Args:
-        name: The file, for messages.
-        x: Its samples, with shape (1, C, H, W), NaN where the file calls a pixel missing; complex
-            ones with shape (N, C, H, W).
-        form: How the file stores them.
-        notes: What was decided on the way, one sentence each.
-        range: The samples that mean black and white, where the file says so.
-        missing: Whether the file calls pixels missing.
-    """
-
-    name: str
-    x: Tensor
-    form: Form
-    notes: tuple[str, ...] = ()
-    range: tuple[float, float] | None = None
-    missing: bool = False
-
-    def image(self, value_range: tuple[float, float] | None = None) -> Picture:
-        """Return the samples as an image in [-1, 1]; complex ones as they are.
-
-        Args:
-            value_range: The samples that mean black and white; see `read_image`.
-        Raises:
-            UnreadableFile: Some are missing or not finite, or what they mean is not known.
-        """
-        if self.missing:
-            complete(self.name, self.x.isnan().any(1).numpy())
-        all_finite(self.name, self.x.numpy())
-        if self.x.is_complex():
-            return Picture(self.x, self.form, self.notes)
-        low, high, note = _range(self, value_range or self.range)
-        x = (2.0 * (self.x - low) / (high - low) - 1.0).float()
-        form = replace(self.form, low=low, high=high)
-        return Picture(x, form, self.notes + ((note,) if note else ()))
-
-
-def read_image(path: str | Path, *, value_range: tuple[float, float] | None = None) -> Picture:
-    """The image of a file, in [-1, 1], with what is needed to write one like it.
-
-    Args:
-        path: A PNG, JPEG, TIFF[:page], .npy, .npz[:key] or .h5[:dataset] file; pages count from 0.
+        path: A file as `read_stored` takes it.
         value_range: The samples that mean black and white; for floating-point files where [0, 1]
             and [-1, 1] are both wrong, or for integers that do not use their full range.
     Returns:
-        The image, its form and what was decided.
+        The images, their form and what was decided.
     """
     return read_stored(path).image(value_range)
+
+
+def is_file_of_images(path: str | Path) -> bool:
+    """Whether a file has a name or a beginning that `read_stored` knows."""
+    file = file_at(path)
+    return file.suffix in FILES or volumes.is_volume(file)
 
 
 def read_stored(path: str | Path) -> Stored:
     """Return what a file holds, before its samples are given a meaning.
 
     Args:
-        path: A file as `read_image` takes it.
-    """
-    file, key = split_key(path)
-    suffix = file.suffix.lower()
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: no such file")
-    if suffix not in PICTURES + ARRAYS:
-        known = " ".join(PICTURES + ARRAYS)
-        raise UnreadableFile(
-            f"{file}: got a file ending in '{file.suffix}', wanted one of {known}"
-        )
-    notes: tuple[str, ...] = ()
-    stored_range = missing = None
-    if suffix in ARRAYS:
-        values, key, stored_range = load(file, key)
-        form = Form(suffix, values.dtype.str, key=key)
-    else:
-        with reading(file):
-            samples = read_samples(File(str(file), file, key=key))
-        values, notes, missing = samples.values, samples.notes, samples.missing
-        if samples.alpha is not None:
-            notes += ("alpha set aside",)
-        form = Form(
-            suffix,
-            values.dtype.str,
-            alpha=samples.alpha,
-            multiplied=samples.multiplied,
-            further=samples.further,
-            profile=samples.profile,
-        )
-    if np.iscomplexobj(values):
-        if suffix in PICTURES and values.ndim == 3:
-            raise UnreadableFile(f"{file}: got {values.shape[2]} complex channels, wanted one")
-        x, axes = _items(file, values)
-        return Stored(str(file), x, replace(form, axes=axes), notes)
-    if suffix in ARRAYS:
-        pixels, axes, note = _as_hwc(file, values)
-        notes += (note,) if note else ()
-    else:
-        pixels, axes = (values, "HWC") if values.ndim == 3 else (values[..., None], "HW")
-    x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float64))[None]
-    if missing is not None:
-        x[..., torch.from_numpy(np.ascontiguousarray(missing))] = torch.nan
-    return Stored(str(file), x, replace(form, axes=axes), notes, stored_range, missing is not None)
-
-
-def complete(path: Path | str, missing: np.ndarray | None) -> None:
-    """Checks that a picture file calls none of its pixels missing.
-
-    Args:
-        path: The file, for the message.
-        missing: Which pixels are, as a boolean array; None where the file says nothing.
+        path: A PNG, JPEG, TIFF[:page], .npy, .npz[:key], .h5[:dataset], .mat[:name], NIfTI, DICOM
+            or MetaImage file, or a folder of one DICOM series; pages count from 0.
     Raises:
-        UnreadableFile: Some are; the message says how many.
+        FileNotFoundError: There is no such file.
+        UnreadableFile: It cannot be read; the message says what is wrong and what would do.
     """
-    if missing is not None and missing.any():
+    alone, key = (Path(path), None) if Path(path).exists() else split_key(path)
+    file = File(str(alone), alone, key=key)
+    if not alone.exists():
+        raise FileNotFoundError(f"{alone}: no such file")
+    if file.suffix in ARRAYS:
+        return _arrays(file)
+    if file.suffix in PICTURES:
+        return _pictures(file)
+    if volumes.is_volume(file):
+        return _volume(file)
+    raise UnreadableFile(
+        f"{alone}: got a file ending in '{alone.suffix}', wanted one of {' '.join(FILES)}, or a "
+        "DICOM file"
+    )
+
+
+def _pictures(file: File) -> Stored:
+    with reading(file):
+        tiffs = file.suffix in tiff.SUFFIXES and tiff.is_tiff(file)
+        pages = tiff.pages(file) if tiffs else [pillow.read(file)]
+        kept = calibration(file) if tiffs else None
+    first, name = pages[0], file.name
+    if len({(page.values.shape, page.values.dtype, page.further) for page in pages}) > 1:
         raise UnreadableFile(
-            f"{path}: {int(missing.sum())} of {missing.size} pixels are missing (they equal the "
-            "nodata value that the file states)"
+            f"{name}: its {len(pages)} pages differ in size or kind; write {file.base}:N for one "
+            f"of them, N from 0 to {len(pages) - 1}"
         )
+    values = np.stack([page.values for page in pages])
+    notes = list(dict.fromkeys(note for page in pages for note in page.notes))
+    alpha = first.alpha
+    if len(pages) > 1:
+        if any(a is not None and (a != a.flat[0]).any() for a in (p.alpha for p in pages)):
+            raise UnreadableFile(
+                f"{name}: several pages, transparent in places; write {file.base}:N for one"
+            )
+        alpha = None
+        notes.append(f"{len(pages)} pages, each an image")
+    if first.alpha is not None:
+        notes.append("alpha set aside")
+    form = Form(
+        file.suffix,
+        values.dtype.str,
+        alpha=alpha,
+        multiplied=first.multiplied,
+        further=first.further,
+        profile=first.profile,
+        template=kept,
+    )
+    if np.iscomplexobj(values):
+        if values.ndim == 4:
+            raise UnreadableFile(f"{name}: got {values.shape[3]} complex channels, wanted one")
+        x, axes = _items(name, values[0] if len(values) == 1 else values[:, None])
+        return Stored(name, x, replace(form, axes=axes), tuple(notes))
+    form = replace(form, axes="HWC" if values.ndim == 4 else "HW")
+    x = _channels_first(values if values.ndim == 4 else values[..., None])
+    missing = [page.missing for page in pages]
+    for image, hole in zip(x, missing, strict=True):
+        if hole is not None:
+            image[:, torch.from_numpy(np.ascontiguousarray(hole))] = torch.nan
+    return Stored(name, x, form, tuple(notes), None, any(hole is not None for hole in missing))
 
 
-def _items(path: Path, values: np.ndarray) -> tuple[Tensor, str]:
+def _arrays(file: File) -> Stored:
+    key = file.key
+    if key is None and file.suffix in (".h5", ".hdf5") and fastmri.is_fastmri(file):
+        key = "kspace"
+    values, key, stored_range = load(replace(file, key=None), key)
+    form = Form(file.suffix, values.dtype.str, key=key)
+    if np.iscomplexobj(values):
+        if key == "kspace" and values.ndim == 3:  # of one coil: slices, rows, columns
+            values = values[:, None]
+        x, axes = _items(file.name, values)
+        many = (f"{len(x)} slices of k-space",) if key == "kspace" and len(x) > 1 else ()
+        return Stored(file.name, x, replace(form, axes=axes), many)
+    pixels, axes, note = images_first(file.name, values)
+    notes = (note,) if note else ()
+    return Stored(
+        file.name, _channels_first(pixels), replace(form, axes=axes), notes, stored_range
+    )
+
+
+def _volume(file: File) -> Stored:
+    volume = volumes.read(file)
+    form = Form(volume.suffix, volume.dtype, axes="NHWC", template=volume.template)
+    notes = volume.notes
+    if len(volume.images) > 1:
+        notes += (f"{len(volume.images)} slices, each an image",)
+    if np.iscomplexobj(volume.images):
+        x, _ = _items(file.name, volume.images[:, None])
+        return Stored(file.name, x, replace(form, axes=""), notes)
+    images = volume.images if volume.images.ndim == 4 else volume.images[..., None]
+    unit = HOUNSFIELD if volume.hounsfield else MAGNITUDE
+    return Stored(file.name, _channels_first(images), form, notes, unit=unit)
+
+
+def _channels_first(pixels: np.ndarray) -> Tensor:
+    """Images (N, H, W, C) as (N, C, H, W), in double precision."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float64))
+
+
+def _items(name: str, values: np.ndarray) -> tuple[Tensor, str]:
     """Complex values as (N, C, H, W), and the order their axes had."""
     axes = {2: "HW", 3: "", 4: ""}.get(values.ndim)
     if axes is None or 0 in values.shape:
         raise UnreadableFile(
-            f"{path}: got a complex array of shape {values.shape}, wanted (H, W), (C, H, W) or "
+            f"{name}: got a complex array of shape {values.shape}, wanted (H, W), (C, H, W) or "
             "(N, C, H, W)"
         )
     x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.complex64))
@@ -239,65 +205,9 @@ def read_samples(path: Path | File) -> Samples:
 
 
 def read_array(path: str | Path) -> np.ndarray:
-    """A plain array from a .npy, .npz[:key] or .h5[:dataset] file, or a picture's samples."""
+    """A plain array from a .npy, .npz[:key], .mat[:name] or .h5[:dataset] file, or a picture's."""
     file, key = split_key(path)
     if file.suffix.lower() in ARRAYS:
         return load(file, key)[0]
     picture = read_image(file)
     return (0.5 * (picture.x[0] + 1.0)).numpy()
-
-
-def _as_hwc(path: Path, samples: np.ndarray) -> tuple[np.ndarray, str, str]:
-    """Samples as (H, W, C), the order their axes had, and a sentence where it is a guess."""
-    shape, note = samples.shape, ""
-    if 0 in shape:
-        raise UnreadableFile(f"{path}: got an empty array of shape {shape}")
-    if samples.ndim == 2:
-        return samples[..., None], "HW", ""
-    if samples.ndim == 3 and shape[2] <= _CHANNELS:
-        if shape[0] <= _CHANNELS:
-            note = f"shape {shape} taken as rows, columns, channels"
-        return samples, "HWC", note
-    if samples.ndim == 3 and shape[0] in (1, 3):
-        if shape[0] == 3:
-            note = f"shape {shape} taken as one image of 3 channels, rows, columns"
-        return samples.transpose(1, 2, 0), "CHW", note
-    if samples.ndim == 4 and shape[0] == 1 and shape[1] <= _CHANNELS:
-        if shape[3] <= _CHANNELS:
-            note = f"shape {shape} taken as one image of channels, rows, columns"
-        return samples[0].transpose(1, 2, 0), "1CHW", note
-    message = (
-        f"{path}: got an array of shape {shape}, wanted (H, W), (H, W, C) with at most "
-        f"{_CHANNELS} channels, (3, H, W) or (1, C, H, W)"
-    )
-    if samples.ndim in (3, 4):
-        message += (
-            f"; if these are {shape[0]} images, save each to a file of its own, such as "
-            "np.save('image0.npy', a[0])"
-        )
-        if shape[0] <= _CHANNELS:
-            message += f"; if it is one image of {shape[0]} channels, save a[None]"
-    raise UnreadableFile(message)
-
-
-def _range(stored: Stored, stated: tuple[float, float] | None) -> tuple[float, float, str]:
-    """The samples that mean -1 and 1, and a sentence where they had to be guessed."""
-    kind = np.dtype(stored.form.dtype)
-    if stated is not None:
-        if not stated[0] < stated[1]:
-            raise ValueError(f"value range: got {stated}, wanted LOW below HIGH")
-        return float(stated[0]), float(stated[1]), ""
-    if kind.kind == "b":
-        return 0.0, 1.0, ""
-    if kind.kind == "u" and kind.itemsize <= 2:
-        return 0.0, float(np.iinfo(kind).max), ""
-    low, high = float(stored.x.min()), float(stored.x.max())
-    if kind.kind == "f":
-        for ends, reach in (((0.0, 1.0), 0.5), ((-1.0, 1.0), 1.0)):
-            if ends[0] - reach <= low and high <= ends[1] + reach:
-                shown = f"[{ends[0]:g}, {ends[1]:g}]"
-                return *ends, f"samples span [{low:.3g}, {high:.3g}]: taken as an image in {shown}"
-    raise UnreadableFile(
-        f"{stored.name}: {kind} samples span [{low:.4g}, {high:.4g}]; say which mean black and "
-        "white (--value-range LOW HIGH)"
-    )

@@ -20,14 +20,21 @@ import gzip
 import logging
 import math
 import os
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..files import write_atomic
 from .arrays import compact
+from .grid import Volume, as_stored, resized
 from .sources import File, UnreadableFile, file_at, reading, sized
 
-__all__ = ["slices"]
+__all__ = ["slices", "volume"]
+
+if TYPE_CHECKING:
+    from .form import Form
 
 _HEADER = 540  # bytes of the longer of the two headers
 _QUIET = logging.Logger("measurand.data.nifti", logging.CRITICAL)
@@ -57,7 +64,85 @@ def slices(
         ImportError: nibabel is not installed.
         UnreadableFile: It is damaged, is no NIfTI volume, or has values that are no numbers.
     """
-    nibabel, file = _nibabel(), file_at(path)
+    return _read(file_at(path), across, volume, nan)[0]
+
+
+def volume(path: str | os.PathLike[str] | File) -> Volume:
+    """Returns the slices of a volume as `slices` does, and what writes them back.
+
+    Args:
+        path: A .nii or .nii.gz file.
+    """
+    file = file_at(path)
+    images, grid = _read(file, None, None, None)
+    # values with a scale are rounded by that scale, when they are written
+    scaled = grid.header.get_slope_inter() not in ((None, None), (1.0, 0.0))
+    dtype = "float32" if scaled else grid.header.get_data_dtype().str
+    notes = (f"slices across axis {grid.order[grid.cut]} of {grid.shape}",)
+    return Volume(np.stack(images), dtype, file.suffix, grid, notes=notes)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The grid of a volume: what `slices` did to it, and undoes.
+
+    Args:
+        header: The header of the file.
+        shape: Numbers of voxels (i, j, k, t).
+        order: Which axis of the file is the first, second and third anatomical one.
+        turned: Which of these run the other way.
+        cut: The one between the slices.
+    """
+
+    header: Any
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    turned: tuple[bool, ...]
+    cut: int
+
+    def write(self, path: Path, values: np.ndarray, form: Form) -> None:
+        """Writes slices (N, H, W, 1) as a file of the same grid."""
+        nibabel = _nibabel()
+        if values.shape[3] != 1:
+            raise ValueError(f"{path}: got {values.shape[3]} channels, a volume holds one")
+        times = self.shape[3]
+        images = values[..., 0].reshape(times, -1, *values.shape[1:3])
+        images = images if self.cut == 2 else images[:, :, ::-1]
+        voxels = np.moveaxis(images.swapaxes(2, 3), 1, 1 + self.cut)  # (t, three anatomical axes)
+        voxels = voxels[(slice(None), *(slice(None, None, -1 if t else 1) for t in self.turned))]
+        voxels = np.moveaxis(voxels.transpose(0, *(1 + np.argsort(self.order))), 0, 3)
+        header = self.header.copy()
+        affine = header.get_best_affine() @ self._rescaled(voxels.shape[:3])
+        slope, inter = (
+            v if v is not None else d
+            for v, d in zip(header.get_slope_inter(), (1, 0), strict=True)
+        )
+        dtype = header.get_data_dtype()
+        dtype = values.dtype if values.dtype.kind == "c" and dtype.kind != "c" else dtype
+        stored = as_stored(voxels, dtype.newbyteorder("="), slope, inter)
+        kind = nibabel.Nifti2Image if int(header["sizeof_hdr"]) == 540 else nibabel.Nifti1Image
+        image = kind(stored[..., 0] if times == 1 else stored, affine, header)
+        image.set_data_dtype(dtype)
+        image.set_qform(affine, int(header["qform_code"]))
+        image.set_sform(affine, int(header["sform_code"]))
+        image.header.set_slope_inter(slope, inter)
+        content = image.to_bytes()
+        write_atomic(
+            path, gzip.compress(content, mtime=0) if form.suffix == ".nii.gz" else content
+        )
+
+    def _rescaled(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The map from indices of a grid of this shape to indices of the file."""
+        moved = np.eye(4)
+        for axis, (before, after) in enumerate(zip(self.shape[:3], shape, strict=True)):
+            moved[axis, axis], moved[axis, 3] = resized(before, after)
+        return moved
+
+
+def _read(
+    file: File, across: int | None, volume: int | None, nan: float | None
+) -> tuple[list[np.ndarray], _Grid]:
+    nibabel = _nibabel()
     if across not in (None, 0, 1, 2):
         raise ValueError(f"nifti.slices: got across={across}, wanted 0, 1 or 2")
     with reading(file, "NIfTI"):
@@ -68,19 +153,23 @@ def slices(
         order = np.argsort(orientation[:, 0])
         # to the patient's left, to the back, and up
         turned = orientation[order, 1] * (-1, -1, 1) < 0
+        cut = _coarsest(np.abs(header["pixdim"][1:4])[order]) if across is None else across
+        grid = _Grid(
+            header, voxels.shape, tuple(map(int, order)), tuple(map(bool, turned)), int(cut)
+        )
         voxels = voxels.transpose(*order, 3)
         voxels = voxels[tuple(slice(None, None, -1 if turn else 1) for turn in turned)]
-        cut = _coarsest(np.abs(header["pixdim"][1:4])[order]) if across is None else across
         scale = header.get_slope_inter()
         if volume is not None:
             if not -voxels.shape[3] <= volume < voxels.shape[3]:
                 raise ValueError(f"got volume={volume}, it holds {voxels.shape[3]}")
             voxels = voxels[..., volume, None]
-        return [
+        images = [
             _slice(file, u, cut, scale, nan)
             for t in range(voxels.shape[3])
             for u in np.moveaxis(voxels[..., t], cut, 0)
         ]
+        return images, grid
 
 
 def _slice(

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from . import tiff
 from .arrays import all_finite
-from .files import complete, read_image, read_samples
+from .files import read_image, read_samples
+from .form import complete
 from .sources import (
     File,
     SkippedFiles,
@@ -79,7 +80,7 @@ def load(path: str | os.PathLike[str]) -> Tensor:
     """
     picture = read_image(Path(path))
     x, alpha = picture.x, picture.form.alpha
-    if x.is_complex() or x.shape[1] not in (1, 3):
+    if x.is_complex() or len(x) > 1 or x.shape[1] not in (1, 3):
         raise UnreadableFile(
             f"{path}: got {x.dtype} of shape {tuple(x.shape)}, wanted a grey or colour picture"
         )

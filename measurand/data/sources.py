@@ -101,7 +101,7 @@ def split_key(path: str | Path) -> tuple[Path, str | None]:
     The key of a TIFF is the number of a page, from 0: `stack.tif:3`.
     """
     text = str(path)
-    for suffix in (".npz:", ".h5:", ".hdf5:", ".tif:", ".tiff:"):
+    for suffix in (".npz:", ".h5:", ".hdf5:", ".mat:", ".tif:", ".tiff:"):
         at = text.lower().rfind(suffix)
         if at >= 0:
             return Path(text[: at + len(suffix) - 1]), text[at + len(suffix) :]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,7 +32,7 @@ from .colors import (
 )
 from .sources import File, UnreadableFile, sized
 
-__all__ = ["SUFFIXES", "Samples", "count", "is_tiff", "read", "upright"]
+__all__ = ["SUFFIXES", "Samples", "count", "is_tiff", "pages", "read", "upright"]
 
 SUFFIXES = (".tif", ".tiff")
 
@@ -121,6 +121,21 @@ def read(source: File) -> Samples:
         UnreadableFile: There is no such page, or it cannot be read without loss; the message says
             what it is and what would read it.
     """
+    first = pages(source, most=1)[0]
+    if first.pages > 1 and source.key is None:
+        return replace(first, notes=(f"first of {first.pages} pages", *first.notes))
+    return first
+
+
+def pages(source: File, *, most: int | None = None) -> list[Samples]:
+    """Returns the samples of all pages, or of the one that the key of the `File` counts.
+
+    Args:
+        source: The file; its key is the number of a page, from 0.
+        most: Only the first so many of them.
+    Raises:
+        UnreadableFile: As `read`.
+    """
     import tifffile
 
     with source.open() as opened, tifffile.TiffFile(opened) as tiff:
@@ -131,27 +146,32 @@ def read(source: File) -> Samples:
                 f"{source.name}: no page '{number}' (write {source.base}:N, N from 0 to "
                 f"{len(images) - 1})"
             )
-        page, plane = images[int(number)]
         notes = []
-        if len(images) > 1 and source.key is None:
-            notes.append(f"first of {len(images)} pages")
         if any(_is_mask(other) for other in tiff.pages):
             notes.append("a mask page of the file is not used")
-        _known(source, page)
-        samples, decoded = _decoded(source, opened, page, plane)
-        found = _interpreted(source, page, samples, decoded)
-        tag = page.tags.get(274)
-        orientation = tag.value if tag and not decoded else 1  # pillow turns by itself
-        return Samples(
-            upright(found.values, orientation),
-            found.further,
-            None if found.alpha is None else upright(found.alpha, orientation),
-            found.multiplied,
-            None if found.missing is None else upright(found.missing, orientation),
-            found.profile,
-            len(images),
-            (*notes, *found.notes),
-        )
+        wanted = images[:most] if source.key is None else [images[int(number)]]
+        return [
+            _upright_page(source, opened, page, plane, len(images), notes)
+            for page, plane in wanted
+        ]
+
+
+def _upright_page(
+    source: File, opened: BinaryIO, page: Any, plane: int, count: int, notes: list[str]
+) -> Samples:
+    _known(source, page)
+    samples, decoded = _decoded(source, opened, page, plane)
+    found = _interpreted(source, page, samples, decoded)
+    tag = page.tags.get(274)
+    orientation = tag.value if tag and not decoded else 1  # pillow turns by itself
+    return replace(
+        found,
+        values=upright(found.values, orientation),
+        alpha=None if found.alpha is None else upright(found.alpha, orientation),
+        missing=None if found.missing is None else upright(found.missing, orientation),
+        pages=count,
+        notes=(*notes, *found.notes),
+    )
 
 
 def _images(source: File, tiff: Any) -> list[tuple[Any, int]]:

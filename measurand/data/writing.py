@@ -17,10 +17,13 @@ from torch import Tensor
 
 from ..files import write_atomic
 from . import tiff
-from .files import PICTURES, Form
+from .axes import laid_out
+from .files import PICTURES
+from .form import Form
 from .png import encode_png16
+from .tiff_writing import Calibration
 
-__all__ = ["write_image"]
+__all__ = ["as_written", "write_image"]
 
 
 def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
@@ -30,61 +33,79 @@ def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
 
     Args:
         path: Where to write; its ending must be that of the form.
-        x: Image in [-1, 1], with shape (1, C, H, W), 1 or 3 channels in PNG and JPEG; integers are
-            rounded and clipped to their range, floating-point samples are not. In the form of a
-            complex array, values as they are, with shape (N, C, H, W).
+        x: Images in [-1, 1], with shape (N, C, H, W), in PNG and JPEG one of 1 or 3 channels;
+            integers are rounded and clipped to their range, floating-point samples are not. In the
+            form of a complex array, values as they are.
         form: How to store it (`read_image(...).form`).
     Returns:
         The path.
     """
     path = Path(path)
-    if path.suffix.lower() != form.suffix:
+    if not path.name.lower().endswith(form.suffix):
         raise ValueError(
-            f"write_image: got a name ending in '{path.suffix}', wanted {form.suffix}"
+            f"write_image: got the name '{path.name}', wanted an ending {form.suffix}"
         )
     if not torch.isfinite(torch.view_as_real(x) if x.is_complex() else x).all():
         raise ValueError(f"{path}: got an image with NaN or infinite values, nothing is written")
     if form.axes == "" or np.dtype(form.dtype).kind == "c":
         values = (x.detach().cpu() * form.unit).numpy()
+        if form.template is not None and values.shape[1] == 1:
+            form.template.write(path, values.transpose(0, 2, 3, 1), form)
+            return path
         values = values[0] if len(values) == 1 else values
         values = values[0] if form.axes == "HW" and len(values) == 1 else values
-        samples = values.astype(form.dtype if x.is_complex() else np.float32)
+        write_atomic(
+            path, _encode(values.astype(form.dtype if x.is_complex() else np.float32), form)
+        )
+        return path
+    most = form.suffix in PICTURES and form.suffix not in tiff.SUFFIXES
+    if x.ndim != 4 or (most and (len(x) != 1 or x.shape[1] not in (1, 3))) or x.is_complex():
+        wanted = "(1, C, H, W), C 1 or 3" if most else "(N, C, H, W)"
+        raise ValueError(f"{path}: got {x.dtype} of shape {tuple(x.shape)}, wanted real {wanted}")
+    pixels = _samples(x, form)
+    template = form.template or (Calibration() if form.suffix in tiff.SUFFIXES else None)
+    if template is not None:
+        template.write(path, pixels, form)
     else:
-        most = form.suffix in PICTURES and form.suffix not in tiff.SUFFIXES
-        if x.ndim != 4 or x.shape[0] != 1 or (most and x.shape[1] not in (1, 3)) or x.is_complex():
-            wanted = "1 or 3" if most else "C"
-            raise ValueError(
-                f"{path}: got {x.dtype} of shape {tuple(x.shape)}, wanted real (1, {wanted}, H, W)"
-            )
-        samples = _samples(x, form)
-    write_atomic(path, _encode(samples, form))
+        write_atomic(path, _encode(laid_out(pixels, form.axes), form))
     return path
 
 
-def _samples(x: Tensor, form: Form) -> np.ndarray:
-    """The image in the file's units, type and axes, its alpha beside it."""
+def as_written(x: Tensor, form: Form) -> Tensor:
+    """Return images in [-1, 1] as a file of a form keeps them: rounded and clipped to its type.
+
+    Args:
+        x: Images in [-1, 1], with shape (N, C, H, W); complex ones stay as they are.
+        form: How they are stored.
+    """
+    if x.is_complex() or form.axes == "" or np.dtype(form.dtype).kind not in "bui":
+        return x
+    u = torch.from_numpy(_pixels(x, form).astype(np.float64)).movedim(-1, 1)
+    return (2 * (u - form.low) / (form.high - form.low) - 1).to(x)
+
+
+def _pixels(x: Tensor, form: Form) -> np.ndarray:
+    """Images (N, H, W, C) in the file's units and type."""
     kind = np.dtype(form.dtype)
-    u = x[0].detach().cpu().double()
-    u = form.low + (u + 1.0) * (0.5 * (form.high - form.low))
-    pixels = u.permute(1, 2, 0).numpy()
+    u = form.low + (x.detach().cpu().double() + 1.0) * (0.5 * (form.high - form.low))
+    pixels = u.movedim(1, -1).numpy()
     if kind.kind in "ui":
         limits = np.iinfo(kind)
         pixels = pixels.round().clip(limits.min, limits.max)
-    pixels = pixels > 0.5 if kind.kind == "b" else pixels.astype(kind)
-    if form.alpha is not None:
-        alpha = torch.from_numpy(form.alpha.astype(np.float64))[None, None]
-        if alpha.shape[2:] != x.shape[2:]:
-            alpha = F.interpolate(alpha, x.shape[2:], mode="bilinear", antialias=True)
-        alpha = alpha.round() if kind.kind in "ui" else alpha
-        pixels = np.concatenate([pixels, alpha[0, 0].numpy().astype(kind)[..., None]], 2)
-    if form.axes == "HW" and pixels.shape[2] == 1:
-        return pixels[..., 0]
-    axes = form.axes
-    if axes == "CHW" and pixels.shape[2] not in (1, 3):  # which only (1, C, H, W) says
-        axes = "1CHW"
-    if axes.endswith("CHW"):
-        pixels = pixels.transpose(2, 0, 1)
-    return np.ascontiguousarray(pixels[None] if axes == "1CHW" else pixels)
+    return pixels > 0.5 if kind.kind == "b" else pixels.astype(kind)
+
+
+def _samples(x: Tensor, form: Form) -> np.ndarray:
+    """Images (N, H, W, C) in the file's units and type, their alpha beside them."""
+    pixels, kind = _pixels(x, form), np.dtype(form.dtype)
+    if form.alpha is None:
+        return pixels
+    alpha = torch.from_numpy(form.alpha.astype(np.float64))[None, None]
+    if alpha.shape[2:] != x.shape[2:]:
+        alpha = F.interpolate(alpha, x.shape[2:], mode="bilinear", antialias=True)
+    alpha = alpha.round() if kind.kind in "ui" else alpha
+    opacity = np.broadcast_to(alpha[0, 0].numpy().astype(kind), pixels.shape[:3])
+    return np.concatenate([pixels, opacity[..., None]], 3)
 
 
 def _encode(samples: np.ndarray, form: Form) -> bytes:
@@ -103,22 +124,10 @@ def _encode(samples: np.ndarray, form: Form) -> bytes:
             name = "image" if name == "kspace" else name
             dataset = h5.create_dataset(f"{group}/{name}", data=samples)
             dataset.attrs["range"] = (form.low, form.high)
-    elif form.suffix in (".tif", ".tiff"):
-        import tifffile
+    elif form.suffix == ".mat":
+        from scipy.io import savemat
 
-        samples = samples if samples.dtype.kind != "b" else samples.astype(np.uint8) * 255
-        channels = 1 if samples.ndim == 2 else samples.shape[-1]
-        opacity = [1 if form.multiplied else 2] if form.alpha is not None else []
-        plain = channels - len(opacity)
-        color = plain == 3 or (plain > 3 and plain - form.further == 3)
-        tifffile.imwrite(
-            out,
-            samples,
-            photometric="rgb" if color else "minisblack",
-            extrasamples=[0] * (plain - (3 if color else 1)) + opacity or None,
-            planarconfig="contig" if samples.ndim == 3 else None,
-            iccprofile=form.profile,
-        )
+        savemat(out, {form.key or "x": samples})
     elif samples.dtype == np.uint16:
         out.write(encode_png16(samples if samples.ndim == 3 else samples[..., None]))
     else:

@@ -13,6 +13,7 @@ from .arguments import twins
 from .batch import Job, failures, run, summary, table
 from .executors import Loop, Pool, Ray, Slurm
 from .manifest import Scan, read_manifest, scans_in, shard
+from .measured import Reading
 from .reconstruction import Reconstruction
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Loop",
     "Pool",
     "Ray",
+    "Reading",
     "Reconstruction",
     "Scan",
     "Slurm",

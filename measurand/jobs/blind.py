@@ -30,11 +30,12 @@ from ..metrics import psnr
 from ..operators import Identity, OperatorFamily, UnknownBlur, UnknownValidBlur
 from ..priors.trained import Images
 from ..priors.wrappers import Counted
-from ..samplers.blind import BlindPnPDM, summary
+from ..samplers.blind import BlindPnPDM
+from ..samplers.blind_summary import summary
 from ..tensors import generators
 from .arguments import build, families
 from .manifest import Scan
-from .measured import measured, noise_of, truth_in
+from .measured import measured, truth_in
 from .reconstruction import OnStep, Opened, Reconstruction, Runner, comparison
 from .restore import prior_loaded, resolved
 
@@ -79,12 +80,17 @@ class BlindRunner(Runner):
     def problem(self, scan: Scan) -> Opened:
         """Reads one file, and says what is to be solved."""
         how = self.how
-        found = measured(scan.file, Identity, how.sigma, how.value_range)
-        _, y, sigma, form, notes = found
+        found = measured(scan.file, Identity, how.reading)
+        (seen, form, notes), y = found, found.measurement.y
+        if not isinstance(seen.operator, Identity):
+            raise ValueError(
+                f"{scan.file}: has values that are missing or differ in noise; a blind "
+                "reconstruction wants all of them, and white noise"
+            )
         if len(y) > 1:
             raise ValueError(f"{scan.file}: got {len(y)} images at once, wanted one: save each")
         family, said = family_of(how.operator, y)
-        blind = BlindMeasurement(family, noise_of(sigma, y), y).to(self.device)
+        blind = BlindMeasurement(family, seen.noise, y).to(self.device)
         loaded = self.loaded
         prior, more = loaded.prior.fitted(
             Images(family.in_shape, torch.float32, str(family)), tile=how.tile, name=how.prior
@@ -93,11 +99,11 @@ class BlindRunner(Runner):
         told: tuple[str, ...] = ()
         if scan.truth is not None:
             truth, told = truth_in(
-                scan.truth, found, scan.file, said=how.truth_range, of_file=how.value_range
+                scan.truth, found, scan.file, said=how.truth_range, of_file=how.reading.value_range
             )
         every = (*notes, *said, *more, *told)
         measurement: Any = blind
-        return Opened(scan, measurement, y, sigma, form, prior, dict(loaded.record), truth, every)
+        return Opened(scan, measurement, y, form, prior, dict(loaded.record), truth, every)
 
     def solve(
         self, problem: Opened, folder: Path, seed: int, on_step: OnStep | None = None
@@ -115,7 +121,7 @@ class BlindRunner(Runner):
             counted,
             theta.prior,
             generator=generators(seed, how.draws, blind.y.device),
-            callback=None if on_step is None else lambda step: on_step(0, how.draws, step),
+            callback=None if on_step is None else lambda step: on_step(0, step),
         )
         seconds = time.perf_counter() - started
         result = summary(blind, draws)[0]
@@ -144,8 +150,8 @@ class BlindRunner(Runner):
         return {
             "file": problem.scan.file,
             "operator": resolved(how.operator) | {"family": str(family)},
-            "sigma": problem.sigma if how.sigma is None else how.sigma,
-            "sigma_estimated": how.sigma is None,
+            "sigma": float(blind.sigma.max()) if how.reading.level is None else how.reading.level,
+            "sigma_estimated": how.reading.level is None,
             "prior": problem.prior_record,
             "theta_prior": theta.record,
             "method": resolved(how.method),

@@ -1,11 +1,14 @@
 """Which files a job is about: a folder, or a table that names them.
 
-A folder stands for the measured files directly in it, sorted by name. A manifest is a CSV file
+A folder stands for the measured files directly in it, sorted by name, and for folders of one DICOM
+series each. A manifest is a CSV file
 with a header, or JSON lines, with one scan each:
 
     file     the measured file, `scan.png` or `scans.npz:key`, relative to the manifest
     truth    the true image, where it is known; may be empty
     name     what the scan is called; from the file where absent, `scan` or `scans-key`
+    others   options of the operator for this scan alone: `mask`, `maps`, `kernel`, `angles`, ...;
+             a file relative to the manifest, or any text that the command line takes
 
 The name of a scan is the folder of its results and decides its random numbers, so no two are
 equal. It may have slashes, `patient-3/slice-07`, as long as no scan's folder lies in another's.
@@ -22,10 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..data.arrays import ARRAYS, split_key
-from ..data.files import PICTURES
+from ..data.files import FILES, is_file_of_images
+from ..data.sources import File, split_key
+from ..data.volumes import is_volume
 
-__all__ = ["Scan", "is_many", "read_manifest", "scans_in", "shard", "shard_named"]
+__all__ = ["Scan", "is_many", "name_of", "read_manifest", "scans_in", "shard", "shard_named"]
 
 COLUMNS = ("file", "truth", "name")
 MANIFESTS = (".csv", ".jsonl")
@@ -39,22 +43,37 @@ class Scan:
         name: What it is called: the folder of its results, and the seed of its random numbers.
         file: The measured file, with a key where it holds several arrays.
         truth: The true image; None where it is not known.
+        operands: Options of the operator for this scan, by name.
     """
 
     name: str
     file: str
     truth: str | None = None
+    operands: tuple[tuple[str, str], ...] = ()
 
     @property
     def inputs(self) -> dict[str, Path]:
         """The files that the results are made of, by what they are."""
         named = {"file": self.file, "truth": self.truth}
-        return {key: split_key(text)[0] for key, text in named.items() if text}
+        found = {key: split_key(text)[0] for key, text in named.items() if text}
+        files = {key: split_key(text)[0] for key, text in self.operands}
+        return found | {key: file for key, file in files.items() if file.is_file()}
 
 
 def is_many(path: Path) -> bool:
-    """Whether a path stands for many scans: a folder or a manifest."""
-    return path.is_dir() or path.suffix.lower() in MANIFESTS
+    """Whether a path stands for many scans: a manifest, or a folder that is no DICOM series."""
+    if path.is_dir():
+        return not _is_series(path)
+    return path.suffix.lower() in MANIFESTS
+
+
+def _is_series(folder: Path) -> bool:
+    return is_volume(File(str(folder), folder))
+
+
+def name_of(file: Path) -> str:
+    """The name of a file without its ending, `.nii.gz` as a whole."""
+    return file.name[: -len(".nii.gz")] if file.name.lower().endswith(".nii.gz") else file.stem
 
 
 def scans_in(path: Path, *, truth: Path | None = None) -> tuple[Scan, ...]:
@@ -75,32 +94,35 @@ def scans_in(path: Path, *, truth: Path | None = None) -> tuple[Scan, ...]:
         return read_manifest(path)
     files = [file for file in sorted(path.iterdir()) if _is_scan(file)]
     if not files:
-        known = " ".join(PICTURES + ARRAYS)
+        known = " ".join(FILES)
         raise ValueError(
             f"{path}: no measured file directly in this folder, wanted some of {known}; a "
             "manifest (.csv, .jsonl) can name files anywhere"
         )
     truths = {} if truth is None else _truths(truth)
-    lacking = [file.name for file in files if truth is not None and file.stem not in truths]
+    lacking = [file.name for file in files if truth is not None and name_of(file) not in truths]
     if lacking:
         raise ValueError(f"--truth {truth}: nothing there is called like {_few(lacking)}")
     made = (
-        Scan(file.stem, str(file.absolute()), truths.get(file.stem) if truth else None)
+        Scan(name_of(file), str(file.absolute()), truths.get(name_of(file)) if truth else None)
         for file in files
     )
     return _checked(path, made)
 
 
 def _is_scan(file: Path) -> bool:
-    hidden = file.name.startswith(".")
-    return file.suffix.lower() in PICTURES + ARRAYS and file.is_file() and not hidden
+    if file.name.startswith("."):
+        return False
+    if file.is_dir():
+        return _is_series(file)
+    return file.is_file() and is_file_of_images(file)
 
 
 def _truths(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise ValueError(f"--truth {folder}: a folder of scans wants a folder of truths")
     files = [file for file in sorted(folder.iterdir()) if _is_scan(file)]
-    scans = _checked(folder, (Scan(file.stem, str(file.absolute())) for file in files))
+    scans = _checked(folder, (Scan(name_of(file), str(file.absolute())) for file in files))
     return {scan.name: scan.file for scan in scans}
 
 
@@ -158,18 +180,16 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _scan(path: Path, line: int, row: dict[str, Any]) -> Scan:
     where = f"{path}, line {line}"
-    unknown = [key for key in row if key not in COLUMNS]
-    if unknown:
-        raise ValueError(f"{where}: no column is called {_few(unknown)}; there are {COLUMNS}")
     for key, value in row.items():
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{where}: {key} is {value!r}, wanted a text")
-    words: dict[str, str] = {key: (row.get(key) or "").strip() for key in COLUMNS}
+    words: dict[str, str] = {key: (value or "").strip() for key, value in row.items()}
+    words = {**dict.fromkeys(COLUMNS, ""), **words}
     if not words["file"]:
         raise ValueError(f"{where}: names no file")
     folder = path.absolute().parent
     file, array = split_key(words["file"])
-    name = words["name"] or "-".join([file.stem, *(array or "").replace("/", "-").split()])
+    name = words["name"] or "-".join([name_of(file), *(array or "").replace("/", "-").split()])
     parts = PurePosixPath(name).parts
     if any(part.startswith(".") or "\\" in part for part in parts) or name.startswith("/"):
         raise ValueError(
@@ -180,7 +200,17 @@ def _scan(path: Path, line: int, row: dict[str, Any]) -> Scan:
         raise ValueError(f"{where}: the name '{name[:40]}...' is too long for a folder")
     truths = words["truth"]
     truth = str(folder / truths) if truths else None
-    return Scan("/".join(parts), str(folder / words["file"]), truth)
+    operands = tuple(
+        (key.replace("-", "_"), _located(folder, text))
+        for key, text in words.items()
+        if key not in COLUMNS and text
+    )
+    return Scan("/".join(parts), str(folder / words["file"]), truth, operands)
+
+
+def _located(folder: Path, text: str) -> str:
+    """A file relative to a manifest as an absolute one; other text as it is."""
+    return str(folder / text) if split_key(folder / text)[0].exists() else text
 
 
 def _checked(path: Path, scans: Iterable[Scan]) -> tuple[Scan, ...]:

@@ -2,13 +2,14 @@
 
 `measured` reads the file of a measurement, `truth_in` that of the true image behind it. Both bring
 samples to the units in which the image lives in [-1, 1] (complex ones: to magnitudes near 1).
+A file of several images is as many items of one measurement.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +17,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.arrays import ARRAYS, split_key
-from ..data.files import Form, Stored, read_image, read_stored
+from ..data.arrays import ARRAYS
+from ..data.files import read_stored
+from ..data.form import Form, Stored
+from ..data.ranges import Range
+from ..data.sources import split_key
 from ..measurement import Measurement
 from ..noises import ComplexGaussian, Gaussian, estimate_sigma
-from ..operators import LinearOperator
+from ..operators import Identity, LinearOperator, Mask
 from ..solvers import first_guess
-from .arguments import build, build_for
+from .arguments import build, build_for, read_tensor
+from .noise_kinds import Gaussian as White
+from .noise_kinds import NoiseKind, Poisson
 
-__all__ = ["Measured", "measured", "noise_of", "operator_for", "truth_in"]
+__all__ = ["Measured", "Reading", "measured", "noise_of", "operator_for", "truth_in"]
+
+_HOLES = 0.1  # share of unmeasured data beyond which they do not tell their noise
 
 
 def operator_for(
@@ -40,20 +48,49 @@ def operator_for(
     return build(twin, shape) if shape is not None else build_for(twin, seen)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a user says of a measured file beside its operator.
+
+    Args:
+        sigma: Noise level; see `noise_kinds.Gaussian`.
+        value_range: Samples that mean black and white.
+        noise: Kind of the noise.
+        seen: A mask of the data, as text that names one; zero where nothing was measured.
+        saturated: Samples from here on say nothing but that they are large.
+    """
+
+    sigma: float | None = None
+    value_range: Range | None = None
+    noise: NoiseKind = field(default_factory=White)
+    seen: str | None = None
+    saturated: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None and self.noise != White():
+            raise ValueError("--sigma and --noise: say one of them")
+
+    @property
+    def level(self) -> float | None:
+        """The level of white noise; None where it is to be estimated."""
+        return (
+            self.noise.sigma
+            if isinstance(self.noise, White) and self.sigma is None
+            else self.sigma
+        )
+
+
 class Measured(NamedTuple):
     """What a measured file says.
 
     Attributes:
-        operator: The operator A.
-        y: The data as the image in [-1, 1] makes them, or a complex image of magnitudes near 1.
-        sigma: Noise level of y.
-        form: How to write an image of this kind.
+        measurement: Data y = A x + noise of N items, of images in [-1, 1] or complex ones of
+            magnitudes near 1.
+        form: How to write images of this kind.
         notes: What was decided on the way.
     """
 
-    operator: LinearOperator
-    y: Tensor
-    sigma: float
+    measurement: Measurement
     form: Form
     notes: list[str]
 
@@ -61,10 +98,10 @@ class Measured(NamedTuple):
 def measured(
     file: str | Path,
     operator_of: Callable[[tuple[int, ...]], LinearOperator],
-    sigma: float | None,
-    value_range: tuple[float, float] | None,
+    how: Reading = Reading(),  # noqa: B008
+    window_of: Callable[[], Range | None] = lambda: None,
 ) -> Measured:
-    """What a measured file says of the image x behind it, which lives in [-1, 1].
+    """What a measured file says of the images x behind it, which live in [-1, 1].
 
     Where samples u of an image have the range [low, high], so that `u = low + w (x + 1) / 2` with
     w = high - low, data `v = A u` are brought to `y = A x` by
@@ -73,14 +110,15 @@ def measured(
 
     which for an operator of gain one is the same map as that of an image, and else is not. Data
     of another kind than images (`LinearOperator.pictures`) keep their values where no range is
-    said, and sigma is in their units. Complex data are divided by the size of their image, the
-    99.5 % quantile of the magnitudes of the initialization; `form` has it as its unit.
+    said: their images are in units of their own. Data that are NaN, or that the file or the user
+    calls missing or saturated, are not measured: A has a mask behind it.
 
     Args:
-        file: The measurement.
-        operator_of: Gives the operator for the shape of one measurement.
-        sigma: Noise level; estimated from the data when None.
-        value_range: Samples of an image that mean black and white.
+        file: The file.
+        operator_of: Makes the operator for measurements of a shape.
+        how: What the user says of the file.
+        window_of: Gives the range of the images in the domain of the prior, where that has a
+            unit; asked when the file has been read.
     Raises:
         ValueError: File, operator and noise level do not fit; the message says in what.
     """
@@ -99,44 +137,119 @@ def measured(
         )
     # what was not measured is not data, whatever stands there
     stored = replace(stored, x=operator.observed(stored.x))
+    stored, operator, notes = _without_holes(stored, operator, how)
     if stored.x.is_complex():
-        return _complex(file, stored, operator, sigma)
-    own = value_range or stored.range or ((-1.0, 1.0) if not operator.pictures else None)
-    picture = stored.image(own)
-    form, notes = picture.form, list(picture.notes)
-    ones = operator(torch.ones(1, *operator.in_shape).to(operator.in_dtype))
+        return _complex(file, stored, operator, how, notes)
+    window = window_of()
+    if not operator.pictures and window and not (how.value_range or stored.range):
+        raise ValueError(
+            f"{file}: the prior is of images in Hounsfield units; say which values of the image "
+            f"behind the data are {window[0]:g} and {window[1]:g} HU (--value-range LOW HIGH; of "
+            "attenuations per pixel they are 0 and 3 mu_water), or take another prior "
+            "(--prior total-variation)"
+        )
+    own = how.value_range or stored.range or ((-1.0, 1.0) if not operator.pictures else None)
+    picture = stored.image(own, window)
+    form, notes = picture.form, [*picture.notes, *notes]
+    ones = operator(torch.ones(len(picture.x), *operator.in_shape).to(operator.in_dtype))
     width = form.high - form.low
     y = operator.observed(picture.x + (form.high + form.low) / width * (1 - ones))
-    scale = 1.0
     if not operator.pictures:
-        scale = 2 / width
         suffix = form.suffix if form.suffix in (*ARRAYS, ".tif", ".tiff") else ".tif"
-        form = replace(form, suffix=suffix, dtype="<f4", further=0, alpha=None)
-        said = f"[{form.low:g}, {form.high:g}]"
+        form = replace(form, suffix=suffix, dtype="<f4", further=0, alpha=None, template=None)
+        shown = f"[{form.low:g}, {form.high:g}]"
         notes.append(
-            f"data in units of their own; the image in {said} is [-1, 1] to the prior, sigma is "
+            f"data in units of their own; the image in {shown} is [-1, 1] to the prior, sigma is "
             "in units of the data (--value-range LOW HIGH says what the image's range is)"
         )
-    if sigma is not None:
-        return Measured(operator, y, scale * sigma, form, notes)
-    if not bool((operator.observed(torch.ones_like(y)) != 0).all()):
+    if isinstance(how.noise, Poisson):
+        return _counted(how.noise, stored, Measured(_white(operator, y, 1.0), form, notes))
+    scale = 1.0 if operator.pictures else 2 / width
+    if how.level is not None:
+        return Measured(_white(operator, y, scale * how.level), form, notes)
+    seen = operator.observed(torch.ones_like(y)) != 0
+    if float((~seen).float().mean()) > _HOLES:
         raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
-    sigma = float(estimate_sigma(y))
-    kept = np.dtype(stored.form.dtype)
-    if kept.kind == "u":  # rounding to whole samples is noise too
-        step = 1.0 if not operator.pictures else 2.0 / np.iinfo(kept).max
-        sigma = max(sigma, scale * step / math.sqrt(12.0))
-    told = f" ({127.5 * sigma:.2g} of 255)" if operator.pictures else ""
-    notes.append(f"noise estimated: sigma {sigma / scale:.4g}{told}")
-    return Measured(operator, y, sigma, form, notes)
+    sigma = estimate_sigma(y)
+    if np.dtype(stored.form.dtype).kind == "u":  # rounding to whole samples is noise too
+        sigma = sigma.clamp_min(2 / width / math.sqrt(12.0))
+    shown = " to ".join(
+        f"{v / scale:.4g}" for v in sorted({float(sigma.min()), float(sigma.max())})
+    )
+    level = 127.5 * float(sigma.mean())
+    told = (
+        f" ({level:.2g} of 255{' in the mean' if len(y) > 1 else ''})" if operator.pictures else ""
+    )
+    notes.append(f"noise estimated: sigma {shown}{told}")
+    return Measured(_white(operator, y, sigma if len(y) > 1 else float(sigma)), form, notes)
+
+
+def _white(operator: LinearOperator, y: Tensor, sigma: float | Tensor) -> Measurement:
+    return Measurement(operator, noise_of(sigma, y), y)
+
+
+def _without_holes(
+    stored: Stored, operator: LinearOperator, how: Reading
+) -> tuple[Stored, LinearOperator, list[str]]:
+    """Data that are zero where nothing was measured, and the operator that says where that is."""
+    real = torch.view_as_real(stored.x).sum(-1) if stored.x.is_complex() else stored.x
+    good, notes = ~real.isnan(), []
+    if not bool(good.all()):
+        notes.append(
+            f"{int((~good).sum())} of {good.numel()} values are NaN or nodata: not measured"
+        )
+    if how.seen is not None:
+        mask = read_tensor(how.seen, "mask", tuple(operator.out_shape)) != 0
+        good &= mask.expand(good.shape)
+        notes.append(f"--seen: {int((~mask.expand(good.shape)).sum())} values not measured")
+    if how.saturated is not None:
+        if stored.x.is_complex():
+            raise ValueError("--saturated: complex data have no largest value")
+        kind = np.dtype(stored.form.dtype)  # 1.4 is more than what single precision has for it
+        full = real >= (float(kind.type(how.saturated)) if kind.kind == "f" else how.saturated)
+        notes.append(
+            f"--saturated: {int((full & good).sum())} values at {how.saturated:g} or above"
+        )
+        good &= ~full
+    if not notes:
+        return stored, operator, notes
+    good &= operator.observed(torch.ones_like(stored.x)) != 0
+    if not bool(good.flatten(1).any(1).all()):
+        raise ValueError(f"{stored.name}: every value of an image is NaN, missing or saturated")
+    x = torch.where(good, stored.x, torch.zeros_like(stored.x))
+    return replace(stored, x=x, missing=False), _behind(good.float(), operator), notes
+
+
+def _behind(weights: Tensor, operator: LinearOperator) -> LinearOperator:
+    """An operator whose data are weighed; diagonal where it was."""
+    if isinstance(operator, Identity):
+        return Mask(operator.out_shape, weights, operator.out_dtype)
+    if isinstance(operator, Mask):
+        return Mask(operator.out_shape, weights * operator.mask, operator.out_dtype)
+    return Mask(operator.out_shape, weights, operator.out_dtype) @ operator
+
+
+def _counted(noise: Poisson, stored: Stored, found: Measured) -> Measured:
+    """Data whose noise is that of counts, weighed so that it is white."""
+    operator, y = found.measurement.operator, found.measurement.y
+    seen = operator.observed(torch.ones_like(y)) != 0
+    deviation = noise.deviation(stored.x, seen)
+    least = float(deviation[seen].min())
+    weights = torch.where(seen, least / deviation, 0.0).float()
+    sigma = least * 2 / (found.form.high - found.form.low)
+    told = f"Poisson noise: sigma {least:.4g} to {float(deviation[seen].max()):.4g} samples"
+    weighed = _white(_behind(weights, operator), weights * y, sigma)
+    return Measured(weighed, found.form, [*found.notes, told])
 
 
 def _complex(
-    file: str | Path, stored: Stored, operator: LinearOperator, sigma: float | None
+    file: str | Path, stored: Stored, operator: LinearOperator, how: Reading, notes: list[str]
 ) -> Measured:
-    """Complex data, in units in which the image is as large as those of the priors."""
+    """Complex data, in units in which the images are as large as those of the priors."""
     picture = stored.image()
-    if sigma is None:
+    if isinstance(how.noise, Poisson):
+        raise ValueError("--noise poisson: complex data are no counts")
+    if how.level is None:
         raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
     # in double precision: scanners have values whose squares single precision does not hold
     largest = float(picture.x.abs().max())
@@ -146,30 +259,32 @@ def _complex(
     guess = first_guess(Measurement(operator, ComplexGaussian(1.0), y)).abs().flatten()
     size = float(guess.kthvalue(max(1, round(0.995 * guess.numel()))).values) or 1.0
     unit = largest * size
-    notes = [
+    told = [
         *picture.notes,
+        *notes,
         f"divided by {unit:.4g}, so that the magnitudes of the image are near 1; the estimate is "
         "in the units of the file",
     ]
-    return Measured(operator, y / size, sigma / unit, replace(picture.form, unit=unit), notes)
+    form = replace(picture.form, unit=unit)
+    return Measured(_white(operator, y / size, how.level / unit), form, told)
 
 
 def truth_in(
     file: str | Path,
-    measurement: Measured,
+    found: Measured,
     measured_file: str | Path,
     *,
-    said: tuple[float, float] | None,
-    of_file: tuple[float, float] | None,
+    said: Range | None,
+    of_file: Range | None,
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """The true image behind a measurement, as much of it as lies in its frame, and notes.
+    """The true images behind a measurement, as much of them as lies in its frame, and notes.
 
     A real truth of complex images is one without a phase, as `simulate` measures it: metrics
     compare complex numbers.
 
     Args:
         file: The truth.
-        measurement: What was made of the measured file: says the shape, the kind and the units.
+        found: What was made of the measured file: says the shape, the kind and the units.
         measured_file: The measured file.
         said: Samples of the truth that mean black and white; those of the measured file where
             None, if both are files of one kind or the data have units of their own.
@@ -177,21 +292,27 @@ def truth_in(
     Raises:
         ValueError: It is no image of this measurement.
     """
-    operator, form = measurement.operator, measurement.form
+    operator, form = found.measurement.operator, found.form
+    stored = read_stored(file)
     if said is None and not operator.pictures:
         said = form.low, form.high
     elif said is None and _kind(file) == _kind(measured_file):
         said = of_file
-    picture = read_image(file, value_range=said)
+        # what was recognised in the data holds for the truth as well
+        if form.template is not None or stored.form.dtype == form.dtype == "<u2":
+            said = form.low, form.high
+    picture = stored.image(said)
     x, notes = picture.x, [f"truth: {note}" for note in picture.notes]
     if x.shape[1:] == operator.in_shape:
         x = operator.framed(x)
     inside = tuple(operator.framed(torch.empty(0, *operator.in_shape)).shape[1:])
-    if x.shape[1:] != inside:
+    if x.shape[1:] != inside or len(x) not in (1, len(found.measurement)):
         beyond = "" if inside == operator.in_shape else f" or {operator.in_shape}"
         raise ValueError(
-            f"{file}: got a truth of shape {tuple(x.shape[1:])}, wanted {inside}{beyond}"
+            f"{file}: got {len(x)} truths of shape {tuple(x.shape[1:])}, wanted "
+            f"{len(found.measurement)} of {inside}{beyond}"
         )
+    x = x.expand(len(found.measurement), *inside)
     if x.is_complex() and not operator.in_dtype.is_complex:
         raise ValueError(f"{file}: got a complex truth, the images of {operator} are real")
     if operator.in_dtype.is_complex and not x.is_complex():
@@ -203,6 +324,6 @@ def _kind(file: str | Path) -> str:
     return split_key(file)[0].suffix.lower()
 
 
-def noise_of(sigma: float, y: Tensor) -> Gaussian:
+def noise_of(sigma: float | Tensor, y: Tensor) -> Gaussian:
     """Gaussian noise for a real or a complex measurement."""
     return ComplexGaussian(sigma) if y.is_complex() else Gaussian(sigma)

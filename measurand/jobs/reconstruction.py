@@ -4,7 +4,7 @@ A `Reconstruction` is a plain value: how the file was measured and how the image
 travels to other processes as it is. Its `ready` gives a `Runner`, which loads what all files
 share once, reads a file (`problem`, see `measured`) and fills a folder (`solve`).
 
-    estimate          the image, in the format and bit depth of the file
+    estimate          the images, in the format and bit depth of the file
     draws/, sd.npy    the draws of a sampler, and their standard deviation
     comparison.png    measured, estimated, true, where a figure is wanted
     run.json          everything needed to repeat it
@@ -13,8 +13,8 @@ share once, reads a file (`problem`, see `measured`) and fills a folder (`solve`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from ..data.arrays import split_key
-from ..data.files import Form
-from ..data.writing import write_image
+from ..data.form import Form
+from ..data.writing import as_written, write_image
 from ..devices import device_named
 from ..figures import compare
 from ..files import sha256_file
@@ -32,9 +32,10 @@ from ..measurement import Measurement
 from ..methods import Method, Step
 from ..metrics import coverage, crps, nmse, psnr, ssim
 from ..operators import LinearOperator
+from ..tensors import generators
 from .arguments import files_of, notes_of
 from .manifest import Scan
-from .measured import measured, noise_of, operator_for, truth_in
+from .measured import Reading, measured, operator_for, truth_in
 from .restore import (
     Loaded,
     environment,
@@ -48,7 +49,7 @@ from .restore import (
 
 __all__ = ["Opened", "Reconstruction", "Runner"]
 
-OnStep = Callable[[int, int, Step], None]
+OnStep = Callable[[int, Step], None]
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,13 @@ class Reconstruction:
     Args:
         operator: How they were measured: an instance of one of `arguments.twins()`.
         method: A solver or a sampler.
-        sigma: Noise standard deviation: of data that are pictures in units of the image scaled to
-            [-1, 1], of others in their own; estimated from each file when None.
+        reading: What the user says of every file: noise, range, what was not measured.
         prior: A prior that ships, a weight file, or total-variation or
             wavelets[:WEIGHT].
         draws: Number of draws of a sampler.
         shape: Shape (C, H, W) of the image, where it does not follow from the measurement.
-        value_range: Samples that mean black and white, for floating-point files.
-        truth_range: The same of the truth; that of the measurement where absent, if both are
-            files of one kind.
+        truth_range: Samples of the truth that mean black and white; those of the measurement
+            where absent, if both are files of one kind.
         tile: Larger images are denoised in overlapping tiles, of at most this size in
             pixels.
         device: cpu, cuda, or auto; where it is run, not part of what the result is.
@@ -76,11 +75,10 @@ class Reconstruction:
 
     operator: Any
     method: Method
-    sigma: float | None = None
+    reading: Reading = field(default_factory=Reading)
     prior: str = "natural-color"
     draws: int = 4
     shape: tuple[int, int, int] | None = None
-    value_range: tuple[float, float] | None = None
     truth_range: tuple[float, float] | None = None
     tile: int = 1024
     device: str = "cpu"
@@ -101,14 +99,17 @@ class Reconstruction:
             array = split_key(operator[key])[1]
             operator[key] = {"sha256": sha256_file(file), "array": array}
         weights = prior_file(self.prior)
+        said = {f.name: resolved(getattr(self.reading, f.name)) for f in fields(Reading)}
+        if self.reading.seen is not None:
+            file, array = split_key(self.reading.seen)
+            said["seen"] = {"sha256": sha256_file(file), "array": array}
         return {
             "operator": operator,
             "method": resolved(self.method),
-            "sigma": self.sigma,
+            **said,
             "prior": self.prior if weights is None else sha256_file(weights),
             "draws": self.draws if self.method.draws else None,
             "shape": resolved(self.shape),
-            "value_range": resolved(self.value_range),
             "truth_range": resolved(self.truth_range),
             "tile": self.tile,
             "margins": self.margins,
@@ -118,13 +119,14 @@ class Reconstruction:
     def anywhere(self) -> Reconstruction:
         """The same, with its files named so that every working directory finds them."""
         moved = {}
-        for key, file in files_of(self.operator).items():
-            array = split_key(getattr(self.operator, key))[1]
-            moved[key] = f"{file.absolute()}:{array}" if array else str(file.absolute())
+        for key in files_of(self.operator):
+            moved[key] = absolute(getattr(self.operator, key))
         prior = Path(self.prior)
+        seen = self.reading.seen and absolute(self.reading.seen)
         return replace(
             self,
             operator=replace(self.operator, **moved),
+            reading=replace(self.reading, seen=seen),
             prior=str(prior.absolute()) if prior.is_file() else self.prior,
         )
 
@@ -141,7 +143,6 @@ class Opened:
         scan: The file and the truth.
         measurement: What was seen.
         y: The same on the CPU, for figures.
-        sigma: Noise level.
         form: How the file stores its image.
         prior: The prior, fitted to the images of the operator.
         prior_record: What `run.json` says of it.
@@ -152,7 +153,6 @@ class Opened:
     scan: Scan
     measurement: Measurement
     y: Tensor
-    sigma: float
     form: Form
     prior: Any
     prior_record: dict[str, Any]
@@ -193,115 +193,166 @@ class Runner:
     def problem(self, scan: Scan) -> Opened:
         """Reads one file, and says what is to be solved."""
         how = self.how
-        found = measured(scan.file, self._operator, how.sigma, how.value_range)
-        operator, y, sigma, form, notes = found
-        measurement = Measurement(operator.to(self.device), noise_of(sigma, y), y).to(self.device)
-        prior, record, more = prior_for(self.loaded, measurement, tile=how.tile)
+        twin = with_operands(how.operator, scan.operands)
+        found = measured(
+            scan.file, partial(self._operator, twin), how.reading, lambda: self.loaded.window
+        )
+        measurement, form, notes = found
+        y = measurement.y
+        measurement = measurement.to(self.device)
+        prior, record, more = prior_for(self.loaded, measurement[:1], tile=how.tile)
         suited(how.method, prior)
         truth: Tensor | None = None
         told: tuple[str, ...] = ()
         if scan.truth is not None:
             truth, told = truth_in(
-                scan.truth, found, scan.file, said=how.truth_range, of_file=how.value_range
+                scan.truth, found, scan.file, said=how.truth_range, of_file=how.reading.value_range
             )
-        said = (*notes, *notes_of(how.operator, operator.in_shape), *more, *told)
-        return Opened(scan, measurement, y, sigma, form, prior, record, truth, said)
+        shape = measurement.operator.in_shape
+        said = (*notes, *notes_of(twin, shape), *more, *told)
+        return Opened(scan, measurement, y, form, prior, record, truth, said)
 
-    def _build(self, seen: tuple[int, ...]) -> LinearOperator:
-        return operator_for(self.how.operator, self.how.shape, seen)
+    def _build(self, twin: Any, seen: tuple[int, ...]) -> LinearOperator:
+        return operator_for(twin, self.how.shape, seen)
 
     def solve(
         self, problem: Opened, folder: Path, seed: int, on_step: OnStep | None = None
     ) -> dict[str, Any]:
         """Runs the method and fills a folder.
 
+        Several images are made one after the other, image b as if it were b-th of a batch: what is
+        random about it does not depend on the others.
+
         Args:
             problem: What is to be solved.
             folder: An empty folder, where everything but run.json is written.
             seed: Seed of everything random.
-            on_step: As in `restore`.
+            on_step: Called with (rounds done, step) after every step.
         Returns:
             What run.json says.
         """
         how, form = self.how, problem.form
-        method = how.method.settled(problem.measurement)
         items = len(problem.measurement)
-        if method.draws and items > 1:
-            raise ValueError(
-                f"{type(method).__name__}: got {items} images at once, and draws are made "
-                "of one; save each to a file of its own, or use a solver (--method hqs)"
+        seeds = [seed, *(g.initial_seed() for g in generators(seed, items)[1:])]
+        results = []
+        method = how.method.settled(problem.measurement[:1])
+        for item, own in enumerate(seeds):
+
+            def told(first: int, some: int, step: Step, item: int = item) -> None:
+                if on_step is not None:
+                    on_step(item * rounds_of(method, how.draws) + first // 4, step)
+
+            one = problem.measurement[item : item + 1]
+            made = how.method.settled(one)
+            results.append(
+                restore(one, problem.prior, made, draws=how.draws, seed=own, on_step=told)
             )
-        result = restore(
-            problem.measurement,
-            problem.prior,
-            method,
-            draws=how.draws,
-            seed=seed,
-            on_step=on_step,
-        )
+        x = torch.cat([result.estimate.cpu() for result in results])
         operator = problem.measurement.operator
         inside = (lambda x: x) if how.margins else operator.framed
-        x = result.estimate.cpu()
         write_image(folder / f"estimate{form.suffix}", inside(x), form)
-        panels = [("measured", problem.y), ("estimate", operator.framed(x))]
-        draws = None if result.draws is None else result.draws[:, 0].cpu()
-        if draws is not None:
-            panels[1] = ("mean of draws", operator.framed(x))
+        shown = as_written(operator.framed(x), form)
+        panels = [("measured", problem.y), ("estimate", shown)]
+        draws = None
+        if method.draws:
+            every = [result.draws.cpu() for result in results if result.draws is not None]
+            draws = torch.cat(every, 1)  # (S, N, C, H, W)
+            panels[1] = ("mean of draws", shown)
             (folder / "draws").mkdir()
-            for i, draw in enumerate(inside(draws)):
-                write_image(folder / "draws" / f"{i:02d}{form.suffix}", draw[None], form)
-        if result.sd is not None:
-            sd = result.sd.cpu() * form.unit
-            np.save(folder / "sd.npy", inside(sd)[0].numpy(), allow_pickle=False)
-            panels.append(("standard deviation", operator.framed(sd)))
+            for i, draw in enumerate(draws):
+                write_image(folder / "draws" / f"{i:02d}{form.suffix}", inside(draw), form)
+            if len(draws) > 1:
+                sd = draws.std(0) * form.unit
+                stored = inside(sd).numpy()
+                np.save(folder / "sd.npy", stored[0] if items == 1 else stored, allow_pickle=False)
+                panels.append(("standard deviation", operator.framed(sd)))
         metrics: dict[str, float] = {}
         if problem.truth is not None:
-            framed = None if draws is None else operator.framed(draws)
-            metrics = _metrics(operator.framed(x), problem.truth, framed)
+            framed = None
+            if draws is not None:
+                framed = torch.stack([as_written(operator.framed(d), form) for d in draws], 1)
+            metrics = _metrics(shown, problem.truth, framed)
             panels.append(("truth", problem.truth))
-        metrics |= self.loaded.remarks(problem.measurement, result.estimate)
+        metrics |= self.loaded.remarks(problem.measurement[:1], x[:1].to(self.device))
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(method).__name__}"
             comparison(folder / "comparison.png", panels, title=title)
+        sigma = problem.measurement.sigma.flatten().tolist()
         return {
             "file": problem.scan.file,
-            "operator": resolved(how.operator)
-            | {"image": list(problem.measurement.operator.in_shape)},
-            "sigma": problem.sigma if how.sigma is None else how.sigma,
-            "sigma_estimated": how.sigma is None,
+            "operator": resolved(with_operands(how.operator, problem.scan.operands))
+            | {"image": list(operator.in_shape)},
+            "images": items,
+            "noise": resolved(how.reading.noise),
+            "sigma": how.reading.level if how.reading.level is not None else sigma[0],
+            **({"sigmas": sigma} if len(sigma) > 1 else {}),
+            "sigma_estimated": how.reading.level is None,
             "prior": problem.prior_record,
             "method": resolved(method),
             "draws": how.draws if method.draws else None,
             "seed": seed,
             "notes": list(problem.notes),
-            "seconds": round(result.seconds, 3),
-            "nfe": result.nfe,
+            "seconds": round(sum(result.seconds for result in results), 3),
+            "nfe": results[0].nfe,
             "metrics": metrics,
             **self.environment,
             "threads": torch.get_num_threads(),
         }
 
 
+def rounds_of(method: Method, draws: int) -> int:
+    """How often a method goes through its steps for one image: draws are made four at a time."""
+    return -(-draws // 4) if method.draws else 1
+
+
+def with_operands(twin: Any, operands: Sequence[tuple[str, str]]) -> Any:
+    """An operator's twin with options that a manifest names for one scan.
+
+    Args:
+        twin: The operator of all scans.
+        operands: Names of options, and what they are.
+    Raises:
+        ValueError: The operator has no such option.
+    """
+    known = [f.name for f in fields(twin)]
+    for name, _ in operands:
+        if name not in known:
+            raise ValueError(
+                f"the manifest has a column '{name}': {type(twin).__name__} has no such option "
+                f"({', '.join(known) or 'it has none'})"
+            )
+    return replace(twin, **dict(operands))
+
+
+def absolute(text: str) -> str:
+    """A file with its key, named so that every working directory finds it."""
+    file, key = split_key(text)
+    if not file.exists():
+        return text
+    return f"{file.absolute()}:{key}" if key else str(file.absolute())
+
+
 def _metrics(x: Tensor, truth: Tensor, draws: Tensor | None) -> dict[str, float]:
-    """What is known of an estimate once the truth is.
+    """What is known of images (N, C, H, W) as written, once the truth is: means over them.
 
     The PSNR of complex images is that of their magnitudes, with the largest of the truth as their
     range, as fastMRI has it.
     """
     if x.is_complex():
         size, true = x.abs(), truth.abs()
-        value = psnr(size, true, data_range=float(true.max()) or 1.0)
+        pairs = zip(size.split(1), true.split(1), strict=True)
+        value = torch.cat([psnr(a, b, data_range=float(b.max()) or 1.0) for a, b in pairs])
     else:
         value = psnr(x, truth, data_range=2.0)
     found = {"psnr": float(value.mean()), "nmse": float(nmse(x, truth).mean())}
     if not x.is_complex():
         if min(x.shape[2:]) >= 7:
-            found["ssim"] = float(ssim(x, truth, data_range=2.0))
-        if draws is not None and len(draws) >= 3:
-            every = draws.cpu()[None]
-            level = (len(draws) - 1) / (len(draws) + 1)
-            found["crps"] = float(crps(every, truth))
-            found[f"coverage of {100 * level:.0f} %"] = float(coverage(every, truth, level=level))
+            found["ssim"] = float(ssim(x, truth, data_range=2.0).mean())
+        if draws is not None and (count := draws.shape[1]) >= 3:
+            level = (count - 1) / (count + 1)
+            found["crps"] = float(crps(draws, truth).mean())
+            covered = coverage(draws, truth, level=level).mean()
+            found[f"coverage of {100 * level:.0f} %"] = float(covered)
     return found
 
 

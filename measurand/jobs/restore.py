@@ -175,6 +175,11 @@ class Loaded:
     prior: Any
     record: dict[str, Any]
 
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """Range of the network's images in Hounsfield units; None where they have no unit."""
+        return self.prior.window if isinstance(self.prior, Trained) else None
+
     def remarks(self, measurement: Measurement, x: Tensor) -> dict[str, float]:
         """What the network says of an image, see `Trained.remarks`; nothing of total variation."""
         return self.prior.remarks(measurement, x) if isinstance(self.prior, Trained) else {}

@@ -19,7 +19,7 @@ from ..operators import SENSE
 from ..priors import Penalty
 from ..shift import Curve, Divergence, Rank, combined, ranked
 from .manifest import Scan
-from .measured import measured, noise_of, operator_for
+from .measured import Reading, measured, operator_for
 from .restore import prior_for
 
 __all__ = ["Evidence", "evidence", "judged", "masks_of", "plotted"]
@@ -78,10 +78,9 @@ def evidence(
     found, notes = [], []
     for scan in scans:
         twin = replace(operator, mask=known[scan.name]) if known else operator
-        a, y, s, _, told = measured(
-            scan.file, partial(operator_for, twin, shape), sigma, value_range
-        )
-        m = Measurement(a.to(device), noise_of(s, y), y).to(device)
+        how = Reading(sigma, value_range)
+        m, _, told = measured(scan.file, partial(operator_for, twin, shape), how)
+        m, a = m.to(device), m.operator
         if isinstance(a, SENSE) and a.out_shape[0] > 1:
             m, told = combined(m), [*told, "several coils combined to one, approximately"]
         found.append(m)

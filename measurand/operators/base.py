@@ -63,7 +63,7 @@ class LinearOperator(nn.Module, ABC):
     """
 
     items: ClassVar[tuple[str, ...]] = ()
-    pictures: ClassVar[bool] = True  # whether real data are samples of the image's kind and range
+    pictures: bool = True  # whether real data are samples of the image's kind and range
     _precision: Tensor
 
     def __init__(
@@ -519,6 +519,7 @@ class Composed(_Wrapping):
             operators[0].out_dtype,
         )
         self._hold(*operators)
+        self.pictures = all(part.pictures for part in operators)
 
     def forward(self, x: Tensor) -> Tensor:
         for part in reversed(self.inner):
@@ -532,6 +533,10 @@ class Composed(_Wrapping):
 
     def observed(self, y: Tensor) -> Tensor:
         return self.inner[0].observed(y)
+
+    def framed(self, x: Tensor) -> Tensor:
+        *after, first = self.inner
+        return x if any(p.in_shape != p.out_shape for p in after) else first.framed(x)
 
     @classmethod
     def example(cls) -> Self:

@@ -214,6 +214,12 @@ class Trained(nn.Module, ABC):
         return recipe if isinstance(recipe, dict) else {}
 
     @property
+    def window(self) -> tuple[float, float] | None:
+        """Range of the images in Hounsfield units; None where they have no unit."""
+        ends = self.card.get("window")
+        return (float(ends[0]), float(ends[1])) if isinstance(ends, list | tuple) else None
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """The kinds of measurement problems that it was trained on, as the card writes them."""
         return ()

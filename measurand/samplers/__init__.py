@@ -1,7 +1,8 @@
 """Samplers: draws of the posterior by diffusion priors."""
 
-from .blind import BlindPnPDM, BlindSummary, PluginBlindPnPDM, summary
+from .blind import BlindPnPDM, PluginBlindPnPDM
 from .blind_dps import BlindDPS
+from .blind_summary import BlindSummary, summary
 from .daps import DAPS
 from .diffpir import DiffPIR
 from .dps import DPS

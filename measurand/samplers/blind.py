@@ -23,8 +23,8 @@ see, so that it moves faster from a poor start, and samples nothing exactly.
 
 **The start decides.** From a Gaussian kernel neither recovers a blurred photograph; a short
 classical estimate (`solvers.BlindEdges`) is the default start. Chains keep the mode that they are
-in while rho is large: run several (`blind.repeat(4)`) and see `summary` for the best one, the
-modes, and the spread. The weights of modes are approximate.
+in while rho is large: run several (`blind.repeat(4)`), and see `summary` for the best one,
+the modes, and the spread. The weights of modes are approximate.
 
 Deviations from the paper, whose schedule is not known to us: the grid of a prior step begins
 exactly at rho, its scheme is `HeunSDE`; the first sweeps (`burn_in`) are those of the plug-in
@@ -45,7 +45,6 @@ from torch import Tensor
 
 from ..measurement import BlindMeasurement, Unknowns
 from ..methods import Callback, Iterates, Sampler, Step, fitting
-from ..operators.families import UnknownBlur
 from ..priors.capabilities import Denoiser, require
 from ..solvers.blind import BlindEdges
 from ..tensors import Generators
@@ -55,11 +54,8 @@ from .reverse import HeunSDE, Reverse
 __all__ = [
     "BlindPnPDM",
     "BlindSampler",
-    "BlindSummary",
     "PluginBlindPnPDM",
     "Priors",
-    "correlation",
-    "summary",
 ]
 
 
@@ -182,9 +178,6 @@ class BlindPnPDM(BlindSampler):
             image.
         burn_in: Number of first sweeps in which theta and x stand for their copies in the
             likelihood steps, as in `PluginBlindPnPDM`: they move faster from a poor start.
-        selections: Sweeps after which the half of the chains of equal data that explains them
-            worse is replaced by copies of the better half; none by default: misfits say little
-            before the couplings are tight, and copies have to part again.
         init: What makes the start of an unknown blur; the family's plain start where None.
     References:
         | Plug-and-Play Posterior Sampling for Blind Inverse Problems (Li et al., 2025)
@@ -204,7 +197,6 @@ class BlindPnPDM(BlindSampler):
     )
     projected: bool = True
     burn_in: int = 40
-    selections: tuple[int, ...] = field(default=(), metadata={"search": None})
     init: BlindEdges | None = field(default_factory=BlindEdges, metadata={"search": None})
 
     def __post_init__(self) -> None:
@@ -264,9 +256,6 @@ class BlindPnPDM(BlindSampler):
             grid = self.theta_reverse.levels(rho_theta)
             theta = self.theta_reverse.descend(prior.theta.denoise, m, grid, generator, by=self)
             x, theta, z, m = family.aligned(x, theta, z, m)
-            if sweep in self.selections:
-                kept = survivors(measurement, Unknowns(x, theta))
-                x, theta, z, m = x[kept], theta[kept], z[kept], m[kept]
             yield Step(sweep, rho, Unknowns(z, m), Unknowns(x, theta))
         return Unknowns(x, family.project(theta) if self.projected else theta)
 
@@ -296,123 +285,3 @@ class PluginBlindPnPDM(BlindPnPDM):
     def seen(self, z: Tensor, x: Tensor) -> Tensor:
         """Return the image by which the parameters are drawn: x itself."""
         return x
-
-
-def survivors(measurement: BlindMeasurement, found: Unknowns) -> list[int]:
-    """Return which chain each chain goes on from: its own, or a better one of the same data.
-
-    Of n chains in a row with equal data, ordered by the misfit of image and possible parameters,
-    the worse `n // 2` go on from the better ones.
-    """
-    possible = measurement.family.project(found.theta)
-    misfit = measurement.misfit(found.x, possible).tolist()
-    kept, y = list(range(len(misfit))), measurement.y
-    first = 0
-    for end in range(1, len(y) + 1):
-        if end < len(y) and torch.equal(y[end], y[first]):
-            continue
-        order = sorted(range(first, end), key=misfit.__getitem__)
-        for better, worse in zip(order, reversed(order[-(len(order) // 2) :]), strict=False):
-            if better != worse and len(order) > 1:
-                kept[worse] = better
-        first = end
-    return kept
-
-
-class BlindSummary(NamedTuple):
-    """What several chains say of one item.
-
-    Attributes:
-        x: Mean of the image over the chains of the best mode, with shape (1, C, H, W).
-        kernel: Mean of the kernel over them, with shape (1, 1, side, side).
-        sd: Standard deviation of the image; None where one chain is in the mode.
-        kernel_sd: Standard deviation of the kernel.
-        best: Number of the chain with the smallest misfit.
-        misfit: Its misfit, in noise deviations.
-        misfits: Those of all chains.
-        modes: Numbers of the chains in each mode, the best mode first.
-    """
-
-    x: Tensor
-    kernel: Tensor
-    sd: Tensor | None
-    kernel_sd: Tensor | None
-    best: int
-    misfit: float
-    misfits: list[float]
-    modes: list[list[int]]
-
-
-@torch.no_grad()
-def summary(
-    measurement: BlindMeasurement, draws: Unknowns, *, alike: float = 0.9
-) -> list[BlindSummary]:
-    """Return, item by item, the best chain, the modes, and mean and deviation of the best mode.
-
-    Chains are ordered by their misfit. Each joins the first mode whose kernel is like its own, up
-    to a shift by whole pixels, and is moved to it; the spread of a mode says nothing of others.
-
-    Args:
-        measurement: What was seen, of B items with an unknown blur.
-        draws: Draws of `measurement.repeat(n)`, n per item.
-        alike: Least correlation of two kernels of one mode.
-    """
-    family: Any = measurement.family
-    if not isinstance(family, UnknownBlur):
-        raise TypeError(f"summary: got {family}, wanted an UnknownBlur")
-    n, rest = divmod(len(draws.x), len(measurement))
-    if rest or n < 1:
-        raise ValueError(
-            f"summary: got {len(draws.x)} draws of {len(measurement)} items, wanted the same "
-            "number for each"
-        )
-    misfits = measurement.repeat(n).misfit(*draws).reshape(-1, n)
-    found = []
-    for item, own in enumerate(misfits.tolist()):
-        modes: list[list[int]] = []
-        moved: dict[int, Unknowns] = {}
-        for chain in sorted(range(n), key=own.__getitem__):
-            at = slice(item * n + chain, item * n + chain + 1)
-            one = Unknowns(draws.x[at], draws.theta[at])
-            for mode in modes:
-                shift, value = correlation(
-                    family.kernel(moved[mode[0]].theta), family.kernel(one.theta)
-                )
-                if value >= alike:
-                    mode.append(chain)
-                    moved[chain] = Unknowns(*family.moved([shift], *one))
-                    break
-            else:
-                modes.append([chain])
-                moved[chain] = one
-        x = torch.cat([moved[chain].x for chain in modes[0]])
-        k = family.kernel(torch.cat([moved[chain].theta for chain in modes[0]]))
-        several = len(x) > 1
-        found.append(
-            BlindSummary(
-                x.mean(0, keepdim=True),
-                k.mean(0, keepdim=True),
-                x.std(0, keepdim=True) if several else None,
-                k.std(0, keepdim=True) if several else None,
-                modes[0][0],
-                own[modes[0][0]],
-                own,
-                modes,
-            )
-        )
-    return found
-
-
-def correlation(reference: Tensor, kernel: Tensor) -> tuple[list[int], float]:
-    """Return the shift that moves a kernel (1, 1, h, w) nearest to another, and the correlation.
-
-    The correlation is `<a, b> / (||a|| ||b||)` at the best shift by whole pixels, 1 where the two
-    are equal; the kernels may differ in size.
-    """
-    h, w = (reference.shape[i] + kernel.shape[i] for i in (-2, -1))
-    spectrum = torch.fft.rfft2(reference, (h, w)) * torch.fft.rfft2(kernel, (h, w)).conj()
-    every = torch.fft.irfft2(spectrum, (h, w))[0, 0]
-    best = int(every.argmax())
-    rows, columns = divmod(best, w)
-    shift = [rows - h if rows > h // 2 else rows, columns - w if columns > w // 2 else columns]
-    return shift, float(every.flatten()[best] / (reference.norm() * kernel.norm()))

@@ -1,0 +1,131 @@
+"""TIFF files written with the calibration that another one has.
+
+Resolution, the unit of a pixel and the stack of ImageJ, and the coordinates of a GeoTIFF are kept.
+Where an image has k times as many pixels, its pixels are k times smaller.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..files import write_atomic
+from .grid import resized
+from .sources import File
+
+if TYPE_CHECKING:
+    from .form import Form
+
+__all__ = ["Calibration", "calibration"]
+
+_IMAGEJ = ("u1", "u2", "f4")  # types that ImageJ has
+_GEO = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)  # GeoTIFF and GDAL
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a TIFF says of the size of its pixels.
+
+    Args:
+        size: Height and width of its images.
+        resolution: Pixels per unit along x and y; None where it is not stated.
+        unit: Unit of the resolution: 1 none, 2 inch, 3 centimetre.
+        imagej: Metadata of ImageJ; None where ImageJ did not write it.
+        geo: Tags of a GeoTIFF, as (code, type, count, value).
+    """
+
+    size: tuple[int, int] = (0, 0)
+    resolution: tuple[float, float] | None = None
+    unit: int = 1
+    imagej: dict[str, Any] | None = None
+    geo: tuple[tuple[int, int, int, Any], ...] = ()
+
+    def write(self, path: Path, values: np.ndarray, form: Form) -> None:
+        """Writes images (N, H, W, C), opacity last where the form has some; a page for each."""
+        import tifffile
+
+        values = values if values.dtype.kind != "b" else values.astype(np.uint8) * 255
+        n, height, width, channels = values.shape
+        opacity = [1 if form.multiplied else 2] if form.alpha is not None else []
+        plain = channels - len(opacity)
+        color = plain == 3 or (plain > 3 and plain - form.further == 3)
+        samples = values if channels > 1 else values[..., 0]
+        options: dict[str, Any] = {
+            "photometric": "rgb" if color else "minisblack",
+            "extrasamples": [0] * (plain - (3 if color else 1)) + opacity or None,
+            "planarconfig": "contig" if channels > 1 else None,
+            "iccprofile": form.profile,
+            "extratags": [(*tag, True) for tag in self._geo(height, width)],
+        }
+        if self.resolution is not None:
+            factors = [
+                resized(old, new)[0] for old, new in zip(self.size, (height, width), strict=True)
+            ]
+            x, y = self.resolution
+            options |= {
+                "resolution": (x / factors[1], y / factors[0]),
+                "resolutionunit": self.unit,
+            }
+        out = io.BytesIO()
+        if self.imagej is not None and channels in (1, 3) and values.dtype.str[1:] in _IMAGEJ:
+            kept = {k: v for k, v in self.imagej.items() if k in ("unit", "spacing", "finterval")}
+            stack = "T" if "frames" in self.imagej else "Z"
+            tifffile.imwrite(
+                out,
+                samples if color else values.transpose(0, 3, 1, 2),
+                imagej=True,
+                metadata={**kept, "axes": stack + ("YXS" if color else "CYX")},
+                resolution=options.get("resolution"),
+            )
+        else:
+            with tifffile.TiffWriter(out) as tiff:
+                for page in samples:
+                    tiff.write(page, metadata=None, **options)
+        write_atomic(path, out.getvalue())
+
+    def _geo(self, height: int, width: int) -> list[tuple[int, int, int, Any]]:
+        """The tags of a GeoTIFF; pixels of another size cover the same ground."""
+        if (height, width) == self.size or not self.geo:
+            return list(self.geo)
+        (fy, oy), (fx, ox) = (
+            resized(old, new) for old, new in zip(self.size, (height, width), strict=True)
+        )
+        kept = []
+        for code, kind, count, value in self.geo:
+            if code == 33550:  # pixel size
+                value = (value[0] * fx, value[1] * fy, *value[2:])
+            elif code == 33922:  # points (column, row, height, x, y, z), pixel corners at integers
+                points = np.reshape(value, (-1, 6)).copy()
+                points[:, 0] = (points[:, 0] - 0.5 - ox) / fx + 0.5
+                points[:, 1] = (points[:, 1] - 0.5 - oy) / fy + 0.5
+                value = tuple(points.ravel())
+            elif code == 34264:  # (x, y, z, 1) = M (column, row, 0, 1)
+                matrix = np.reshape(value, (4, 4)).copy()
+                move = np.eye(4)
+                move[0, 0], move[1, 1] = fx, fy
+                move[0, 3], move[1, 3] = ox + 0.5 - 0.5 * fx, oy + 0.5 - 0.5 * fy
+                value = tuple((matrix @ move).ravel())
+            kept.append((code, kind, count, value))
+        return kept
+
+
+def calibration(source: File) -> Calibration:
+    """Return what a TIFF file says of the size of its pixels."""
+    import tifffile
+
+    with source.open() as opened, tifffile.TiffFile(opened) as tiff:
+        page: Any = tiff.pages[0]
+        tags = page.tags
+        ratios = [tags[code].value for code in (282, 283) if code in tags]
+        resolution = None
+        if len(ratios) == 2 and all(top and bottom for top, bottom in ratios):
+            resolution = (ratios[0][0] / ratios[0][1], ratios[1][0] / ratios[1][1])
+        unit = int(tags[296].value) if 296 in tags else 1
+        kept = (tags[code] for code in _GEO if code in tags)
+        geo = tuple((tag.code, int(tag.dtype), tag.count, tag.value) for tag in kept)
+        size = (page.imagelength, page.imagewidth)
+        return Calibration(size, resolution, unit, tiff.imagej_metadata, geo)

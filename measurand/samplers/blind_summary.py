@@ -1,0 +1,110 @@
+"""What several chains of a blind problem say: the best one, their modes, mean and deviation."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..measurement import BlindMeasurement, Unknowns
+from ..operators.families import UnknownBlur
+
+__all__ = ["BlindSummary", "correlation", "summary"]
+
+
+class BlindSummary(NamedTuple):
+    """What several chains say of one item.
+
+    Attributes:
+        x: Mean of the image over the chains of the best mode, with shape (1, C, H, W).
+        kernel: Mean of the kernel over them, with shape (1, 1, side, side).
+        sd: Standard deviation of the image; None where one chain is in the mode.
+        kernel_sd: Standard deviation of the kernel.
+        best: Number of the chain with the smallest misfit.
+        misfit: Its misfit, in noise deviations.
+        misfits: Those of all chains.
+        modes: Numbers of the chains in each mode, the best mode first.
+    """
+
+    x: Tensor
+    kernel: Tensor
+    sd: Tensor | None
+    kernel_sd: Tensor | None
+    best: int
+    misfit: float
+    misfits: list[float]
+    modes: list[list[int]]
+
+
+@torch.no_grad()
+def summary(
+    measurement: BlindMeasurement, draws: Unknowns, *, alike: float = 0.9
+) -> list[BlindSummary]:
+    """Return, item by item, the best chain, the modes, and mean and deviation of the best mode.
+
+    Chains are ordered by their misfit. Each joins the first mode whose kernel is like its own, up
+    to a shift by whole pixels, and is moved to it; the spread of a mode says nothing of others.
+
+    Args:
+        measurement: What was seen, of B items with an unknown blur.
+        draws: Draws of `measurement.repeat(n)`, n per item.
+        alike: Least correlation of two kernels of one mode.
+    """
+    family: Any = measurement.family
+    if not isinstance(family, UnknownBlur):
+        raise TypeError(f"summary: got {family}, wanted an UnknownBlur")
+    n, rest = divmod(len(draws.x), len(measurement))
+    if rest or n < 1:
+        raise ValueError(
+            f"summary: got {len(draws.x)} draws of {len(measurement)} items, wanted the same "
+            "number for each"
+        )
+    misfits = measurement.repeat(n).misfit(*draws).reshape(-1, n)
+    found = []
+    for item, own in enumerate(misfits.tolist()):
+        modes: list[list[int]] = []
+        moved: dict[int, Unknowns] = {}
+        for chain in sorted(range(n), key=own.__getitem__):
+            at = slice(item * n + chain, item * n + chain + 1)
+            one = Unknowns(draws.x[at], draws.theta[at])
+            for mode in modes:
+                shift, value = correlation(
+                    family.kernel(moved[mode[0]].theta), family.kernel(one.theta)
+                )
+                if value >= alike:
+                    mode.append(chain)
+                    moved[chain] = Unknowns(*family.moved([shift], *one))
+                    break
+            else:
+                modes.append([chain])
+                moved[chain] = one
+        x = torch.cat([moved[chain].x for chain in modes[0]])
+        k = family.kernel(torch.cat([moved[chain].theta for chain in modes[0]]))
+        several = len(x) > 1
+        found.append(
+            BlindSummary(
+                x.mean(0, keepdim=True),
+                k.mean(0, keepdim=True),
+                x.std(0, keepdim=True) if several else None,
+                k.std(0, keepdim=True) if several else None,
+                modes[0][0],
+                own[modes[0][0]],
+                own,
+                modes,
+            )
+        )
+    return found
+
+
+def correlation(reference: Tensor, kernel: Tensor) -> tuple[list[int], float]:
+    """Return the shift that moves a kernel (1, 1, h, w) nearest to another, and the correlation.
+
+    The correlation is `<a, b> / (||a|| ||b||)` at the best shift by whole pixels, 1 where the two
+    are equal; the kernels may differ in size.
+    """
+    h, w = (reference.shape[i] + kernel.shape[i] for i in (-2, -1))
+    spectrum = torch.fft.rfft2(reference, (h, w)) * torch.fft.rfft2(kernel, (h, w)).conj()
+    every = torch.fft.irfft2(spectrum, (h, w))[0, 0]
+    best = int(every.argmax())
+    rows, columns = divmod(best, w)
+    shift = [rows - h if rows > h // 2 else rows, columns - w if columns > w // 2 else columns]
+    return shift, float(every.flatten()[best] / (reference.norm() * kernel.norm()))

@@ -1,0 +1,300 @@
+"""The door: what a user hands over arrives right, comes back as it came, or is refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from scans import dicom
+from test_cli import run
+
+from measurand.data.ranges import value_range
+from measurand.data.sources import UnreadableFile
+from measurand.jobs.noise_kinds import Poisson
+from measurand.operators import Blur, gaussian_kernel
+
+FAST = ["--prior", "total-variation:3", "--method", "fista", "--method.steps", 40]
+SMALL = ["--prior", "total-variation:1e-6", "--method", "fista", "--method.steps", 20]
+RNG = np.random.default_rng(3)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def scene(n=1, h=24, w=28):
+    i, j, k = np.mgrid[:n, :h, :w]
+    return 0.5 + 0.4 * np.sin(0.3 * j + 0.5 * i) * np.cos(0.25 * k)  # in [0, 1]
+
+
+def restored(name, *words):
+    command = ["reconstruct", name, "--operator", "identity", "--sigma", 1e-3, *SMALL, *words]
+    assert run(*command, "--out", "r", "--quiet") == 0
+    return json.loads(open("r/run.json").read())
+
+
+def test_a_stack_of_pages_keeps_its_calibration(here):
+    u = (scene(7) * 60000).astype(np.uint16)
+    tifffile.imwrite(
+        "a.tif",
+        u,
+        imagej=True,
+        resolution=(10.0, 8.0),
+        metadata={"unit": "um", "spacing": 0.3, "axes": "ZYX"},
+    )
+    record = restored("a.tif")
+    assert record["images"] == 7
+    with tifffile.TiffFile("r/estimate.tif") as back, tifffile.TiffFile("a.tif") as source:
+        assert back.asarray().shape == u.shape and back.asarray().dtype == np.uint16
+        assert np.abs(back.asarray().astype(float) - u).max() < 60
+        for tag in (282, 283):
+            assert back.pages[0].tags[tag].value == source.pages[0].tags[tag].value
+        for key in ("unit", "spacing", "slices"):
+            assert back.imagej_metadata[key] == source.imagej_metadata[key]
+    assert restored("a.tif:3")["images"] == 1  # a page that is named is one image
+
+
+def test_a_geotiff_keeps_its_place_and_covers_the_same_ground(here):
+    u = (scene()[0] * 60000).astype(np.uint16)
+    geo = [
+        (33550, 12, 3, (10.0, 10.0, 0.0), True),
+        (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 4e6, 0.0), True),
+        (34735, 3, 4, (1, 1, 0, 0), True),
+    ]
+    tifffile.imwrite("a.tif", u, extratags=geo, metadata=None)
+    restored("a.tif")
+    with tifffile.TiffFile("r/estimate.tif") as back:
+        tags = back.pages[0].tags
+        assert tags[33550].value == (10.0, 10.0, 0.0) and tags[33922].value[3:5] == (5e5, 4e6)
+    words = ["--operator", "block-average", "--operator.factor", 2, "--sigma", 1e-3, *SMALL]
+    assert run("reconstruct", "a.tif", *words, "--out", "r", "--quiet") == 0
+    with tifffile.TiffFile("r/estimate.tif") as back:
+        tags = back.pages[0].tags
+        assert back.asarray().shape == (48, 56) and tags[33550].value == (5.0, 5.0, 0.0)
+        assert tags[33922].value == (0.0, 0.0, 0.0, 5e5, 4e6, 0.0)  # corners, not centres
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".mat", ".npy"])
+def test_volumes_go_slice_by_slice_and_come_back(here, suffix):
+    hu = (scene(5) * 2500 - 1000).round().astype(np.int16)
+    hu[:, 0, 0] = -1000
+    name = f"ct{suffix}"
+    if suffix == ".nii.gz":
+        nibabel = pytest.importorskip("nibabel")
+        nibabel.save(nibabel.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-1, -1, 3, 1.0])), name)
+    elif suffix == ".mha":
+        head = "NDims = 3\nDimSize = 28 24 5\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+        open(name, "wb").write(head.encode() + hu.tobytes())
+    elif suffix == ".mat":
+        from scipy.io import savemat
+
+        savemat(name, {"hu": hu})
+    else:
+        np.save(name, hu)
+    record = restored(name)
+    assert record["images"] == 5 and any("Hounsfield" in note for note in record["notes"])
+    from measurand.data.files import read_stored
+
+    back, source = (read_stored(f).x[:, 0].numpy() for f in (f"r/estimate{suffix}", name))
+    assert np.abs(back - source).max() < 5 and back.shape == (5, 24, 28)
+
+
+def test_a_folder_of_one_dicom_series_is_one_volume(here):
+    pytest.importorskip("pydicom")
+    (here / "ct").mkdir()
+    hu = (scene(5) * 2500 - 1000).round().astype(np.int16)
+    hu[:, 0, 0] = -700  # no air: DICOM says that it is CT
+    for k, image in enumerate(hu):
+        dicom(
+            f"ct/{5 - k}.dcm",
+            (image + 1024).astype(np.uint16),
+            position=3.0 * k,
+            StudyInstanceUID="1.2",
+        )
+    record = restored("ct")
+    assert record["images"] == 5 and any("Hounsfield" in note for note in record["notes"])
+    assert len(list((here / "r/estimate").iterdir())) == 5
+
+
+def test_a_folder_of_volumes_is_many_scans(here):
+    nibabel = pytest.importorskip("nibabel")
+    (here / "in").mkdir()
+    for k in range(2):
+        hu = (scene(3) * 2500 - 1000 * (k + 1) / (k + 1)).astype(np.int16)
+        hu[:, 0, 0] = -1000
+        nibabel.save(nibabel.Nifti1Image(hu, np.eye(4)), f"in/p{k}.nii.gz")
+    words = ["--operator", "identity", "--sigma", 1e-3, *SMALL, "--quiet", "--out", "all"]
+    assert run("reconstruct", "in", *words) == 0
+    assert sorted(p.name for p in (here / "all").iterdir() if p.is_dir()) == ["p0", "p1"]
+    assert (here / "all/p1/estimate.nii.gz").is_file()
+
+
+def test_ranges_are_recognised_and_said_or_refused():
+    def found(samples, dtype, **options):
+        return value_range("f", np.asarray(samples, float), np.dtype(dtype), **options)
+
+    assert found([0, 3000], "u2")[:2] == (0, 4095) and "12 bits" in found([0, 3000], "u2")[2]
+    assert found([0, 900], "u2")[:2] == (0, 1023) and found([0, 16000], "u2")[:2] == (0, 16383)
+    assert found([0, 200], "u2")[:2] == (0, 65535) == found([0, 60000], "u2")[:2]
+    assert found([-1024, 1500], "i2")[:2] == (-1000, 2000)
+    assert found([-2000, 3000.5], "f4")[:2] == (-1000, 2000)
+    low, high, said = found([31744, 34000], "u2")
+    assert (low, high) == (31768, 34768) and "+ 32768" in said
+    assert found([0, 1], "f4")[:2] == (0, 1) and found([-0.9, 0.9], "f8")[:2] == (-1, 1)
+    ct = {"window": (-1000.0, 2000.0)}
+    assert found([-1024, 1500], "i2", **ct)[:2] == (-1000, 2000)
+    for samples, kind in (([0, 1], "f4"), ([0, 0.05], "f4"), ([0, 255], "u1"), ([0, 4000], "u2")):
+        with pytest.raises(UnreadableFile, match="prior wants Hounsfield units.*3 mu_water"):
+            found(samples, kind, **ct)
+    assert found([0, 0.05], "f4", stated=(0, 0.06), **ct)[:2] == (0, 0.06)
+    for samples, kind in (([0, 4000], "f4"), ([-300, 300], "i2"), ([0, 4000], "i4")):
+        with pytest.raises(UnreadableFile, match="--value-range"):
+            found(samples, kind)
+    for stated in ((1, 1), (2, 1), (0, np.inf), (np.nan, 1)):
+        with pytest.raises(ValueError, match="LOW below HIGH"):
+            found([0, 1], "f4", stated=stated)
+
+
+def test_twelve_bits_of_data_are_twelve_bits_of_truth(here):
+    truth = (scene()[0] * 3000).round().astype(np.uint16)
+    noisy = (truth * 0.3).round().astype(np.uint16)  # at most 900: alone it would be ten bits
+    truth[0, 0] = noisy[0, 0] = 3500
+    tifffile.imwrite("y.tif", noisy), tifffile.imwrite("x.tif", truth)
+    record = restored("y.tif", "--truth", "x.tif")
+    error = tifffile.imread("r/estimate.tif").astype(float) - truth
+    psnr = -10 * np.log10((error**2).mean() / 4095**2)
+    assert record["metrics"]["psnr"] == pytest.approx(psnr, abs=1e-3)
+
+
+def test_an_undetermined_scale_of_ct_data_is_refused(here, capsys):
+    np.save("sino.npy", RNG.random((30, 47), dtype=np.float32))
+    words = ["--operator", "parallel-ct", "--operator.angles", "even_angles:30", "--sigma", 0.1]
+    assert run("reconstruct", "sino.npy", *words, "--prior", "ct-body", "--out", "r") == 2
+    assert "Hounsfield units" in capsys.readouterr().err
+
+
+def blurred(u):
+    a = Blur((1, *u.shape), gaussian_kernel(1.2))
+    return a(torch.from_numpy(u[None, None].astype(np.float32)))[0, 0].numpy()
+
+
+BLUR = ["--operator", "reflective-blur", "--operator.kernel", "gaussian_kernel:1.2"]
+
+
+def psnr_of(x):
+    e = np.load("r/estimate.npy") - x
+    return -10 * np.log10((e[3:-3, 3:-3] ** 2).mean())
+
+
+@pytest.mark.parametrize("how", ["nan", "seen", "saturated", "false"])
+def test_holes_and_saturation_combine_with_blur(here, how):
+    """Samples that are missing or full are left out of the data, whatever operator made them."""
+    x = scene()[0]
+    y = blurred(x)
+    bad = RNG.random(y.shape) < 0.1
+    if how == "saturated":
+        bad = y > np.quantile(y, 0.9)
+    value = {"nan": np.nan, "seen": 0.0, "saturated": 1.4, "false": 1.4}[how]
+    np.save("y.npy", np.where(bad, value, y).astype(np.float32))
+    np.save("seen.npy", ~bad)
+    words = {"seen": ["--seen", "seen.npy"], "saturated": ["--saturated", 1.4]}.get(how, [])
+    assert run("reconstruct", "y.npy", *BLUR, "--sigma", 0.01, *FAST, *words, "--out", "r") == 0
+    assert (psnr_of(x) > 27) == (how != "false"), psnr_of(x)
+    notes = json.loads(open("r/run.json").read())["notes"]
+    assert how == "false" or any(f"{bad.sum()} " in note for note in notes)
+
+
+def test_everything_missing_is_refused(here, capsys):
+    np.save("y.npy", np.full((8, 8), np.nan, np.float32))
+    assert run("reconstruct", "y.npy", "--operator", "identity", *FAST, "--out", "r") == 2
+    assert "every value of an image is NaN, missing or saturated" in capsys.readouterr().err
+
+
+def test_counts_are_trusted_by_their_number(here):
+    """Poisson data are restored better than with white noise of any level."""
+    i, j = np.mgrid[:32, :40]
+    x = 0.01 + 0.9 * (i > 15) * (0.6 + 0.4 * np.sin(0.3 * j)) + 0.04 * (i <= 15) * (j % 8 < 4)
+    counts = RNG.poisson(400 * x).astype(np.uint16) * 20 + 100
+    tifffile.imwrite("y.tif", counts.astype(np.uint16))
+    common = ["--operator", "identity", "--value-range", 100, 8100, "--prior", "total-variation"]
+    common += ["--method", "fista", "--out", "r", "--quiet"]
+
+    def error(*words):
+        assert run("reconstruct", "y.tif", *common, *words) == 0
+        return (((tifffile.imread("r/estimate.tif").astype(float) - 100) / 8000 - x) ** 2).mean()
+
+    counted = error("--noise", "poisson", "--noise.gain", 20, "--noise.offset", 100)
+    record = json.loads(open("r/run.json").read())
+    assert record["noise"] == {"class": "Poisson", "gain": 20.0, "offset": 100.0, "read": 0.0}
+    white = [error("--sigma", s) for s in (0.01, 0.02, 0.04, 0.08)]
+    assert counted < 0.9 * min(white)
+
+
+def test_the_deviation_of_counts_is_theirs():
+    mean = torch.linspace(20, 400, 400)[None, None, None].expand(1, 1, 400, -1)
+    u = 3 * torch.poisson(mean, generator=torch.Generator().manual_seed(0)) + 50
+    seen = torch.rand(u.shape, generator=torch.Generator().manual_seed(1)) > 0.3
+    found = Poisson(3.0, 50.0, 4.0).deviation(torch.where(seen, u, 1e9), seen)
+    expected = (9 * mean + 16).sqrt()
+    assert float((found / expected - 1).abs().mean()) < 0.03
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--noise", "poisson", "--sigma", 0.1],
+        ["--saturated", -5],
+    ],
+)
+def test_noise_and_holes_that_make_no_sense_are_refused(here, capsys, words):
+    np.save("y.npy", scene()[0].astype(np.float32))
+    assert run("reconstruct", "y.npy", "--operator", "identity", *FAST, *words, "--out", "r") == 2
+    assert capsys.readouterr().err.startswith("measurand: ")
+
+
+@pytest.mark.parametrize("wrong", [{"gain": 0}, {"gain": -1}, {"gain": np.nan}, {"read": -1}])
+def test_a_detector_has_a_gain_and_no_negative_noise(wrong):
+    with pytest.raises(ValueError, match="wanted a positive gain"):
+        Poisson(**wrong)
+
+
+def test_a_manifest_names_a_mask_for_each_scan(here, capsys):
+    x = scene()[0].astype(np.float32)
+    for k in range(2):
+        seen = RNG.random(x.shape) > 0.3
+        np.save(f"m{k}.npy", seen), np.save(f"y{k}.npy", np.where(seen, x, 0))
+    open("all.csv", "w").write("file,mask\ny0.npy,m0.npy\ny1.npy,m1.npy\n")
+    words = ["--operator", "mask", "--operator.mask", "m0.npy", "--sigma", 0.01, *FAST]
+    assert run("reconstruct", "all.csv", *words, "--out", "r", "--quiet") == 0
+    for k in range(2):
+        assert np.abs(np.load(f"r/y{k}/estimate.npy") - x).mean() < 0.03
+        assert json.loads(open(f"r/y{k}/run.json").read())["operator"]["mask"].endswith(
+            f"m{k}.npy"
+        )
+    open("all.csv", "w").write("file,maks\ny0.npy,m0.npy\n")
+    assert run("reconstruct", "all.csv", *words, "--out", "s", "--quiet") == 2
+    assert "column 'maks': Mask has no such option" in capsys.readouterr().err
+
+
+def test_pages_of_different_sizes_are_refused(here, capsys):
+    with tifffile.TiffWriter("a.tif") as tiff:
+        tiff.write(np.zeros((8, 8), np.uint8)), tiff.write(np.zeros((9, 8), np.uint8))
+    assert run("reconstruct", "a.tif", "--operator", "identity", *FAST, "--out", "r") == 2
+    assert "2 pages differ in size or kind; write a.tif:N" in capsys.readouterr().err
+
+
+def test_check_and_simulate_take_stacks(here, capsys):
+    np.save("a.npy", scene(6).astype(np.float32))
+    assert run("simulate", "a.npy", "--operator", "identity", "--out", "s", "--quiet") == 0
+    assert np.load("s/measurement.npz")["y"].shape == (6, 1, 24, 28)
+    run("check", "a.npy", "--operator", "identity", "--sigma", 0.05, "--prior", "total-variation")
+    assert "the middle one of 6 images" in capsys.readouterr().out
+
+
+def test_a_picture_stays_one(here):
+    Image.fromarray((scene()[0] * 255).astype(np.uint8)).save("a.png")
+    assert restored("a.png")["images"] == 1 and np.asarray(Image.open("r/estimate.png")).ndim == 2
