@@ -12,8 +12,10 @@ from test_cli import run
 
 from measurand.data.ranges import value_range
 from measurand.data.sources import UnreadableFile
+from measurand.jobs.kspace import kspace_noise
 from measurand.jobs.noise_kinds import Poisson
-from measurand.operators import Blur, gaussian_kernel
+from measurand.noises import ComplexGaussian
+from measurand.operators import SENSE, Blur, birdcage_maps, gaussian_kernel, random_lines
 
 FAST = ["--prior", "total-variation:3", "--method", "fista", "--method.steps", 40]
 SMALL = ["--prior", "total-variation:1e-6", "--method", "fista", "--method.steps", 20]
@@ -298,3 +300,78 @@ def test_check_and_simulate_take_stacks(here, capsys):
 def test_a_picture_stays_one(here):
     Image.fromarray((scene()[0] * 255).astype(np.uint8)).save("a.png")
     assert restored("a.png")["images"] == 1 and np.asarray(Image.open("r/estimate.png")).ndim == 2
+
+
+def kspace(n=2, side=64, noise=0.01):
+    x = torch.zeros(n, 1, side, side, dtype=torch.complex64)
+    for k in range(n):
+        x[k, 0, 14:50, 10 + 6 * k : 40 + 6 * k] = 0.5 + 0.2 * k
+        x[k, 0, 24:34, 20:30] = 1.0
+    maps = birdcage_maps((side, side), 6)[0]
+    mask = random_lines((side, side), 2.0, 0.25, generator=torch.Generator().manual_seed(0))
+    a = SENSE((1, side, side), maps, mask)
+    drawn = ComplexGaussian(noise)(a(x), torch.Generator().manual_seed(1))
+    return x, a.observed(drawn), a
+
+
+def test_a_k_space_volume_tells_its_maps_its_mask_and_its_noise(here):
+    """The first command on a file of k-space: nothing is said but that it is of several coils."""
+    h5py = pytest.importorskip("h5py")
+    x, y, _ = kspace()
+    with h5py.File("scan.h5", "w") as file:
+        file["kspace"] = 1e-5 * y.numpy()
+        file["reconstruction_rss"] = x.abs().numpy()[:, 0]
+    words = [
+        "--operator",
+        "sense",
+        "--method",
+        "fista",
+        "--prior",
+        "total-variation",
+        "--out",
+        "r",
+    ]
+    assert run("reconstruct", "scan.h5", *words, "--quiet") == 0
+    with h5py.File("r/estimate.h5") as file:
+        e = np.abs(file["image"][:, 0]) / 1e-5
+    true = x.abs().numpy()[:, 0]
+    assert np.linalg.norm(e - true) / np.linalg.norm(true) < 0.15
+    record = json.loads(open("r/run.json").read())
+    notes = " ".join(record["notes"])
+    assert record["sigma"] == pytest.approx(1e-5 * 0.01, rel=0.25)
+    assert "maps: of the innermost" in notes and "noise estimated at the highest" in notes
+
+
+def test_the_noise_of_k_space_is_found_where_there_is_little_else():
+    i, j = torch.meshgrid(*[torch.linspace(-3, 3, 64)] * 2, indexing="ij")
+    _, _, a = kspace()
+    y = a(torch.exp(-(i**2) - j**2).to(torch.complex64)[None, None])
+    y = a.observed(ComplexGaussian(0.02)(y, torch.Generator().manual_seed(1)))
+    assert kspace_noise(y) == pytest.approx(0.02, rel=0.1)
+    assert kspace_noise(y[..., :6, :6]) is None
+
+
+def test_k_space_that_tells_nothing_is_refused(here, capsys):
+    _, y, a = kspace(1)
+    words = [
+        "--operator",
+        "sense",
+        "--method",
+        "fista",
+        "--prior",
+        "total-variation",
+        "--out",
+        "r",
+    ]
+
+    def refused(data):
+        np.save("k.npy", data)
+        assert run("reconstruct", "k.npy", *words) == 2
+        return capsys.readouterr().err
+
+    assert "numpy.fft.fftshift" in refused(np.fft.ifftshift(y.numpy(), axes=(-2, -1)))
+    thin = y.clone()
+    thin[..., 30:32] = 0
+    assert "say --operator.maps" in refused(thin.numpy())
+    assert run("simulate", "k.npy", "--operator", "sense", "--out", "s") == 2
+    assert "it cannot be told without data" in capsys.readouterr().err

@@ -9,8 +9,8 @@ from PIL import Image
 from test_cli import picture, run
 
 from measurand import psnr
-from measurand.jobs.arguments import build, build_for, twins
-from measurand.jobs.measured import Reading, measured
+from measurand.jobs.arguments import twins
+from measurand.jobs.measured import Reading, measured, operator_for
 from measurand.operators import (
     SENSE,
     Blur,
@@ -39,7 +39,7 @@ def image(h=24, w=30):
 
 
 def of(twin, shape=None):
-    return lambda y: build(twin, shape) if shape else build_for(twin, y)
+    return lambda stored: operator_for(twin, shape, stored)
 
 
 def record(folder):

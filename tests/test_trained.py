@@ -187,7 +187,7 @@ def test_evaluate_says_what_it_measured_of_each_kind(here, capsys):  # noqa: F81
 
     assert record["psnr"] == restoration_psnr(restore, mix, images, sigma=(0.02, 0.05))
     assert "simulated measurements with a noise of 0.02 to 0.05" in record["measured"]["psnr"]
-    other = ["--problems", "Denoising()", "--noise", 0.1, 0.1]
+    other = ["--problems", "Denoising()", "--noise-range", 0.1, 0.1]
     assert set(measured(network, *other)["psnr"]) == {"Denoising()"}
     assert run("evaluate", "n.safetensors", "--data", "set", "--levels", 25) == 2
     assert "--levels and --calibration are for denoisers" in capsys.readouterr().err
@@ -206,8 +206,8 @@ def test_evaluate_says_what_it_measured_of_each_kind(here, capsys):  # noqa: F81
         load("n.safetensors"), [Batch({"x": x}) for x in images], None
     )
     assert record["bits"] == bits and 0 < bits["bits"] < 50
-    assert run("evaluate", "n.safetensors", "--data", "set", "--noise", 0.1, 0.1) == 2
-    assert "--problems and --noise are for unfolded networks" in capsys.readouterr().err
+    assert run("evaluate", "n.safetensors", "--data", "set", "--noise-range", 0.1, 0.1) == 2
+    assert "--problems and --noise-range are for unfolded networks" in capsys.readouterr().err
 
     folds = unfolded.FlowProximal(flow, unfolded.proximal_folds(flow, 2))
     folds.card = {"recipe": {**trained, "kind": "Denoising()"}}

@@ -39,7 +39,7 @@ class Evaluate:
         calibration: Of a denoiser, also compare the error that it expects with its true error.
         problems: Of an unfolded network, the kinds of problems, such as 'GaussianBlurs(low=1.0)';
             those of its training, as the card says, when absent.
-        noise: Of an unfolded network, the smallest and the largest noise of a measurement,
+        noise_range: Of an unfolded network, the smallest and the largest noise of a measurement,
             relative to the norm of the operator; as in its training when absent.
         limit: Use the first images only.
         device: cpu, cuda, or auto.
@@ -54,14 +54,14 @@ class Evaluate:
     levels: tuple[float, ...] | None = None
     calibration: bool = False
     problems: tuple[str, ...] = ()
-    noise: tuple[float, float] | None = None
+    noise_range: tuple[float, float] | None = None
     limit: int | None = None
     device: str = "auto"
     skip_bad: bool = False
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
-        for option, values in (("--levels", self.levels), ("--noise", self.noise)):
+        for option, values in (("--levels", self.levels), ("--noise-range", self.noise_range)):
             if values is not None and not (values and all(0 < x < math.inf for x in values)):
                 raise ValueError(f"{option}: got {values}, wants positive noise levels")
         if self.limit is not None and self.limit < 1:
@@ -71,7 +71,9 @@ class Evaluate:
         with skips_said():
             images = [x.to(device) for x in self.images(network)]
         mix = tuple(problem_of(text) for text in self.problems)
-        scores = network.quality(HeldOut(images, self.levels, self.calibration, mix, self.noise))
+        scores = network.quality(
+            HeldOut(images, self.levels, self.calibration, mix, self.noise_range)
+        )
         if self.json:
             record = {"prior": self.prior, "images": len(images)}
             measured = {score.name: score.words for score in scores}

@@ -39,10 +39,19 @@ from ..operators.kspace import ifft2c
 from .arrays import all_finite, dataset, opened_hdf5
 from .sources import File, UnreadableFile, file_at, reading
 
-__all__ = ["Header", "combined", "header", "is_fastmri", "kspace", "low_resolution_maps", "rss"]
+__all__ = [
+    "CENTRE",
+    "Header",
+    "combined",
+    "header",
+    "is_fastmri",
+    "kspace",
+    "low_resolution_maps",
+    "rss",
+]
 
 _HEAP = 2**24  # bytes in which an XML header must lie
-_CENTRE = 24  # lines that are sampled in every file, at any acceleration up to 8
+CENTRE = 24  # lines that are sampled in every file, at any acceleration up to 8
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ def combined(
     return found
 
 
-def low_resolution_maps(y: np.ndarray, width: int = _CENTRE) -> np.ndarray:
+def low_resolution_maps(y: np.ndarray, width: int = CENTRE) -> np.ndarray:
     """Returns coil sensitivities from the centre of k-space, with shape (coils, H, W).
 
     C_i = s_i / sqrt(sum_j |s_j|^2), turned by the phase of the strongest combination of coils.

@@ -15,6 +15,7 @@ their folder; those that are made of other operators or of functions have no twi
 import dataclasses
 import inspect
 import re
+from collections.abc import Mapping
 from functools import cache, reduce
 from operator import or_
 from pathlib import Path
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
+Given = Mapping[str, Tensor]
+NONE: Given = {}
 _PLAIN = (int, float, bool, str)
 
 
@@ -110,7 +113,9 @@ def _fields(cls: type) -> list[Any] | None:
             hint = _text()
         elif not _is_plain(hint):
             return None
-        if parameter.default is inspect.Parameter.empty:
+        if parameter.name in getattr(cls, "estimated", ()):
+            fields.append((parameter.name, hint, dataclasses.field(default="auto")))
+        elif parameter.default is inspect.Parameter.empty:
             fields.append((parameter.name, hint))
         else:
             fields.append((parameter.name, hint, dataclasses.field(default=parameter.default)))
@@ -212,35 +217,37 @@ def _made(name: str, function: str, words: list[str], shape: Shape) -> Tensor:
     return made
 
 
-def build(twin: Any, shape: Shape) -> LinearOperator:
+def build(twin: Any, shape: Shape, given: Given = NONE) -> LinearOperator:
     """The operator that a twin describes, for images of a shape.
 
     Args:
         twin: An instance of one of `twins()`.
         shape: Shape (C, H, W) of one image.
+        given: Options that the data have told, instead of those of the twin.
     """
     cls = getattr(operators, type(twin).__name__)
-    return cls(shape, **_options(twin, [f.name for f in dataclasses.fields(twin)], shape))
+    return cls(shape, **_options(twin, [f.name for f in dataclasses.fields(twin)], shape, given))
 
 
-def build_for(twin: Any, y: Shape) -> LinearOperator:
+def build_for(twin: Any, y: Shape, given: Given = NONE) -> LinearOperator:
     """The operator whose measurements have a given shape, with the image shape that this needs.
 
     Args:
         twin: An instance of one of `twins()`.
         y: Shape of one measurement.
+        given: Options that the data have told, instead of those of the twin.
     Raises:
         ValueError: The operator does not know the shape of such an image, or has other data.
     """
     cls = getattr(operators, type(twin).__name__)
     advice = "say the shape of the image, --shape C H W"
     asked = list(inspect.signature(cls.image_shape).parameters)[1:]  # options of the constructor
-    options = _options(twin, asked, y)
+    options = _options(twin, asked, y, given)
     try:
         shape = cls.image_shape(y, **options)
     except ValueError as error:
         raise ValueError(f"{error}; {advice}") from error
-    operator = build(twin, shape)
+    operator = build(twin, shape, given)
     if operator.out_shape != y:
         raise ValueError(
             f"{cls.__name__}: an image of shape {shape} gives measurements of shape "
@@ -249,11 +256,16 @@ def build_for(twin: Any, y: Shape) -> LinearOperator:
     return operator
 
 
-def _options(twin: Any, names: list[str], shape: Shape) -> dict[str, Any]:
+def _options(twin: Any, names: list[str], shape: Shape, given: Given) -> dict[str, Any]:
     """Options of an operator's constructor, with the tensors that a twin names in words."""
     hints = _hints(getattr(operators, type(twin).__name__))
-    values = {name: getattr(twin, name) for name in names}
+    values = {name: given.get(name, getattr(twin, name)) for name in names}
+    for name, value in values.items():
+        if value == "auto" and isinstance(value, str):
+            raise ValueError(f"--operator.{name}: it cannot be told without data; say it")
     return {
-        name: read_tensor(value, name, shape) if hints[name] in (Any, Tensor) else value
+        name: read_tensor(value, name, shape)
+        if hints[name] in (Any, Tensor) and isinstance(value, str)
+        else value
         for name, value in values.items()
     }

@@ -80,7 +80,7 @@ class BlindRunner(Runner):
     def problem(self, scan: Scan) -> Opened:
         """Reads one file, and says what is to be solved."""
         how = self.how
-        found = measured(scan.file, Identity, how.reading)
+        found = measured(scan.file, lambda s: (Identity(s.x.shape[1:]), []), how.reading)
         (seen, form, notes), y = found, found.measurement.y
         if not isinstance(seen.operator, Identity):
             raise ValueError(

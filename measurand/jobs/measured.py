@@ -24,9 +24,10 @@ from ..data.ranges import Range
 from ..data.sources import split_key
 from ..measurement import Measurement
 from ..noises import ComplexGaussian, Gaussian, estimate_sigma
-from ..operators import Identity, LinearOperator, Mask
+from ..operators import SENSE, CartesianMRI, Identity, LinearOperator, Mask
 from ..solvers import first_guess
 from .arguments import build, build_for, read_tensor
+from .kspace import estimated, kspace_noise
 from .noise_kinds import Gaussian as White
 from .noise_kinds import NoiseKind, Poisson
 
@@ -36,16 +37,19 @@ _HOLES = 0.1  # share of unmeasured data beyond which they do not tell their noi
 
 
 def operator_for(
-    twin: Any, shape: tuple[int, int, int] | None, seen: tuple[int, ...]
-) -> LinearOperator:
-    """The operator of images of a shape, or where none is said, of measurements of a shape.
+    twin: Any, shape: tuple[int, int, int] | None, stored: Stored
+) -> tuple[LinearOperator, list[str]]:
+    """The operator of images of a shape, or of the measurements of a file; and what it told.
 
     Args:
         twin: The operator as the command line knows it (`arguments.twins`).
         shape: Shape (C, H, W) of the image; None where it follows from the measurement.
-        seen: Shape of one measurement.
+        stored: The measurements.
     """
-    return build(twin, shape) if shape is not None else build_for(twin, seen)
+    given, notes = estimated(twin, stored.x, stored.name)
+    if shape is not None:
+        return build(twin, shape, given), notes
+    return build_for(twin, tuple(stored.x.shape[1:]), given), notes
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Measured(NamedTuple):
 
 def measured(
     file: str | Path,
-    operator_of: Callable[[tuple[int, ...]], LinearOperator],
+    operator_of: Callable[[Stored], tuple[LinearOperator, list[str]]],
     how: Reading = Reading(),  # noqa: B008
     window_of: Callable[[], Range | None] = lambda: None,
 ) -> Measured:
@@ -115,7 +119,8 @@ def measured(
 
     Args:
         file: The file.
-        operator_of: Makes the operator for measurements of a shape.
+        operator_of: Makes the operator for the measurements of a file, and says what they told
+            of it.
         how: What the user says of the file.
         window_of: Gives the range of the images in the domain of the prior, where that has a
             unit; asked when the file has been read.
@@ -123,7 +128,7 @@ def measured(
         ValueError: File, operator and noise level do not fit; the message says in what.
     """
     stored = read_stored(file)
-    operator = operator_of(tuple(stored.x.shape[1:]))
+    operator, told = operator_of(stored)
     if stored.x.shape[1:] != operator.out_shape:
         raise ValueError(
             f"{file}: got a measurement of shape {tuple(stored.x.shape[1:])}, {operator} measures "
@@ -138,6 +143,7 @@ def measured(
     # what was not measured is not data, whatever stands there
     stored = replace(stored, x=operator.observed(stored.x))
     stored, operator, notes = _without_holes(stored, operator, how)
+    notes = [*told, *notes]
     if stored.x.is_complex():
         return _complex(file, stored, operator, how, notes)
     window = window_of()
@@ -173,14 +179,12 @@ def measured(
     sigma = estimate_sigma(y)
     if np.dtype(stored.form.dtype).kind == "u":  # rounding to whole samples is noise too
         sigma = sigma.clamp_min(2 / width / math.sqrt(12.0))
-    shown = " to ".join(
-        f"{v / scale:.4g}" for v in sorted({float(sigma.min()), float(sigma.max())})
-    )
-    level = 127.5 * float(sigma.mean())
-    told = (
-        f" ({level:.2g} of 255{' in the mean' if len(y) > 1 else ''})" if operator.pictures else ""
-    )
-    notes.append(f"noise estimated: sigma {shown}{told}")
+    ends = sorted({float(sigma.min()) / scale, float(sigma.max()) / scale})
+    words = "noise estimated: sigma " + " to ".join(f"{end:.4g}" for end in ends)
+    if operator.pictures:
+        mean = " in the mean" if len(ends) > 1 else ""
+        words += f" ({127.5 * float(sigma.mean()):.2g} of 255{mean})"
+    notes.append(words)
     return Measured(_white(operator, y, sigma if len(y) > 1 else float(sigma)), form, notes)
 
 
@@ -249,8 +253,14 @@ def _complex(
     picture = stored.image()
     if isinstance(how.noise, Poisson):
         raise ValueError("--noise poisson: complex data are no counts")
-    if how.level is None:
-        raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
+    level = how.level
+    if level is None:
+        level = kspace_noise(picture.x) if isinstance(operator, SENSE | CartesianMRI) else None
+        if level is None:
+            raise ValueError(
+                f"--sigma: the noise of {operator} cannot be seen in the data; say it"
+            )
+        notes.append(f"noise estimated at the highest frequencies: sigma {level:.4g}")
     # in double precision: scanners have values whose squares single precision does not hold
     largest = float(picture.x.abs().max())
     if largest == 0:
@@ -266,7 +276,7 @@ def _complex(
         "in the units of the file",
     ]
     form = replace(picture.form, unit=unit)
-    return Measured(_white(operator, y / size, how.level / unit), form, told)
+    return Measured(_white(operator, y / size, level / unit), form, told)
 
 
 def truth_in(

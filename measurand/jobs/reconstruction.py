@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..data.arrays import split_key
-from ..data.form import Form
+from ..data.form import Form, Stored
 from ..data.writing import as_written, write_image
 from ..devices import device_named
 from ..figures import compare
@@ -33,7 +33,8 @@ from ..methods import Method, Step
 from ..metrics import coverage, crps, nmse, psnr, ssim
 from ..operators import LinearOperator
 from ..tensors import generators
-from .arguments import files_of, notes_of
+from .arguments import build, build_for, files_of, notes_of
+from .kspace import AUTO, known
 from .manifest import Scan
 from .measured import Reading, measured, operator_for, truth_in
 from .restore import (
@@ -195,7 +196,7 @@ class Runner:
         how = self.how
         twin = with_operands(how.operator, scan.operands)
         found = measured(
-            scan.file, partial(self._operator, twin), how.reading, lambda: self.loaded.window
+            scan.file, partial(self._made, twin), how.reading, lambda: self.loaded.window
         )
         measurement, form, notes = found
         y = measurement.y
@@ -212,8 +213,14 @@ class Runner:
         said = (*notes, *notes_of(twin, shape), *more, *told)
         return Opened(scan, measurement, y, form, prior, record, truth, said)
 
+    def _made(self, twin: Any, stored: Stored) -> tuple[LinearOperator, list[str]]:
+        if any(getattr(twin, name) == AUTO for name in known(twin)):  # every file has its own
+            return operator_for(twin, self.how.shape, stored)
+        return self._operator(twin, tuple(stored.x.shape[1:])), []
+
     def _build(self, twin: Any, seen: tuple[int, ...]) -> LinearOperator:
-        return operator_for(twin, self.how.shape, seen)
+        shape = self.how.shape
+        return build(twin, shape) if shape is not None else build_for(twin, seen)
 
     def solve(
         self, problem: Opened, folder: Path, seed: int, on_step: OnStep | None = None
@@ -277,7 +284,9 @@ class Runner:
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(method).__name__}"
             comparison(folder / "comparison.png", panels, title=title)
-        sigma = problem.measurement.sigma.flatten().tolist()
+        # of pictures in units of the image in [-1, 1], of other data in those of the file
+        unit = form.unit if operator.pictures else (form.high - form.low) / 2
+        sigma = (problem.measurement.sigma * unit).flatten().tolist()
         return {
             "file": problem.scan.file,
             "operator": resolved(with_operands(how.operator, problem.scan.operands))

@@ -63,6 +63,7 @@ class LinearOperator(nn.Module, ABC):
     """
 
     items: ClassVar[tuple[str, ...]] = ()
+    estimated: ClassVar[tuple[str, ...]] = ()  # options that data can tell, see `jobs.kspace`
     pictures: bool = True  # whether real data are samples of the image's kind and range
     _precision: Tensor
 

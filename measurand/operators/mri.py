@@ -47,6 +47,7 @@ class CartesianMRI(LinearOperator):
     """
 
     items: ClassVar[tuple[str, ...]] = ("mask",)
+    estimated: ClassVar[tuple[str, ...]] = ("mask",)
     mask: Tensor
 
     def __init__(self, in_shape: Shape, mask: Any) -> None:
@@ -133,6 +134,7 @@ class SENSE(LinearOperator):
     """
 
     items: ClassVar[tuple[str, ...]] = ("maps", "mask", "_conj", "_sampling")
+    estimated: ClassVar[tuple[str, ...]] = ("maps", "mask")
     maps: Tensor
     mask: Tensor
     _conj: Tensor

@@ -70,7 +70,7 @@ class HeldOut:
         if not mix or not noise:
             raise ValueError(
                 f"{type(network).__name__}: its card names no problems that it was trained on, "
-                "and their noise; say them by --problems 'Denoising()' and --noise 0.05 0.05"
+                "and their noise; say them by --problems 'Denoising()' and --noise-range 0.05 0.05"
             )
         low, high = map(float, noise)
         words = (
@@ -97,7 +97,7 @@ class HeldOut:
         if not levels and (self.levels is not None or self.calibrated):
             raise ValueError("evaluate: --levels and --calibration are for denoisers")
         if not problems and (self.problems or self.noise):
-            raise ValueError("evaluate: --problems and --noise are for unfolded networks")
+            raise ValueError("evaluate: --problems and --noise-range are for unfolded networks")
 
 
 @torch.no_grad()
