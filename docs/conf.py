@@ -1,4 +1,10 @@
-"""Sphinx: furo for the looks, MyST for the prose, the reference from the docstrings."""
+"""Sphinx: furo for the looks, MyST for the prose, the reference from the docstrings.
+
+Equations are MathML, which browsers draw by themselves: the pages need no network.
+"""
+
+from docutils import nodes
+from latex2mathml.converter import convert
 
 import measurand
 
@@ -11,7 +17,6 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
@@ -26,6 +31,7 @@ templates_path = ["_templates"]
 
 html_theme = "furo"
 html_title = "measurand"
+html_math_renderer = "mathml"
 
 
 def keep_indented_blocks(app, what, name, obj, options, lines):
@@ -42,5 +48,18 @@ def keep_indented_blocks(app, what, name, obj, options, lines):
     lines[:] = shown
 
 
+def inline_equation(page, node):
+    """An equation in a line of text, as MathML."""
+    page.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def displayed_equation(page, node):
+    """An equation of its own, as MathML."""
+    page.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (inline_equation, None), (displayed_equation, None))
     app.connect("autodoc-process-docstring", keep_indented_blocks, priority=100)
