@@ -4,8 +4,11 @@ A detector bin at the position s under the angle theta sees the strip of lines
 
     x cos(theta) + y sin(theta) = s + t,   |t| <= spacing / 2,
 
-with x to the right, y upwards and the origin at the centre of the image. The measurement is the
-mean over the strip of the line integrals (value times length). Pixels are squares of constant
+with x to the right, y upwards and the origin, which is the rotation axis, at the centre of the
+image. Of n bins, bin j sees `s = (j - (n - 1) / 2 - axis) spacing`: the axis is seen `axis` bins
+from the middle of the detector. The measurement is the mean over the strip of the line integrals,
+value times length: numbers without unit where the image is attenuation mu in 1/mm and pixels are
+in mm, or mu per pixel side where `pixel` is 1. Pixels are squares of constant
 value, so the weight of a pixel is exact: seen under theta its line integrals form a trapezoid
 (the convolution of two boxes, of widths |cos| and |sin|), and the bin takes its area over the bin
 divided by the spacing. Nothing is lost between bins, so every projection has the same sum.
@@ -14,19 +17,10 @@ The weights are a sparse matrix, and a product costs the time to stream its entr
 Reflections of the image in an axis and in the diagonal turn any angle into one of [0, pi/4]; the
 usual evenly spaced angles therefore need a quarter of the rows only, applied to four views of the
 image at once. The transpose is stored too, with the same numbers: the adjoint is exact.
-
-Filtered back-projection inverts A for many angles over half a turn. With p the projections,
-
-    x = pi / n  sum_theta (h * p_theta)(x cos(theta) + y sin(theta)),
-
-and h the ramp filter limited to the bandwidth of the detector: `h[0] = 1 / (4 d^2)`,
-`h[n] = -1 / (pi n d)^2` for n odd, 0 for n even, d the spacing. Sampling h in space, not |f| in
-frequency, keeps the mean of the image right.
 """
 
 import math
 import warnings
-from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, Self
 
@@ -38,7 +32,7 @@ from torch import Tensor
 from .base import LinearOperator, Shape
 from .function import linear_pair
 
-__all__ = ["ParallelCT", "even_angles", "fbp", "hann"]
+__all__ = ["ParallelCT", "even_angles", "radians"]
 
 Array = NDArray[Any]
 _TURN = 2 * math.pi + 0.15  # radians; scanners run on for some degrees beyond a full turn
@@ -56,8 +50,13 @@ class ParallelCT(LinearOperator):
             2 pi, with shape (angles,). At 0 the bins run along the rows of the image, at pi/2 they
             run up its columns.
         detectors: Number of detector bins; those that cover the diagonal when absent.
-        spacing: Distance of the bins, in the unit of `pixel`.
+        spacing: Distance of the bins, in the unit of `pixel`; that of the pixels when absent.
         pixel: Side of a pixel; projections are in value times this unit.
+        degrees: Whether the angles are degrees, of any size.
+        axis: Where the rotation axis is seen, in bins from the middle of the detector:
+            `rotation_axis` finds it. Column c, counted from 0, is `c - (detectors - 1) / 2`;
+            radon of scikit-image has 0.5 for an even number of bins, and turns about pixel
+            n // 2, the middle of an image of n + 1 pixels.
     """
 
     pictures = False  # line integrals, in value times length
@@ -72,9 +71,10 @@ class ParallelCT(LinearOperator):
         angles: Any,
         *,
         detectors: int | None = None,
-        spacing: float = 1.0,
+        spacing: float | None = None,
         pixel: float = 1.0,
         degrees: bool = False,
+        axis: float = 0.0,
     ) -> None:
         name = type(self).__name__
         if len(in_shape) < 2:
@@ -84,21 +84,29 @@ class ParallelCT(LinearOperator):
             raise ValueError(
                 f"{name}: got angles with shape {tuple(angles.shape)}, wanted (n,), all finite"
             )
-        angles = _radians(name, angles, degrees)
+        angles = radians(name, angles, degrees)
+        spacing = pixel if spacing is None else spacing
         if not (0 < spacing < math.inf and 0 < pixel < math.inf):
             raise ValueError(
                 f"{name}: got spacing {spacing} and pixel {pixel}, wanted positive lengths"
             )
         height, width = in_shape[-2:]
         diagonal = math.hypot(height, width) * pixel
-        bins = math.ceil(diagonal / spacing) if detectors is None else detectors
+        if not abs(axis) * spacing <= diagonal:
+            raise ValueError(
+                f"{name}: got axis {axis}, wanted bins from the middle of the detector, less than "
+                f"the diagonal of the image, {diagonal / spacing:.4g} bins"
+            )
+        covering = math.ceil(diagonal / spacing + 2 * abs(axis))
+        bins = covering if detectors is None else detectors
         if bins < 1:
             raise ValueError(f"{name}: got {detectors} detectors, wanted at least one")
         super().__init__(in_shape, (*in_shape[:-2], len(angles), bins))
         self.detectors, self.spacing, self.pixel = bins, float(spacing), float(pixel)
-        plan = _plan(angles.double().cpu().numpy(), square=height == width)
+        self.axis = float(axis)
+        plan = _plan(angles.double().cpu().numpy(), square=height == width, axis=self.axis)
         self.views = plan.views
-        back = _strip_matrix(plan.folded, (height, width), bins, spacing / pixel)
+        back = _strip_matrix(plan.folded, plan.axis, (height, width), bins, spacing / pixel)
         self.register_buffer("angles", angles.detach().float())
         self._register("_forward", back.T.tocsr(), pixel)
         self._register("_back", back, pixel)
@@ -161,18 +169,22 @@ class ParallelCT(LinearOperator):
         cls,
         y_shape: Shape,
         detectors: int | None = None,
-        spacing: float = 1.0,
+        spacing: float | None = None,
         pixel: float = 1.0,
+        axis: float = 0.0,
     ) -> Shape:
         """Return the shape of the square image whose diagonal the detectors cover.
 
         Args:
             y_shape: Shape of the projections, (C, angles, detectors) or (C, D, angles, detectors).
             detectors: None; a number of detectors that was chosen says nothing of the image.
-            spacing: Distance of the bins, in the unit of `pixel`.
+            spacing: Distance of the bins, in the unit of `pixel`; that of the pixels when absent.
             pixel: Side of a pixel.
+            axis: Where the rotation axis is seen, in bins from the middle of the detector.
         """
-        side = math.floor(y_shape[-1] * spacing / (pixel * math.sqrt(2.0)))
+        spacing = pixel if spacing is None else spacing
+        seen = (y_shape[-1] - 2 * abs(axis)) * spacing
+        side = math.floor(seen / (pixel * math.sqrt(2.0)))
         if detectors is not None or len(y_shape) < 3 or side < 1:
             raise ValueError(
                 f"{cls.__name__}: projections of shape {tuple(y_shape)} with detectors = "
@@ -187,7 +199,7 @@ class ParallelCT(LinearOperator):
 
     @classmethod
     def example(cls) -> Self:
-        return cls((1, 6, 6), even_angles(8), detectors=9, pixel=0.5, spacing=0.4)
+        return cls((1, 6, 6), even_angles(8), detectors=9, pixel=0.5, spacing=0.4, axis=0.3)
 
 
 @cache
@@ -210,50 +222,16 @@ def even_angles(count: int, turn: float = math.pi) -> Tensor:
     return torch.arange(int(count), dtype=torch.float64) * (turn / count)
 
 
-def hann(frequency: Tensor) -> Tensor:
-    """The Hann window over frequencies from 0 to 1 (half the sampling rate), `cos^2(pi f / 2)`."""
-    return torch.cos(math.pi / 2 * frequency).square()
-
-
-def fbp(
-    operator: ParallelCT, y: Tensor, *, window: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
-    """Filtered back-projection, in the units of the image.
-
-    The angles are taken as evenly spaced over a half turn, or over a whole one.
+def radians(name: str, angles: Tensor, degrees: bool) -> Tensor:
+    """Return angles in radians; what must have been meant as degrees, or as radians, is said.
 
     Args:
-        operator: The projector that measured y.
-        y: Projections, with shape (B, C, angles, detectors).
-        window: What the ramp is multiplied with, a function of the frequency in units of half
-            the sampling rate, such as `hann`; the pure ramp when absent.
-    Returns:
-        The image, with shape (B, C, H, W).
-    References:
-        | Principles of Computerized Tomographic Imaging (Kak & Slaney, 1988), chapter 3
+        name: Who asks, for the message.
+        angles: The angles, with shape (angles,).
+        degrees: Whether they are degrees.
+    Raises:
+        ValueError: They are said to be radians, and are hardly that.
     """
-    if y.shape[1:] != operator.out_shape:
-        raise ValueError(
-            f"fbp: got projections with shape {tuple(y.shape)}, wanted (B, "
-            f"{', '.join(map(str, operator.out_shape))})"
-        )
-    size, d = 2 ** math.ceil(math.log2(2 * operator.detectors)), operator.spacing
-    n = torch.arange(size, dtype=torch.float64)
-    n = torch.minimum(n, size - n)
-    h = torch.where(n % 2 == 1, -1 / (math.pi * n.clamp(min=1) * d) ** 2, 0.0)
-    h[0] = 1 / (4 * d**2)
-    ramp = torch.fft.rfft(h).real * d
-    if window is not None:
-        ramp = ramp * window(torch.linspace(0, 1, len(ramp), dtype=torch.float64))
-    spectrum = torch.fft.rfft(y, n=size) * ramp.to(y.device, y.dtype)
-    filtered = torch.fft.irfft(spectrum, n=size)[..., : operator.detectors]
-    # a pixel's weights sum to pixel^2 / spacing in every projection
-    scale = math.pi / len(operator.angles) * d / operator.pixel**2
-    return scale * operator.adjoint(filtered)
-
-
-def _radians(name: str, angles: Tensor, degrees: bool) -> Tensor:
-    """Angles in radians; what must have been meant as degrees, or as radians, is said."""
     largest = float(angles.double().abs().max())
     if degrees:
         if len(angles) > 8 and 0 < largest <= _TURN:
@@ -284,14 +262,19 @@ class _Plan(NamedTuple):
     """Each angle as a row of the matrix, a view of the image and a direction of the detector."""
 
     folded: Array  # angles of the matrix
+    axis: Array  # where it sees the rotation axis, in bins
     row: Array  # index into them, per angle
     view: Array  # index into `_views`
     reversed: Array  # whether the bins run backwards
     views: int  # number of views used: 1, 2 or 4
 
 
-def _plan(angles: Array, *, square: bool) -> _Plan:
-    """The cheapest of: no symmetry, the left-right flip, flip and transposition."""
+def _plan(angles: Array, *, square: bool, axis: float) -> _Plan:
+    """The cheapest of: no symmetry, the left-right flip, flip and transposition.
+
+    A detector that is turned by half a turn is the same one with its bins in reverse and the axis
+    on the other side.
+    """
     turn = np.mod(angles, 2 * np.pi)
     backwards = turn >= np.pi
     turn = np.where(backwards, turn - np.pi, turn)
@@ -308,12 +291,16 @@ def _plan(angles: Array, *, square: bool) -> _Plan:
     ):
         if views < 4 or square:
             # angles of float32 agree after folding to a microradian, a thousandth of a pixel
-            order = np.argsort(folded)
+            side = np.where(backwards, -axis, axis)
+            order = np.lexsort((folded, side))
             fresh = np.diff(folded[order], prepend=-1.0) > 1e-6
+            fresh |= np.diff(side[order], prepend=side[order[0]]) > 0
             row = np.empty(len(angles), dtype=np.int64)
             row[order] = np.cumsum(fresh) - 1
-            kept = folded[order][fresh]
-            plans.append(_Plan(kept, row, view.astype(np.int64), backwards, views))
+            kept = order[fresh]
+            plans.append(
+                _Plan(folded[kept], side[kept], row, view.astype(np.int64), backwards, views)
+            )
     return min(plans, key=lambda plan: len(plan.folded) * (1 + plan.views))
 
 
@@ -334,11 +321,14 @@ def _exchanged(x: Tensor) -> Tensor:
     return x.mT.flip(-2, -1)
 
 
-def _strip_matrix(angles: Array, shape: tuple[int, int], bins: int, spacing: float) -> Any:
+def _strip_matrix(
+    angles: Array, axis: Array, shape: tuple[int, int], bins: int, spacing: float
+) -> Any:
     """The transposed system matrix in pixels: rows are pixels, columns (angle, bin)."""
     from scipy.sparse import csr_array
 
     height, width = shape
+    origin = bins / 2 + axis  # of s on the detector, in bins from its first edge
     c, s = np.abs(np.cos(angles)), np.abs(np.sin(angles))
     # the footprint of a pixel is a trapezoid; twice its area from the centre to t is an odd
     # function that grows linearly over the flat top and by a parabola over the slope
@@ -357,10 +347,10 @@ def _strip_matrix(angles: Array, shape: tuple[int, int], bins: int, spacing: flo
     counts, columns, values = [], [], []
     for row in range(height):
         center = across + ((height - 1) / 2 - row) * np.sin(angles)  # (W, angles)
-        left = np.floor((center - outer) / spacing + bins / 2)
-        below = area((left - bins / 2) * spacing - center)
+        left = np.floor((center - outer) / spacing + origin)
+        below = area((left - origin) * spacing - center)
         for k in range(most):
-            above = area((left + (k + 1 - bins / 2)) * spacing - center)
+            above = area((left + (k + 1 - origin)) * spacing - center)
             weight[..., k], below = (above - below) / spacing, above
         bin_ = left.astype(np.int32)[..., None] + np.arange(most, dtype=np.int32)
         keep = ((weight > 1e-9) & (bin_ >= 0) & (bin_ < bins)).reshape(width, -1)
