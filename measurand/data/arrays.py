@@ -27,7 +27,9 @@ __all__ = [
     "all_finite",
     "checked",
     "compact",
+    "complex_numbers",
     "dataset",
+    "is_complex",
     "load",
     "one_channel",
     "opened_hdf5",
@@ -65,12 +67,12 @@ def load(
             with opened_hdf5(source) as h5:
                 key = _choose(source.name, key, _datasets(h5))
                 dataset = checked(h5[key], source)
-                array = dataset[()]
+                array = complex_numbers(dataset[()])
                 # text is in a heap, from which the library may never return: do not read it
                 if "range" in dataset.attrs and dataset.attrs.get_id("range").dtype.kind in "iuf":
                     ends = dataset.attrs["range"]
                     stored_range = (float(ends[0]), float(ends[1]))
-        if array.dtype.kind not in "buifc":
+        if not _numeric(array.dtype):
             raise UnreadableFile(f"{source.name}: got an array of {array.dtype}, wanted numbers")
     return array, key, stored_range
 
@@ -128,6 +130,23 @@ def checked(dataset: Any, source: File) -> Any:
     sized(name, dataset.nbytes, stored)
     sized(name, math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize, stored)
     return dataset
+
+
+def is_complex(dtype: np.dtype) -> bool:
+    """Return whether a type is a pair of a real and an imaginary part, as MATLAB writes it."""
+    return dtype.names in (("real", "imag"), ("r", "i"))
+
+
+def complex_numbers(samples: np.ndarray) -> np.ndarray:
+    """Return pairs of real and imaginary parts as complex numbers, other samples as they are."""
+    if not is_complex(samples.dtype):
+        return samples
+    real, imaginary = (samples[name] for name in samples.dtype.names or ())
+    return np.asarray(real + 1j * imaginary)
+
+
+def _numeric(dtype: np.dtype) -> bool:
+    return dtype.kind in "buifc" or is_complex(dtype)
 
 
 def compact(samples: np.ndarray) -> np.ndarray:
@@ -190,7 +209,7 @@ def _datasets(group: Any, prefix: str = "") -> list[str]:
         if isinstance(group.get(name, getlink=True), h5py.HardLink):
             item = group[name]
             if isinstance(item, h5py.Dataset):
-                names += [prefix + name] if item.dtype.kind in "buifc" else []
+                names += [prefix + name] if _numeric(item.dtype) else []
             elif isinstance(item, h5py.Group) and prefix.count("/") < 8:
                 names += _datasets(item, f"{prefix}{name}/")
         if len(names) > 10_000:  # groups that contain each other
