@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -40,6 +41,7 @@ def file(path, modality="MR", **others):
         ("MR", "ORIGINAL/PRIMARY/B0 MAP/B0/UNSPECIFIED", "map"),
         ("MR", "DERIVED/PRIMARY/M/ND/T1 MAP", "map"),
         ("MR", "DERIVED/PRIMARY/T2_STAR MAP", "map"),
+        ("MR", "DERIVED/PRIMARY/T1MAP", "map"),
         ("MR", "DERIVED/PRIMARY/DIFFUSION/ADC/ND", "map"),
         ("MR", "ORIGINAL/PRIMARY/M/ND/MOSAIC", "mosaic"),
         ("MR", "ORIGINAL/PRIMARY/SPECTROSCOPY/NONE", "spectroscopy"),
@@ -116,21 +118,17 @@ def test_frames_say_it_themselves(tmp_path):
 
 def test_a_private_number_of_ge(tmp_path):
     for value, kind in ((0, ""), (1, "phase"), (2, "real part"), (3, "imaginary part")):
-        ds = Dataset()
-        path = file(tmp_path / "a.dcm", ImageType=["ORIGINAL", "PRIMARY", "OTHER"])
-        import pydicom
-
-        ds = pydicom.dcmread(path)
-        ds.add_new(0x00430010, "LO", "GEMS_PARM_01")
-        ds.add_new(0x0043102F, "SS", value)
-        ds.save_as(path)
-        assert series(path)[0].kind == kind
+        for vr, stored in (("SS", value), ("SS", [value, 0]), ("UN", bytes([value, 0]))):
+            path = file(tmp_path / "a.dcm", ImageType=["ORIGINAL", "PRIMARY", "OTHER"])
+            ds = pydicom.dcmread(path)
+            ds.add_new(0x00430010, "LO", "GEMS_PARM_01")
+            ds.add_new(0x0043102F, vr, stored)
+            ds.save_as(path)
+            assert series(path)[0].kind == kind
 
 
 def test_spectra_without_pixels_are_counted(tmp_path):
     file(tmp_path / "a.dcm")
-    import pydicom
-
     ds = pydicom.dcmread(file(tmp_path / "b.dcm", SOPClassUID=SPECTROSCOPY))
     del ds.PixelData
     ds.save_as(tmp_path / "b.dcm")

@@ -67,6 +67,8 @@ def load(
             with opened_hdf5(source) as h5:
                 key = _choose(source.name, key, _datasets(h5))
                 dataset = checked(h5[key], source)
+                if dataset.shape is None:
+                    raise UnreadableFile(f"{source.name}:{key} is empty, it has no values")
                 array = complex_numbers(dataset[()])
                 # text is in a heap, from which the library may never return: do not read it
                 if "range" in dataset.attrs and dataset.attrs.get_id("range").dtype.kind in "iuf":

@@ -53,7 +53,7 @@ def kind(ds: Any, stated: Callable[[str, str], Any]) -> str:
         return "dose page"
     if "SCREEN SAVE" in rest or (uid.startswith(_CAPTURE) and modality in ("CT", "MR", "PT")):
         return "screen capture"
-    if rest & _MAPS or any(word.endswith((" MAP", "_MAP")) and _map(word) for word in rest):
+    if rest & _MAPS or any(word.endswith("MAP") and _map(word) for word in rest):
         return "map"
     return _part(ds, rest, stated(frame, "ComplexImageComponent")) if modality == "MR" else ""
 
@@ -87,6 +87,8 @@ def _part(ds: Any, rest: set[str], component: Any) -> str:
     private = ds.get((0x0043, 0x102F))
     if private is not None:
         value = private.value
-        value = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else value
-        return _GE.get(value, "")
+        if isinstance(value, bytes):
+            value = int.from_bytes(value[:2], "little")
+        first = value if isinstance(value, int | str) else next(iter(value or ()), 0)
+        return _GE.get(int(first), "")
     return next((_PARTS[word] for word in _PARTS if word in rest), "")
