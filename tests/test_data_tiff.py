@@ -241,6 +241,10 @@ def test_reduced_images_and_masks_are_no_images(tmp_path):
     found = read(tmp_path / "a.tif")
     np.testing.assert_array_equal(found.values, pixels)
     assert found.pages == 1 and found.notes == ("a mask page of the file is not used",)
+    with tifffile.TiffWriter(tmp_path / "c.tif") as tiff:
+        tiff.write(pixels)
+        tiff.write(pixels[::2, ::2], extratags=[(255, "H", 1, 2, True)])
+    assert read(tmp_path / "c.tif").pages == 1
     tifffile.imwrite(tmp_path / "b.tif", pixels, subfiletype=1)
     with pytest.raises(UnreadableFile, match="holds no image, only reduced ones"):
         read_image(tmp_path / "b.tif")

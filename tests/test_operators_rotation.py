@@ -81,6 +81,7 @@ def test_what_cannot_be_used_is_named():
     y = sinogram(angles, 0.0)
     for data, views, words in (
         (y, angles[:-1], r"shape \(120, 80\) and angles of shape \(119,\)"),
+        (y.T, angles, "transpose them"),
         (y[0], angles, "wanted \\(..., angles, detectors\\)"),
         (y * math.nan, angles, "not finite"),
         (y, torch.rad2deg(angles), "degrees"),

@@ -162,7 +162,7 @@ def _images(source: File, tiff: Any) -> list[tuple[Any, int]]:
     """The pages that are images, each with the number of its plane among those it stands for."""
     if not any(len(page.tags) for page in tiff.pages):
         raise _empty(source)
-    pages = [p for p in tiff.pages if not p.is_reduced and not _is_mask(p)]
+    pages = [p for p in tiff.pages if not _is_reduced(p) and not _is_mask(p)]
     if not pages:
         raise UnreadableFile(f"{source.name}: holds no image, only reduced ones or masks")
     if not all(math.prod(page.shape) for page in pages):
@@ -185,6 +185,11 @@ def _empty(source: File) -> UnreadableFile:
         f"{source.name}: got an empty TIFF, without a page or without pixels; writing it was "
         "perhaps interrupted, or nothing was left after a crop: write it again"
     )
+
+
+def _is_reduced(page: Any) -> bool:
+    old = page.tags.get(255)  # of TIFF 5: 2 is reduced
+    return bool(page.is_reduced) or (old is not None and old.value == 2)
 
 
 def _is_mask(page: Any) -> bool:

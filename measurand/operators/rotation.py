@@ -60,9 +60,10 @@ def rotation_axis(sinogram: Any, angles: Any, *, degrees: bool = False) -> float
     p = np.asarray(torch.as_tensor(sinogram).detach().cpu().double())
     theta = radians("rotation_axis", torch.as_tensor(angles), degrees).double().cpu().numpy()
     if p.ndim < 2 or theta.ndim != 1 or p.shape[-2] != len(theta):
+        turned = "; transpose them?" if p.shape[-1:] == theta.shape else ""
         raise ValueError(
             f"rotation_axis: got projections of shape {p.shape} and angles of shape "
-            f"{theta.shape}, wanted (..., angles, detectors) and (angles,)"
+            f"{theta.shape}, wanted (..., angles, detectors) and (angles,){turned}"
         )
     if not (np.isfinite(p).all() and np.isfinite(theta).all()):
         raise ValueError("rotation_axis: got projections or angles that are not finite")
