@@ -151,10 +151,11 @@ def images(ds: Any, frames: list[Frame]) -> list[np.ndarray]:
 
 def _used(ds: Any, u: np.ndarray) -> np.ndarray:
     """Samples without the bits above and below those that are stored, with their sign."""
-    width, stored, high = 8 * u.dtype.itemsize, int(ds.BitsStored), int(ds.HighBit)
+    width, stored = 8 * u.dtype.itemsize, int(ds.BitsStored)
+    high = int(ds.get("HighBit", stored - 1))
     if not stored - 1 <= high < width:
         raise ValueError(f"it says its samples have {stored} bits, the highest of them bit {high}")
-    return (u << (width - 1 - high)) >> (width - stored)
+    return np.asarray((u << (width - 1 - high)) >> (width - stored))
 
 
 def _looked_up(ds: Any, u: np.ndarray) -> np.ndarray:
@@ -162,8 +163,10 @@ def _looked_up(ds: Any, u: np.ndarray) -> np.ndarray:
     import pydicom.pixels
 
     if "RedPaletteColorLookupTableData" not in ds:  # in segments
-        colors = pydicom.pixels.apply_color_lut(u.astype(np.uint16), ds)[..., :3]
-        return colors if colors.dtype == np.uint8 else (colors >> 8).astype(np.uint8)
+        rgb = pydicom.pixels.apply_color_lut(u.astype(np.uint16), ds)[..., :3]
+        if rgb.dtype == np.uint8 and u.max() > 255:
+            raise ValueError("it has a palette of more than 256 colours in segments of 8 bits")
+        return rgb if rgb.dtype == np.uint8 else (rgb >> 8).astype(np.uint8)
     tables, firsts = [], []
     for name in ("Red", "Green", "Blue"):
         entries, first, _ = (int(v) for v in ds[f"{name}PaletteColorLookupTableDescriptor"].value)

@@ -260,9 +260,9 @@ def _decoded(source: File, opened: BinaryIO, page: Any, plane: int) -> tuple[np.
             return found
     photometric, samples, bits, _ = _facts(page)
     kind = getattr(page.compression, "name", page.compression)
-    planes = ", one channel after the other (planar)" if page.shaped[0] > 1 else ""
+    layout = ", one channel after the other (planar)" if page.shaped[0] > 1 else ""
     raise UnreadableFile(
-        f"{source.name}: got {samples} x {bits} bits of {page.photometric.name}{planes}, "
+        f"{source.name}: got {samples} x {bits} bits of {page.photometric.name}{layout}, "
         f"compressed by {kind}, which only the package imagecodecs unpacks without loss: pip "
         "install imagecodecs (the extra, pip install 'measurand[tiff]'), or save the file "
         "uncompressed or with deflate"
