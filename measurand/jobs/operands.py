@@ -28,7 +28,8 @@ __all__ = ["operand"]
 
 Shape = tuple[int, ...]
 _NEAR = 0.05  # of white; what is no farther from black or white is that,
-_GREY = 0.25  # and the share of pixels at most that may be neither in a mask of two values
+_GREY = 0.25  # the share of pixels at most that may be neither in a mask of two values,
+_LEVELS = 8  # where these have more values than that
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _selection(told: str, stored: _Stored, high: float) -> tuple[np.ndarray, lis
                 else f"{told} has {levels}, wanted a mask of 0 and 1"
             )
         between = np.minimum(values, np.abs(values - white)) > _NEAR * white
-        if between.mean() > _GREY:
+        if between.mean() > _GREY and len(np.unique(values[between])) > _LEVELS:
             _one_channel(told, replace(stored, values=selected))
             raise ValueError(
                 f"{told} has {levels}, {100 * between.mean():.3g} % of the pixels neither near 0 "
