@@ -51,6 +51,24 @@ def test_filtered_back_projection_restores_units_and_quality():
     assert fbp(operator, noise, window=hann).std() < 0.5 * fbp(operator, noise).std()
 
 
+def test_views_that_do_not_see_the_whole_object_are_told(recwarn):
+    x = ellipses()
+    whole = ParallelCT((1, N, N), even_angles(40, 2 * math.pi)).double()
+    fbp(whole, whole(x)), fbp(whole, torch.randn(whole(x).shape, dtype=torch.float64))
+    assert not recwarn
+    for options in ({"detectors": 30}, {"detectors": 45, "axis": -20}):
+        part = ParallelCT((1, N, N), even_angles(40, 2 * math.pi), **options).double()
+        with pytest.warns(UserWarning, match="fbp: views have .* the object is cut off"):
+            fbp(part, part(x))
+
+
+def test_weights_want_radians():
+    with pytest.raises(ValueError, match="angular_weights: got angles .* degrees=True"):
+        angular_weights(np.arange(180.0))
+    found = angular_weights(np.arange(180.0), degrees=True)
+    torch.testing.assert_close(found, torch.full_like(found, math.pi / 180))
+
+
 def test_projections_of_another_shape_are_named():
     with pytest.raises(ValueError, match="projections with shape"):
         fbp(ParallelCT((1, 8, 8), even_angles(4)), torch.zeros(1, 1, 3, 12))

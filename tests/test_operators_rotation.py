@@ -65,7 +65,7 @@ def test_slices_are_used_together():
 def test_a_constant_background_does_no_harm_and_is_told():
     angles = SCANS["half turn"]
     y = sinogram(angles, 3.3, 0.01)
-    with pytest.warns(UserWarning, match="no constant background the object is cut off"):
+    with pytest.warns(UserWarning, match="no constant background, the object is cut off"):
         found = rotation_axis(y + 0.5 * y.max(), angles)
     assert found == pytest.approx(rotation_axis(y, angles), abs=1e-3)
 

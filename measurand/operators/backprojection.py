@@ -15,6 +15,7 @@ which nothing was measured (limited angle) is left to nobody.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,13 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .tomography import ParallelCT
+from .tomography import ParallelCT, radians
 
-__all__ = ["angular_weights", "fbp", "hann"]
+__all__ = ["angular_weights", "cut_off", "fbp", "hann"]
 
 _SAME = 1e-5  # radians; what differs by less is one direction
 _NEAR = 4  # gaps on either side that a gap is compared with,
 _GAP = 4.0  # and how many times the widest of them it is at least where views are missing
+_END = 0.15  # of the height of views; what their ends are at most if the object is seen whole
 
 
 def hann(frequency: Tensor) -> Tensor:
@@ -36,7 +38,7 @@ def hann(frequency: Tensor) -> Tensor:
     return torch.cos(math.pi / 2 * frequency).square()
 
 
-def angular_weights(angles: Any) -> Tensor:
+def angular_weights(angles: Any, *, degrees: bool = False) -> Tensor:
     """Return the part of the half turn that each view stands for, in radians.
 
     Half of the gaps to both neighbours, angles taken modulo pi; views of one direction share its
@@ -45,10 +47,12 @@ def angular_weights(angles: Any) -> Tensor:
 
     Args:
         angles: Angles of the views, in radians, with shape (angles,), in any order.
+        degrees: Whether the angles are degrees.
     Returns:
         The weights, with shape (angles,), float64.
     """
-    half = np.mod(np.asarray(torch.as_tensor(angles).double().cpu()), math.pi)
+    angles = radians("angular_weights", torch.as_tensor(angles), degrees)
+    half = np.mod(angles.double().cpu().numpy(), math.pi)
     half = np.where(half > math.pi - _SAME, half - math.pi, half)  # 0 and pi are one direction
     order = np.argsort(half, kind="stable")
     fresh = np.diff(half[order], prepend=-math.pi) > _SAME
@@ -64,12 +68,30 @@ def angular_weights(angles: Any) -> Tensor:
     return torch.from_numpy(weights)
 
 
+def cut_off(y: Tensor) -> str:
+    """Return what says that views do not see the whole object; empty where nothing does.
+
+    Args:
+        y: Projections, with shape (..., angles, detectors).
+    """
+    views = y.detach().double().reshape(-1, y.shape[-1])
+    ends, high = (views[:, [0, -1]].mean(0), float(views.amax(1).mean()))
+    if float(ends.abs().max()) <= _END * high or y.shape[-1] < 8:
+        return ""
+    return (
+        f"views have {float(ends[0]):.3g} and {float(ends[1]):.3g} at the ends of the detector "
+        f"and {high:.3g} at most; where this is no constant background, the object is cut off"
+    )
+
+
 def fbp(
     operator: ParallelCT, y: Tensor, *, window: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """Filtered back-projection, in the units of the image.
 
-    Views may have any angles (`angular_weights`); each has to see the whole object.
+    Views may have any angles (`angular_weights`); each has to see the whole object, and a warning
+    says where they seem not to (a detector that covers one half, a region of interest): methods
+    that solve for the image need less.
 
     Args:
         operator: The projector that measured y.
@@ -86,6 +108,8 @@ def fbp(
             f"fbp: got projections with shape {tuple(y.shape)}, wanted (B, "
             f"{', '.join(map(str, operator.out_shape))})"
         )
+    if told := cut_off(y):
+        warnings.warn(f"fbp: {told}, and the image is wrong around and beyond", stacklevel=2)
     size, d = 2 ** math.ceil(math.log2(2 * operator.detectors)), operator.spacing
     n = torch.arange(size, dtype=torch.float64)
     n = torch.minimum(n, size - n)

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .backprojection import cut_off
 from .tomography import radians
 
 __all__ = ["rotation_axis"]
@@ -39,7 +40,6 @@ __all__ = ["rotation_axis"]
 Array = NDArray[Any]
 _DEGREE = 128  # of the polynomials at most: more frequencies add little and take long
 _GAP = math.radians(20)
-_CUT = 0.15  # of the height of the views; what their ends are at most if the object is seen whole
 
 
 def rotation_axis(sinogram: Any, angles: Any, *, degrees: bool = False) -> float:
@@ -68,7 +68,8 @@ def rotation_axis(sinogram: Any, angles: Any, *, degrees: bool = False) -> float
     if not (np.isfinite(p).all() and np.isfinite(theta).all()):
         raise ValueError("rotation_axis: got projections or angles that are not finite")
     _span(theta)
-    _whole(p)
+    if told := cut_off(torch.from_numpy(p)):
+        warnings.warn(f"rotation_axis: {told}, and the axis may be wrong", stacklevel=2)
     n = p.shape[-1]
     q = np.fft.fft(p.reshape(-1, *p.shape[-2:]), axis=-1)
     omega = 2 * math.pi / n * np.arange(n // 2)
@@ -119,18 +120,4 @@ def _span(theta: Array) -> None:
             f"rotation_axis: got views that leave a gap of {math.degrees(gap):.3g} degrees, "
             f"wanted {math.degrees(_GAP):.3g} at most (modulo 180): the axis can "
             "hardly be told from a shift of the object"
-        )
-
-
-def _whole(p: Array) -> None:
-    """Says where views do not fall off towards the ends of the detector."""
-    ends = p[..., [0, -1]].mean()
-    low, high = float(p.min()), float(p.max(-1).mean())
-    sides = np.abs(p[..., [0, -1]]).mean((*range(p.ndim - 1),))
-    if max(float(ends), float(sides.max())) > _CUT * high and high > low:
-        warnings.warn(
-            f"rotation_axis: views have {float(sides[0]):.3g} and {float(sides[1]):.3g} at the "
-            f"ends of the detector and {high:.3g} at most: where these are no constant background "
-            "the object is cut off, and the axis may be wrong",
-            stacklevel=3,
         )
