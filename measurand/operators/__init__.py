@@ -1,6 +1,5 @@
 """The physics: linear operators, one file per kind of measurement."""
 
-from .backprojection import angular_weights, fbp, hann
 from .base import Adjoint, Composed, Identity, LinearOperator, Normal, Scaled, Stacked, Sum
 from .blur import Blur, GaussianBlur, MotionBlur
 from .boundaries import ReflectiveBlur, ValidBlur
@@ -23,7 +22,7 @@ from .mri import SENSE, CartesianMRI
 from .pixels import Mask, box_mask, random_mask
 from .resample import BicubicDownsample, BlockAverage, Downsample, GaussianDownsample
 from .rotation import rotation_axis
-from .tomography import ParallelCT, even_angles
+from .tomography import ParallelCT, angular_weights, even_angles, fbp, hann
 from .transmission import attenuation, hounsfield, line_integrals
 
 __all__ = [

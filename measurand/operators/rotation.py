@@ -32,8 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .backprojection import cut_off
-from .tomography import radians
+from .tomography import cut_off, radians
 
 __all__ = ["rotation_axis"]
 
