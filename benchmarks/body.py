@@ -57,7 +57,7 @@ class Scan:
         self.gain = WATER * (high - low) / 2000
         self.offset = WATER * (1 + (high + low) / 2000)
         self.x = Body().image(torch.from_numpy(hu.astype(np.float32))[None, None], None)
-        a = ParallelCT((1, 256, 256), even_angles(VIEWS), pixel=pixel)
+        a = ParallelCT((1, 256, 256), even_angles(VIEWS), pixel=pixel, spacing=1.0)
         self.plain = a
         clean = a(self.gain * self.x + self.offset)
         generator = torch.Generator().manual_seed(seed)

@@ -184,7 +184,7 @@ def tomography() -> Case:
     low, high = Body().window
     gain, offset = body.WATER * (high - low) / 2000, body.WATER * (1 + (high + low) / 2000)
     pixel = 2 * float(stored["pixel_mm"][5])
-    a = ParallelCT((1, 128, 128), even_angles(body.VIEWS), pixel=pixel)
+    a = ParallelCT((1, 128, 128), even_angles(body.VIEWS), pixel=pixel, spacing=1.0)
     lines = a(gain * x + offset)
     generator = torch.Generator().manual_seed(0)
     counts = torch.poisson(body.PHOTONS * (-lines).exp(), generator=generator).clamp_min(1)

@@ -11,7 +11,6 @@ from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -108,13 +107,15 @@ def test_times_at_one_position_are_no_gap(tmp_path):
     assert len(found.images) == 14 and found.positions[0] == found.positions[1]
 
 
-def test_sizes_that_differ_name_the_files(tmp_path):
+def test_sizes_and_spacings_that_differ_are_stacks_of_their_own(tmp_path):
     scan(tmp_path)
-    dicom(tmp_path / "odd.dcm", SAMPLES[0, :4], position=90.0)
-    with pytest.raises(UnreadableFile, match=r"0.dcm has 6 x 5 pixels.*odd.dcm has 4 x 5"):
-        series(tmp_path)
-    with pytest.warns(UserWarning, match="skipped 8 of 8 files: .*6 x 5"):
-        assert series(tmp_path, skip_bad=True) == []
+    for k in range(2):
+        dicom(tmp_path / f"odd{k}.dcm", SAMPLES[k, :4], position=90.0 + k)
+        dicom(tmp_path / f"wide{k}.dcm", SAMPLES[k], position=50.0 + k, PixelSpacing=[1.4, 1.4])
+    dicom(tmp_path / "close.dcm", SAMPLES[0], position=-22.5, PixelSpacing=[0.70001, 0.8])
+    found = {(one.images[0].shape, one.pixel_mm): len(one.images) for one in series(tmp_path)}
+    assert found == {((6, 5), (0.7, 0.8)): 8, ((4, 5), (0.7, 0.8)): 2, ((6, 5), (1.4, 1.4)): 2}
+    assert len(images(tmp_path)) == 12
 
 
 def test_without_slope_or_position(tmp_path):
@@ -190,19 +191,10 @@ def test_a_report_among_other_files_is_passed_over(tmp_path):
             read(tmp_path / "report.dcm")
 
 
-def test_colour_and_palette(tmp_path):
+def test_colour(tmp_path):
     rgb = RNG.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     path = dicom(tmp_path / "us.dcm", rgb, slope=None, modality="US")
     np.testing.assert_array_equal(series(path)[0].images[0], rgb)
-    index = RNG.integers(0, 4, (4, 5), dtype=np.uint8)
-    table = RNG.integers(0, 256, (3, 256), dtype=np.uint8)
-    others = {}
-    for name, values in zip(("Red", "Green", "Blue"), table, strict=True):
-        others[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
-        others[f"{name}PaletteColorLookupTableData"] = values.tobytes()
-    path = dicom(tmp_path / "p.dcm", index, slope=None, modality="US",
-                 PhotometricInterpretation="PALETTE COLOR", **others)  # fmt: skip
-    np.testing.assert_array_equal(series(path)[0].images[0], table.T[index])
 
 
 def group(**values):
@@ -286,25 +278,6 @@ def test_a_compression_that_needs_a_plugin_names_it(tmp_path):
         ds.save_as(path)
         with pytest.raises(UnreadableFile, match=r"x.dcm.*compressed as JPEG.*pylibjpeg"):
             series(path)
-
-
-def test_jpeg_2000_by_pillow(tmp_path):
-    import io
-
-    from PIL import Image, features
-    from pydicom.encaps import encapsulate
-
-    if not features.check("jpg_2000"):
-        pytest.skip("this pillow has no JPEG 2000")
-    u = RNG.integers(0, 256, (32, 40), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(u).save(out, "JPEG2000", irreversible=False, no_jp2=True)
-    path = dicom(tmp_path / "x.dcm", u, slope=None, modality="US")
-    ds = pydicom.dcmread(path)
-    ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
-    ds.PixelData = encapsulate([out.getvalue()])
-    ds.save_as(path)
-    np.testing.assert_array_equal(series(path)[0].images[0], u)
 
 
 def test_what_cannot_be_read_is_named_and_can_be_skipped(tmp_path):

@@ -121,6 +121,76 @@ def test_an_undersampled_file_has_k_space_and_no_image(tmp_path):
     assert header(full).mask is None and len(combined(full)) == 2
 
 
+def stored(path, y, **others):
+    """An HDF5 file of k-space and nothing else that fastMRI files have."""
+    with h5py.File(path, "w") as h5:
+        h5["kspace"] = y
+        for name, value in others.items():
+            h5[name] = value
+    return path
+
+
+def test_masked_k_space_without_a_mask_is_recognized(tmp_path):
+    y = fft2c(torch.from_numpy(COILS)).numpy()
+    mask = np.arange(20) % 4 == 0
+    mask[9:12] = True
+    path = stored(tmp_path / "a.h5", y * mask)
+    for function in (rss, combined, images):
+        with pytest.raises(UnreadableFile, match=r"a.h5: 9 of 17 columns are zero between"):
+            function(path)
+    np.testing.assert_array_equal(next(kspace(path)), y[0] * mask)
+    with pytest.raises(UnreadableFile, match=r"a.h5: 8 of 20 columns"):
+        combined(stored(path, y * mask, mask=mask))
+    filled = y * (np.arange(20) > 3)  # which a scanner did
+    assert len(combined(stored(path, filled))) == 2
+
+
+def test_k_space_that_is_not_centred_is_recognized(tmp_path):
+    plain = np.fft.fft2(COILS, norm="ortho").astype(np.complex64)
+    path = stored(tmp_path / "a.h5", plain)
+    for read in (combined, rss, images, lambda path: list(kspace(path))):
+        with pytest.raises(UnreadableFile, match=r"index 0 of the rows.*fftshift\(kspace"):
+            read(path)
+    half = np.fft.fftshift(plain, axes=(-2, -1)).astype(np.complex64)
+    with pytest.raises(UnreadableFile, match="its halves are exchanged.*ifftshift\\(image"):
+        combined(stored(path, half))
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ((0, 2, 3, 1), r"that of the coils: np.moveaxis\(kspace, -1, -3\)"),
+        ((3, 2, 1, 0), r"in reverse, as MATLAB writes them: kspace.transpose\(\)"),
+    ],
+)
+def test_axes_in_another_order_are_recognized(tmp_path, order, words):
+    y = fft2c(torch.from_numpy(brain((32, 40), coils=8, slices=6)[1])).numpy()
+    path = stored(tmp_path / "a.h5", y.transpose(order))
+    for read in (combined, rss, images, lambda path: list(kspace(path))):
+        with pytest.raises(UnreadableFile, match=f"a.h5: got kspace of shape .*{words}"):
+            read(path)
+    assert len(combined(stored(path, y))) == 6
+
+
+def test_three_axes_need_a_word_on_the_coils(tmp_path):
+    y = fft2c(torch.from_numpy(COILS[0])).numpy()
+    path = stored(tmp_path / "a.h5", y)
+    for read in (header, combined, images):
+        with pytest.raises(UnreadableFile, match=r"4 slices of one coil or one slice of 4 coils"):
+            read(path)
+    text = HEADER.format(h=24, w=20, x=24, y=20, last=19, center=10)
+    assert header(stored(path, y, ismrmrd_header=text)).shape == (4, 1, 24, 20)
+
+
+def test_complex_numbers_of_matlab(tmp_path):
+    y = fft2c(torch.from_numpy(COILS)).numpy()
+    pairs = np.zeros(y.shape, [("real", "<f4"), ("imag", "<f4")])
+    pairs["real"], pairs["imag"] = y.real, y.imag
+    path = stored(tmp_path / "a.h5", pairs)
+    np.testing.assert_array_equal(np.array(list(kspace(path))), y)
+    np.testing.assert_allclose(rss(path), np.sqrt((abs(COILS) ** 2).sum(1)), atol=1e-5)
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "a.h5"
 

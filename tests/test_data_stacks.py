@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from measurand.data.sources import UnreadableFile
+from measurand.data.collection import images
+from measurand.data.sources import SkippedFiles, UnreadableFile
 from measurand.data.stacks import slices
 
 RNG = np.random.default_rng(0)
@@ -93,6 +94,16 @@ def test_a_key_is_needed_where_two_arrays_could_be_meant(tmp_path, kind):
     assert len(slices(f"{path}:full")) == 2
     with pytest.raises(UnreadableFile, match="no array 'fall'"):
         slices(f"{path}:fall")
+
+
+def test_an_empty_dataset_is_a_bad_file_and_stops_no_folder(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as h5:
+        h5["x"] = h5py.Empty("f4")
+    np.save(tmp_path / "b.npy", np.zeros((4, 5), np.float32))
+    with pytest.raises(UnreadableFile, match="a.h5:x is empty"):
+        slices(tmp_path / "a.h5")
+    with pytest.warns(SkippedFiles, match="skipped 1 of 2 files: .*a.h5"):
+        assert len(images(tmp_path, skip_bad=True)) == 1
 
 
 def test_damage_is_found(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from measurand.data.collection import images
 from measurand.data.files import read_image, read_samples, read_stored
 from measurand.data.sources import File, UnreadableFile
 from measurand.data.tiff import count
@@ -240,6 +241,10 @@ def test_reduced_images_and_masks_are_no_images(tmp_path):
     found = read(tmp_path / "a.tif")
     np.testing.assert_array_equal(found.values, pixels)
     assert found.pages == 1 and found.notes == ("a mask page of the file is not used",)
+    with tifffile.TiffWriter(tmp_path / "c.tif") as tiff:
+        tiff.write(pixels)
+        tiff.write(pixels[::2, ::2], extratags=[(255, "H", 1, 2, True)])
+    assert read(tmp_path / "c.tif").pages == 1
     tifffile.imwrite(tmp_path / "b.tif", pixels, subfiletype=1)
     with pytest.raises(UnreadableFile, match="holds no image, only reduced ones"):
         read_image(tmp_path / "b.tif")
@@ -376,6 +381,29 @@ def test_planes_that_pillow_unpacks(tmp_path):
     ):
         with pytest.raises(UnreadableFile, match="compressed by LZW.*pip install imagecodecs"):
             read(path)
+    words = (
+        r"f\.tif: got 3 x 16 bits of RGB, one channel after the other \(planar\), compressed by "
+    )
+    with pytest.raises(UnreadableFile, match=words + r"LZW.*'measurand\[tiff\]'.*uncompressed or"):
+        read(path)
+
+
+def test_empty_files_are_named(tmp_path):
+    path, head = tmp_path / "a.tif", struct.pack("<2sHI", b"II", 42, 8)
+    nothing = (head[:4], head[:4] + bytes(4), head + bytes(6))
+    for content in nothing:
+        path.write_bytes(content)
+        for reader in (read_image, images):
+            with pytest.raises(UnreadableFile, match=r"a\.tif: got an empty TIFF, without a page"):
+                reader(path)
+    with pytest.warns(UserWarning, match="zero-size"):
+        written(path, np.zeros((0, 5), np.uint8))
+    with pytest.raises(UnreadableFile, match="or without pixels; .* write it again"):
+        read_image(path)
+    for name in ("a.tif", "a.png", "a.jpg"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(UnreadableFile, match=rf"{name}: .* it is empty, 0 bytes"):
+            read_image(tmp_path / name)
 
 
 def test_damaged_files_are_read_or_refused(tmp_path):

@@ -212,7 +212,8 @@ COLORS = np.zeros((2, 40, 40, 3), np.uint8) + RANDOM.integers(0, 256, (2, 40, 40
 
 @pytest.mark.parametrize("domain", [Body(), Brain()], ids=str)
 def test_channels_that_a_domain_does_not_have(domain, tmp_path):
-    np.save(tmp_path / "a.npy", COLORS[..., 0].astype(np.float32))
+    grey = COLORS[..., 0].astype(np.float32)
+    np.save(tmp_path / "a.npy", 8 * grey - 1000 if isinstance(domain, Body) else grey)
     np.save(tmp_path / "b.npy", COLORS)
     Image.fromarray(COLORS[0]).save(tmp_path / "c.png")
     for name in ("b.npy", "c.png"):
@@ -346,6 +347,29 @@ def test_eight_bits_are_no_hounsfield_units(tmp_path):
     Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(UnreadableFile, match="x.png: got samples of 8 bits"):
         opened(Body(), tmp_path)
+
+
+def test_ct_in_other_units_is_no_hounsfield_units(tmp_path):
+    """A cylinder of soft tissue with bone in it, as data sets have it: HU + 32768 in a PNG of 16
+    bits, shares of a window, attenuation, stored samples without their rescale."""
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    hu = np.where(x**2 + y**2 < 0.7, 40, -1000) + 900 * ((x - 0.2) ** 2 + y**2 < 0.03)
+    mu = 0.0192 * (1 + hu / 1000)
+    Image.fromarray((hu + 32768).astype(np.uint16)).save(tmp_path / "deeplesion.png")
+    with pytest.raises(UnreadableFile, match="deeplesion.png: got a picture.*minus 32768"):
+        Body().read(tmp_path / "deeplesion.png", "")
+    tifffile.imwrite(tmp_path / "deep.tif", (hu + 32768).astype(np.uint16))
+    others = {"unit": (hu + 1000) / 3000, "signed": (hu - 500) / 1500, "mm": mu, "m": 1000 * mu,
+              "stored": hu + 1024, "normal": (hu - hu.mean()) / hu.std()}  # fmt: skip
+    for name, image in others.items():
+        np.save(tmp_path / f"{name}.npy", image.astype(np.float32))
+    for path in (tmp_path / "deep.tif", *(tmp_path / f"{name}.npy" for name in others)):
+        with pytest.raises(UnreadableFile, match=rf"{path.name}: got values from .*air is -1000"):
+            Body().read(path, "")
+    tissue = np.random.default_rng(0).normal(40, 20, (64, 64))  # a crop without air
+    for image in (hu, tissue, np.full((64, 64), -1024), np.zeros((64, 64))):
+        np.save(tmp_path / "hu.npy", image.astype(np.float32))
+        np.testing.assert_array_equal(Body().read(tmp_path / "hu.npy", "")[0], image.astype("i2"))
 
 
 def test_every_page_of_a_tiff_is_an_image(tmp_path):

@@ -369,7 +369,7 @@ def test_k_space_that_tells_nothing_is_refused(here, capsys):
         assert run("reconstruct", "k.npy", *words) == 2
         return capsys.readouterr().err
 
-    assert "numpy.fft.fftshift" in refused(np.fft.ifftshift(y.numpy(), axes=(-2, -1)))
+    assert "np.fft.fftshift" in refused(np.fft.ifftshift(y.numpy(), axes=(-2, -1)))
     thin = y.clone()
     thin[..., 30:32] = 0
     assert "say --operator.maps" in refused(thin.numpy())

@@ -11,6 +11,7 @@ SMALL = {
     "deblur": {"size": 48},
     "mri": {"size": 32},
     "own_parts": {"size": 32},
+    "tomography": {"size": 32, "views": 40},
     "uncertainty": {"size": 16, "draws": 3},
 }
 

@@ -89,6 +89,8 @@ def test_the_shape_of_the_image_follows_from_the_measurement(name):
         (operators.GaussianDownsample, (3, 7, 9), {"factor": 3}, (3, 21, 27)),
         (operators.ValidBlur, (3, 7, 9), {"kernel": np.ones((4, 3))}, (3, 10, 11)),
         (operators.ParallelCT, (1, 30, 12), {}, (1, 8, 8)),
+        (operators.ParallelCT, (1, 30, 12), {"pixel": 0.5}, (1, 8, 8)),
+        (operators.ParallelCT, (1, 30, 12), {"pixel": 0.5, "axis": -1.5}, (1, 6, 6)),
         (operators.ParallelCT, (1, 5, 30, 12), {"pixel": 0.5, "spacing": 1.0}, (1, 5, 16, 16)),
     ],
 )

@@ -99,6 +99,29 @@ def test_grey_masks_are_cut_at_half_of_white(tmp_path):
     assert mask.equal(torch.from_numpy(block).float())
 
 
+def test_a_smooth_edge_is_cut_and_a_map_of_gains_is_not(tmp_path):
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    r = np.hypot(y, x)
+    disk = np.clip((0.7 - r) * 32 + 0.5, 0, 1)  # smooth over one pixel
+    for white, dtype in ((255, "u1"), (65535, "u2")):
+        name = stored(tmp_path, "a.png", (white * disk).round().astype(dtype))
+        mask, (note,) = operand(name, "mask", SHAPE)
+        assert mask.equal(torch.from_numpy(disk > 0.5).float()) and "cut at half" in note
+        for gains in (np.cos(0.8 * r) ** 4, np.cos(0.4 * r) ** 4, r / r.max()):
+            grey = (white * gains).round().astype(dtype)
+            grey[0, 0] = 1  # two values alone are a mask
+            name = stored(tmp_path, "a.png", grey)
+            words = (
+                r"a\.png has .* neither near 0 nor near .* Gains .* \.npy or floating-point TIFF"
+            )
+            with pytest.raises(ValueError, match=words):
+                operand(name, "mask", SHAPE)
+            name = stored(tmp_path, "a.npy", (grey / white).astype(np.float32))
+            torch.testing.assert_close(
+                operand(name, "mask", SHAPE)[0], torch.from_numpy(grey / white).float()
+            )
+
+
 @pytest.mark.parametrize(
     ("array", "words"),
     [

@@ -29,7 +29,9 @@ __all__ = [
     "all_finite",
     "checked",
     "compact",
+    "complex_numbers",
     "dataset",
+    "is_complex",
     "load",
     "one_channel",
     "opened_hdf5",
@@ -38,7 +40,6 @@ __all__ = [
     "split_key",
 ]
 
-_COMPLEX = ("real", "imag")  # how MATLAB writes complex numbers to HDF5
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5", ".mat")
 
 
@@ -70,16 +71,16 @@ def load(
             with opened_hdf5(source) as h5:
                 key = _choose(source.name, key, _datasets(h5))
                 dataset = checked(h5[key], source)
-                array = dataset[()]
-                if array.dtype.names == _COMPLEX:
-                    array = array["real"] + 1j * array["imag"]
+                if dataset.shape is None:
+                    raise UnreadableFile(f"{source.name}:{key} is empty, it has no values")
+                array = complex_numbers(dataset[()])
                 if source.suffix == ".mat":
                     array = array.T
                 # text is in a heap, from which the library may never return: do not read it
                 if "range" in dataset.attrs and dataset.attrs.get_id("range").dtype.kind in "iuf":
                     ends = dataset.attrs["range"]
                     stored_range = (float(ends[0]), float(ends[1]))
-        if array.dtype.kind not in "buifc":
+        if not _numeric(array.dtype):
             raise UnreadableFile(f"{source.name}: got an array of {array.dtype}, wanted numbers")
     return array, key, stored_range
 
@@ -140,6 +141,23 @@ def checked(dataset: Any, source: File) -> Any:
     sized(name, dataset.nbytes, stored)
     sized(name, math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize, stored)
     return dataset
+
+
+def is_complex(dtype: np.dtype) -> bool:
+    """Return whether a type is a pair of a real and an imaginary part, as MATLAB writes it."""
+    return dtype.names in (("real", "imag"), ("r", "i"))
+
+
+def complex_numbers(samples: np.ndarray) -> np.ndarray:
+    """Return pairs of real and imaginary parts as complex numbers, other samples as they are."""
+    if not is_complex(samples.dtype):
+        return samples
+    real, imaginary = (samples[name] for name in samples.dtype.names or ())
+    return np.asarray(real + 1j * imaginary)
+
+
+def _numeric(dtype: np.dtype) -> bool:
+    return dtype.kind in "buifc" or is_complex(dtype)
 
 
 def compact(samples: np.ndarray) -> np.ndarray:
@@ -208,10 +226,6 @@ def _datasets(group: Any, prefix: str = "") -> list[str]:
         if len(names) > 10_000:  # groups that contain each other
             raise ValueError("has more than 10000 arrays")
     return names
-
-
-def _numeric(dtype: np.dtype) -> bool:
-    return dtype.kind in "buifc" or dtype.names == _COMPLEX
 
 
 def _choose(name: str, key: str | None, names: list[str]) -> str:

@@ -9,7 +9,9 @@
     stacks (`stacks`)       .npy .npz .h5 .mat                  (H, W) or (H, W, C), as they are
 
 Channels of a TIFF that are neither grey, colour nor opacity are left out, with one warning; a file
-that calls some of its pixels missing (GDAL nodata) is a bad one, as one with NaN is.
+that calls some of its pixels missing (GDAL nodata) is a bad one, as one with NaN is. Of DICOM,
+phase images, maps, localizers and the like are left out, with a warning that counts them
+(`dicom.series` reads them).
 
 Images are numpy arrays, uint8, float16, float32 or complex64, in physical units; nothing is scaled
 to [-1, 1] here, because only the recipe knows what means black and white. Images come in the order
@@ -20,8 +22,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +52,13 @@ class Collection:
         origins: Name of the file of each image, of the first file for a DICOM series: what images
             share that must not be divided between training and test.
         skips: What was left out, of which files.
+        others: How many DICOM images were left out for what they show, by kind.
     """
 
     images: list[np.ndarray]
     origins: list[str]
     skips: Skips
+    others: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,7 +74,8 @@ class Collection:
         files = len(set(self.origins))
         said = f"{len(self)} images from {files} {'file' if files == 1 else 'files or series'}"
         skips = self.skips.summary()
-        return f"{said}; {skips}" if skips else said
+        others = dicom.counted(self.others) if self.others else ""
+        return "; ".join(part for part in (said, others, skips) if part)
 
 
 def images(
@@ -113,7 +119,10 @@ def images(
         with photos.told_once():
             _collect([file], found, check)
         if not found.images and not found.skipped and dicom.is_dicom(file):
-            raise UnreadableFile(f"{path}: holds no image")
+            kinds = f", only one of kind '{next(iter(found.others))}'" if found.others else ""
+            raise UnreadableFile(f"{path}: holds no image{kinds}")
+    if found.others:
+        warnings.warn(dicom.counted(found.others), dicom.OtherImages, stacklevel=2)
     if found.skipped:
         warnings.warn(found.skips.summary(), SkippedFiles, stacklevel=2)
     return found
@@ -137,7 +146,7 @@ def _collect(
                 add(read(file), file.name)
         elif dicom.is_dicom(file):
             scans.append(file)
-    for series in dicom.read(scans, found.skips):
+    for series in dicom.read(scans, found.skips, found.others, ordinary=True):
         with found.skips.over(*dict.fromkeys(series.files)):
             add(series.images, series.files[0])
 

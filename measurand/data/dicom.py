@@ -1,8 +1,9 @@
 """DICOM series as stacks of images in physical units: CT in Hounsfield units.
 
-A stored sample u means `RescaleSlope u + RescaleIntercept` (1 and 0 where absent; a modality
-look-up table where there is one), of each file or of each frame. Slices of one series are those
-with the same SeriesInstanceUID and the same orientation (a localizer has several); with row
+A stored sample u means `RescaleSlope u + RescaleIntercept`, or what a table or a real-world value
+mapping says (`dicom_pixels`), of each file or of each frame. Slices of one series are those with
+the same SeriesInstanceUID, orientation, size and pixel spacing that show the same: the phase of an
+MR image, a parameter map or a localizer is a series of its own (`dicom_kinds`). With row
 direction r and column direction c of ImageOrientationPatient they are sorted by
 
     position = (r x c) . ImagePositionPatient,
@@ -12,7 +13,8 @@ not turned: rows and columns are those of the file, as every viewer shows them.
 
     MONOCHROME1     white is low: turned, unless a rescale gives the samples a unit
     padding         CT samples that were never measured (PixelPaddingValue) become -1024 HU
-    colour          (H, W, 3), from RGB, YBR and palettes
+    colour          (H, W, 3), from RGB, YBR and palettes of both byte orders
+    no images       spectra, segmentations and doses are left out, and counted in a warning
     multi-frame     enhanced objects too, with the scale and position of each frame
     compressed      RLE, baseline JPEG and JPEG 2000 as they come; others name the plugin they need
 
@@ -24,6 +26,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +34,9 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import all_finite, compact
+from .dicom_kinds import kind
+from .dicom_pixels import Frame, rescale, stated
+from .dicom_pixels import images as pixels_of
 from .sources import (
     File,
     SkippedFiles,
@@ -44,10 +49,13 @@ from .sources import (
     sized,
 )
 
-__all__ = ["Series", "is_dicom", "read", "series"]
+__all__ = ["OtherImages", "Series", "counted", "is_dicom", "read", "series"]
 
-_AIR = -1024.0  # HU; what no tissue is below, and what scanners pad with at best
-_DERIVED = {"SEG", "RTDOSE"}  # have pixels, are no images
+_NO_IMAGES = {"spectroscopy", "segmentation", "dose"}
+
+
+class OtherImages(SkippedFiles):
+    """Images of another kind (phase, localizers, maps) were left out; the message counts them."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ class Series:
         uid: SeriesInstanceUID.
         modality: CT, MR, PT, ...
         description: SeriesDescription.
+        kind: What the images show where that is not what the modality usually shows: phase, map,
+            localizer, ...; see `dicom_kinds`.
         images: Each (H, W) or (H, W, 3): uint8 where bytes were stored without a scale, or
             float32.
         files: Name of the file of each image.
@@ -70,28 +80,12 @@ class Series:
     uid: str
     modality: str
     description: str
+    kind: str
     images: list[np.ndarray]
     files: tuple[str, ...]
     indices: tuple[int, ...]
     scales: tuple[tuple[float, float], ...]
     positions: tuple[float, ...]
-    pixel_mm: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """One image before its pixels are read."""
-
-    file: File
-    index: int
-    number: int
-    uid: str
-    modality: str
-    description: str
-    shape: tuple[int, int]
-    orientation: tuple[float, ...]
-    position: float | None
-    scale: tuple[float, float]
     pixel_mm: tuple[float, float] | None
 
 
@@ -103,19 +97,27 @@ def series(path: str | os.PathLike[str], *, skip_bad: bool = False) -> list[Seri
         skip_bad: Leave out what cannot be read, and say in one warning what that was.
     Raises:
         ImportError: pydicom is not installed.
-        UnreadableFile: A file is damaged, or the images of a series differ in size.
+        UnreadableFile: A file is damaged.
     """
-    skips = Skips(skip_bad)
+    skips, others = Skips(skip_bad), Counter[str]()
     if Path(path).is_file() and not holds_files(path):
-        found = read([file_at(path)], skips)
-        if not found and not skips.found:
+        found = read([file_at(path)], skips, others)
+        if not found and not skips.found and not others:
             raise UnreadableFile(f"{path}: holds no image")
     else:
         with listing(path) as files:
-            found = read([file for _, file in files if is_dicom(file)], skips)
+            found = read([file for _, file in files if is_dicom(file)], skips, others)
     if skips.found:
         warnings.warn(skips.summary(), SkippedFiles, stacklevel=2)
+    if others:
+        warnings.warn(counted(others), OtherImages, stacklevel=2)
     return found
+
+
+def counted(others: Counter[str]) -> str:
+    """Return one sentence that says how many images of which kind were left out."""
+    kinds = ", ".join(f"{number} of kind '{kind}'" for kind, number in sorted(others.items()))
+    return f"left out {others.total()} DICOM images that show something else: {kinds}"
 
 
 def is_dicom(file: File) -> bool:
@@ -130,20 +132,27 @@ def is_dicom(file: File) -> bool:
         return False
 
 
-def read(files: Sequence[File], skips: Skips) -> list[Series]:
+def read(
+    files: Sequence[File], skips: Skips, others: Counter[str], *, ordinary: bool = False
+) -> list[Series]:
     """Returns the series of some files; files without pixels (reports, contours) are passed over.
 
     Args:
         files: DICOM files.
         skips: What to do about bad ones.
+        others: Counts images that are left out, by their kind.
+        ordinary: Whether all but ordinary images are, or only what has no pixels.
     """
     if files:
         _pydicom()
-    groups: list[list[_Frame]] = []
+    groups: list[list[Frame]] = []
     for file in files:
         with skips.over(file.name):
             frames = _frames(file)
             for frame in frames:
+                if frame.kind in _NO_IMAGES or (frame.kind and ordinary):
+                    others[frame.kind] += 1
+                    continue
                 group = next((g for g in reversed(groups) if _together(g[0], frame)), None)
                 if group is None:
                     groups.append([frame])
@@ -152,27 +161,35 @@ def read(files: Sequence[File], skips: Skips) -> list[Series]:
     found = []
     for group in groups:
         with skips.over(*dict.fromkeys(frame.file.name for frame in group)):
-            _same_shape(group)
             found.append(_series(group, skips))
     return [one for one in found if one.images]
 
 
-def _together(a: _Frame, b: _Frame) -> bool:
+def _together(a: Frame, b: Frame) -> bool:
     """Whether two frames are of one stack: orientations are rarely equal to the last digit."""
-    if a.uid != b.uid or len(a.orientation) != len(b.orientation):
+    if (a.uid, a.kind, a.shape) != (b.uid, b.kind, b.shape):
         return False
-    return all(abs(p - q) < 0.02 for p, q in zip(a.orientation, b.orientation, strict=True))
+    if (a.pixel_mm is None) != (b.pixel_mm is None) or len(a.orientation) != len(b.orientation):
+        return False
+    spacings = zip(a.pixel_mm or (), b.pixel_mm or (), strict=True)
+    directions = zip(a.orientation, b.orientation, strict=True)
+    return all(abs(p - q) < 0.02 for p, q in directions) and all(
+        math.isclose(p, q, rel_tol=1e-3) for p, q in spacings
+    )
 
 
-def _frames(file: File) -> list[_Frame]:
+def _frames(file: File) -> list[Frame]:
     """What a file says about its images; none for an object without pixels."""
     with reading(file, "DICOM"):
         ds = _dataset(file, pixels=False)
+        shown = kind(ds, lambda group, name: stated(ds, 0, group, name))
+        if shown in _NO_IMAGES:
+            return [_nothing(file, shown)]
         if "Rows" not in ds:
-            kind = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
-            if kind is None or "Image" in kind.name:
+            uid = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
+            if uid is None or "Image" in uid.name:
                 raise ValueError("it ends before its image")
-        if "Rows" not in ds or ds.get("Modality") in _DERIVED:
+        if "Rows" not in ds:
             return []
         count = int(ds.get("NumberOfFrames") or 1)
         with file.open() as opened:
@@ -187,74 +204,53 @@ def _frames(file: File) -> list[_Frame]:
         return [_frame(file, ds, k, shape) for k in range(count)]
 
 
-def _frame(file: File, ds: Any, k: int, shape: tuple[int, int]) -> _Frame:
+def _nothing(file: File, shown: str) -> Frame:
+    """What stands for an object that has no pixels of an image, to be counted."""
+    return Frame(file, 0, 0, "", "", "", shown, (0, 0), (), None, (1.0, 0.0), None, None)
+
+
+def _frame(file: File, ds: Any, k: int, shape: tuple[int, int]) -> Frame:
     orientation: tuple[float, ...] = ()
     position = None
-    directions = _stated(ds, k, "PlaneOrientationSequence", "ImageOrientationPatient")
-    origin = _stated(ds, k, "PlanePositionSequence", "ImagePositionPatient")
+    directions = stated(ds, k, "PlaneOrientationSequence", "ImageOrientationPatient")
+    origin = stated(ds, k, "PlanePositionSequence", "ImagePositionPatient")
     if directions and origin and len(directions) == 6 and len(origin) == 3:
         r, c = np.asarray(directions, float).reshape(2, 3)
         orientation = (*map(float, r), *map(float, c))
         position = float(np.cross(r, c) @ np.asarray(origin, float))
         if not math.isfinite(position):
             raise ValueError(f"its position is {origin}, its orientation {directions}")
-    values = "PixelValueTransformationSequence"
-    slope = _stated(ds, k, values, "RescaleSlope")
-    intercept = _stated(ds, k, values, "RescaleIntercept")
-    scale = (1.0 if slope is None else float(slope), float(intercept or 0.0))
-    if not all(map(math.isfinite, scale)) or scale[0] == 0:
-        raise ValueError(f"its rescale slope and intercept are {scale}")
-    spacing = _stated(ds, k, "PixelMeasuresSequence", "PixelSpacing")
-    return _Frame(
+    scale, world = rescale(ds, k)
+    spacing = stated(ds, k, "PixelMeasuresSequence", "PixelSpacing")
+    return Frame(
         file=file,
         index=k,
         number=int(ds.get("InstanceNumber") or 0),
         uid=str(ds.get("SeriesInstanceUID") or file.name),
         modality=str(ds.get("Modality") or ""),
         description=str(ds.get("SeriesDescription") or ""),
+        kind=kind(ds, lambda group, name: stated(ds, k, group, name)),
         shape=shape,
         orientation=orientation,
         position=position,
         scale=scale,
+        world=world,
         pixel_mm=(float(spacing[0]), float(spacing[1])) if spacing else None,
     )
 
 
-def _stated(ds: Any, k: int, group: str, name: str) -> Any:
-    """A value of frame k: of the frame, of all frames, or of an object without frames."""
-    for sequence, index in (
-        ("PerFrameFunctionalGroupsSequence", k),
-        ("SharedFunctionalGroupsSequence", 0),
-    ):
-        if sequence in ds:
-            item = ds[sequence].value[index]
-            if group in item and len(item[group].value):
-                value = item[group].value[0].get(name)
-                if value is not None:
-                    return value
-    return ds.get(name)
-
-
-def _same_shape(frames: list[_Frame]) -> None:
-    first = frames[0]
-    for other in frames:
-        if other.shape != first.shape:
-            raise UnreadableFile(
-                f"series {first.uid}: {first.file.name} has {first.shape[0]} x {first.shape[1]} "
-                f"pixels, {other.file.name} has {other.shape[0]} x {other.shape[1]}"
-            )
-
-
-def _series(frames: list[_Frame], skips: Skips) -> Series:
+def _series(frames: list[Frame], skips: Skips) -> Series:
     """The frames in order, with their pixels; each file is decoded once."""
     first = frames[0]
     images: dict[tuple[str, int], np.ndarray] = {}
-    by_file: dict[str, list[_Frame]] = {}
+    by_file: dict[str, list[Frame]] = {}
     for frame in frames:
         by_file.setdefault(frame.file.name, []).append(frame)
     for own in by_file.values():
         with skips.over(own[0].file.name):
-            for frame, image in zip(own, _images(own), strict=True):
+            with reading(own[0].file, "DICOM"):
+                ds = _dataset(own[0].file, pixels=True)
+            for frame, image in zip(own, pixels_of(ds, own), strict=True):
                 images[frame.file.name, frame.index] = image
     frames = sorted(
         (f for f in frames if (f.file.name, f.index) in images),
@@ -271,6 +267,7 @@ def _series(frames: list[_Frame], skips: Skips) -> Series:
         uid=first.uid,
         modality=first.modality,
         description=first.description,
+        kind=first.kind,
         images=[images[f.file.name, f.index] for f in frames],
         files=tuple(f.file.name for f in frames),
         indices=tuple(f.index for f in frames),
@@ -287,72 +284,6 @@ def _gaps(positions: tuple[float, ...]) -> int:
         return 0
     usual = float(np.median(steps))
     return int(sum(round(step / usual) - 1 for step in steps if step > 1.5 * usual))
-
-
-def _images(frames: list[_Frame]) -> list[np.ndarray]:
-    """The images of the frames of one file, in physical units."""
-    import pydicom.pixels
-
-    file = frames[0].file
-    with reading(file, "DICOM"):
-        ds = _dataset(file, pixels=True)
-        syntax = ds.file_meta.TransferSyntaxUID
-        if syntax.is_encapsulated:
-            decoder = pydicom.pixels.get_decoder(syntax)
-            if not decoder.is_available:
-                raise ValueError(
-                    f"its pixels are compressed as {syntax.name}; install one of: "
-                    + "; ".join(decoder.missing_dependencies)
-                )
-        pixels = ds.pixel_array
-        if ds.PhotometricInterpretation == "PALETTE COLOR":
-            pixels = pydicom.pixels.apply_color_lut(pixels, ds)
-            pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
-        color = pixels.shape[-1] == 3 and int(ds.SamplesPerPixel) == 3
-        color = color or ds.PhotometricInterpretation == "PALETTE COLOR"
-        stack = pixels.reshape(-1, *frames[0].shape, *((3,) if color else ()))
-        if len(stack) <= max(frame.index for frame in frames):
-            raise ValueError(f"it holds {len(stack)} of {len(frames)} frames")
-        found = []
-        for frame in frames:
-            u = stack[frame.index]
-            image = compact(u) if color else _physical(ds, u, frame)
-            all_finite(file.name, image)
-            found.append(image)
-        return found
-
-
-def _physical(ds: Any, u: np.ndarray, frame: _Frame) -> np.ndarray:
-    """Stored samples of a grey frame as values of the physical quantity."""
-    import pydicom.pixels
-
-    slope, intercept = frame.scale
-    if "ModalityLUTSequence" in ds:
-        return compact(pydicom.pixels.apply_modality_lut(u, ds))
-    white_is_low = ds.PhotometricInterpretation == "MONOCHROME1" and u.dtype.kind in "ui"
-    scaled = frame.scale != (1.0, 0.0)
-    x = (u * np.float64(slope) + intercept).astype(np.float32) if scaled else u
-    if frame.modality == "CT" and u.dtype.kind in "ui" and (scaled or not white_is_low):
-        x = np.where(_padded(ds, u) & (x < _AIR), x.dtype.type(_AIR), x) if x.min() < _AIR else x
-    if scaled:
-        return x
-    if white_is_low:
-        bits = int(ds.BitsStored)
-        top = -1 if u.dtype.kind == "i" else 2**bits - 1
-        x = (top - u.astype(np.int64)).astype(np.uint8 if u.dtype == np.uint8 else np.float32)
-    return compact(x)
-
-
-def _padded(ds: Any, u: np.ndarray) -> np.ndarray:
-    """Where stored samples say that nothing was measured."""
-    first = ds.get("PixelPaddingValue")
-    last = ds.get("PixelPaddingRangeLimit", first)
-    if not (isinstance(first, int) and isinstance(last, int)):
-        return np.zeros(u.shape, bool)
-    if u.dtype.kind == "i":  # some files write the bits of a negative number as a positive one
-        wrap = 2 ** (8 * u.dtype.itemsize)
-        first, last = (v - wrap if v >= wrap // 2 else v for v in (first, last))
-    return (u >= min(first, last)) & (u <= max(first, last))
 
 
 def _dataset(file: File, *, pixels: bool) -> Any:

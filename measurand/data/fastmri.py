@@ -1,10 +1,11 @@
 r"""fastMRI volumes (HDF5): measured k-space, and the images made of it.
 
 A file holds one volume: `kspace` complex (slices, coils, H, W), without the coil axis for a single
-coil; `reconstruction_rss` or `reconstruction_esc`, the image it is compared with; `mask` over the
-columns where it is undersampled; `ismrmrd_header`, XML. Rows are the readout, sampled twice as
-finely as the image needs, columns the phase encoding. With F the centred orthonormal Fourier
-transform (`operators.kspace.fft2c`) and crop the centre of reconSpace,
+coil where a header or a target says that it is one; `reconstruction_rss` or `reconstruction_esc`,
+the image it is compared with; `mask` over the columns where it is undersampled; `ismrmrd_header`,
+XML. Rows are the readout, sampled twice as finely as the image needs, columns the phase encoding.
+With F the centred orthonormal Fourier transform (`operators.kspace.fft2c`) and crop the centre of
+reconSpace,
 
     coil images      x_i = crop F^H y_i
     root sum of squares         sqrt(sum_i |x_i|^2)
@@ -15,7 +16,8 @@ under a Hann window, divided by their root sum of squares. Their common phase is
 strongest combination of coils, `sum_i conj(u_i) s_i` with u the first eigenvector of their
 correlation: it has no zeros where single coils do, and the image keeps its phase against it.
 
-Images stand as k-space makes them; values have the scanner's arbitrary unit.
+k-space in another order, with the zero frequency at index 0 or with gaps that no mask explains is
+refused (`sampling`). Images stand as k-space makes them; values have the scanner's arbitrary unit.
 
 References:
     | fastMRI: An Open Dataset and Benchmarks for Accelerated MRI (Zbontar et al., 2018)
@@ -36,7 +38,8 @@ import numpy as np
 import torch
 
 from ..operators.kspace import ifft2c
-from .arrays import all_finite, dataset, opened_hdf5
+from .arrays import all_finite, complex_numbers, dataset, is_complex, opened_hdf5
+from .sampling import gaps, misplaced, unordered
 from .sources import File, UnreadableFile, file_at, reading
 
 __all__ = [
@@ -86,10 +89,16 @@ def kspace(path: str | os.PathLike[str] | File) -> Iterator[np.ndarray]:
     """Yields the k-space of slice after slice, each (coils, H, W) complex64; one coil is one.
 
     Raises:
-        UnreadableFile: It is damaged, or no fastMRI file.
+        UnreadableFile: It is damaged, or no fastMRI file: axes in another order, uncentred.
     """
     file = file_at(path)
-    for k in range(header(file).shape[0]):
+    count = header(file).shape[0]
+    with reading(file, "fastMRI"), opened_hdf5(file) as h5:
+        middle = _slice(h5, file, count // 2)
+        if wrong := unordered(middle) or misplaced(middle):
+            shape = tuple(map(int, h5["kspace"].shape))
+            raise UnreadableFile(f"{file.name}: got kspace of shape {shape}; {wrong}")
+    for k in range(count):
         with reading(file, "fastMRI"), opened_hdf5(file) as h5:
             y = _slice(h5, file, k)
         yield y
@@ -174,6 +183,12 @@ def _coil_images(file: File) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             "all: an image of it is to be reconstructed first (fastmri.kspace yields the data)"
         )
     for y in kspace(file):
+        if found := gaps(y):
+            raise UnreadableFile(
+                f"{file.name}: {found}, and the file has no mask that says so; wanted all of "
+                "k-space: an image of it is to be reconstructed first (fastmri.kspace yields the "
+                "data)"
+            )
         x = _centre(_image(y), head.image)
         if not np.square(np.abs(x), dtype=np.float64).sum() < np.finfo(np.float32).max:
             raise UnreadableFile(f"{file.name}: its k-space is too large for single precision")
@@ -194,6 +209,7 @@ def _slice(h5: Any, file: File, k: int) -> np.ndarray:
     if found is None:
         raise ValueError("it has no dataset kspace")
     y = found[k]
+    y = complex_numbers(y)
     y = np.ascontiguousarray(y if y.ndim == 3 else y[None], dtype=np.complex64)
     all_finite(f"{file.name}: slice {k} of kspace", y)
     return y
@@ -203,12 +219,19 @@ def _header(h5: Any, file: File) -> Header:
     y = dataset(h5, "kspace", file)
     if y is None or len(y.shape or ()) not in (3, 4):
         raise ValueError("it has no dataset kspace of shape (slices, coils, H, W)")
-    if y.dtype.kind != "c":
+    if y.dtype.kind != "c" and not is_complex(y.dtype):
         raise ValueError(f"its kspace is {y.dtype}, wanted complex numbers")
     shape = y.shape if y.ndim == 4 else (len(y), 1, *y.shape[1:])
     if min(shape) < 1:
         raise ValueError(f"its kspace is empty, of shape {shape}")
     image, columns = shape[2:], (0, shape[3])
+    told = any(n in h5 for n in ("ismrmrd_header", "reconstruction_esc", "reconstruction_rss"))
+    if y.ndim == 3 and not told:
+        raise ValueError(
+            f"its kspace has shape {y.shape}, {len(y)} slices of one coil or one slice of "
+            f"{len(y)} coils, and nothing says which: save kspace[:, None] or kspace[None], "
+            "(slices, coils, H, W)"
+        )
     text = dataset(h5, "ismrmrd_header", file)
     if text is not None:
         image, columns = _limits(_text(text, file), columns)

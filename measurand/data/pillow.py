@@ -23,6 +23,8 @@ def read(source: File) -> Samples:
     from PIL import Image, UnidentifiedImageError
 
     content, notes = source.read(), []
+    if not content:
+        raise ValueError("it is empty, 0 bytes: copy or write it again")
     try:
         picture = Image.open(io.BytesIO(content))
     except UnidentifiedImageError as error:  # its own words are the address of a buffer

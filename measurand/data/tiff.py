@@ -108,6 +108,8 @@ def count(source: File) -> int:
     """Returns the number of images of a file; reduced images and masks are none."""
     import tifffile
 
+    if len(source.read(9)) < 9:  # no more than a head
+        raise _empty(source)
     with source.open() as opened, tifffile.TiffFile(opened) as tiff:
         return len(_images(source, tiff))
 
@@ -138,6 +140,8 @@ def pages(source: File, *, most: int | None = None) -> list[Samples]:
     """
     import tifffile
 
+    if len(source.read(9)) < 9:
+        raise _empty(source)
     with source.open() as opened, tifffile.TiffFile(opened) as tiff:
         images = _images(source, tiff)
         number = source.key or "0"
@@ -176,9 +180,13 @@ def _upright_page(
 
 def _images(source: File, tiff: Any) -> list[tuple[Any, int]]:
     """The pages that are images, each with the number of its plane among those it stands for."""
-    pages = [p for p in tiff.pages if not p.is_reduced and not _is_mask(p)]
+    if not any(len(page.tags) for page in tiff.pages):
+        raise _empty(source)
+    pages = [p for p in tiff.pages if not _is_reduced(p) and not _is_mask(p)]
     if not pages:
         raise UnreadableFile(f"{source.name}: holds no image, only reduced ones or masks")
+    if not all(math.prod(page.shape) for page in pages):
+        raise _empty(source)
     if len(tiff.pages) == 1 and (tiff.is_imagej or tiff.is_shaped or tiff.is_stk):
         (page,), series = pages, tiff.series[0]
         planes, rest = divmod(int(series.size), max(1, math.prod(page.shape)))
@@ -190,6 +198,18 @@ def _images(source: File, tiff: Any) -> list[tuple[Any, int]]:
                 )
             return [(page, k) for k in range(planes)]
     return [(page, 0) for page in pages]
+
+
+def _empty(source: File) -> UnreadableFile:
+    return UnreadableFile(
+        f"{source.name}: got an empty TIFF, without a page or without pixels; writing it was "
+        "perhaps interrupted, or nothing was left after a crop: write it again"
+    )
+
+
+def _is_reduced(page: Any) -> bool:
+    old = page.tags.get(255)  # of TIFF 5: 2 is reduced
+    return bool(page.is_reduced) or (old is not None and old.value == 2)
 
 
 def _is_mask(page: Any) -> bool:
@@ -260,9 +280,12 @@ def _decoded(source: File, opened: BinaryIO, page: Any, plane: int) -> tuple[np.
             return found
     photometric, samples, bits, _ = _facts(page)
     kind = getattr(page.compression, "name", page.compression)
+    layout = ", one channel after the other (planar)" if page.shaped[0] > 1 else ""
     raise UnreadableFile(
-        f"{source.name}: {samples} x {bits} bits of {page.photometric.name}, compressed by "
-        f"{kind}, need another package: pip install imagecodecs (or save it uncompressed)"
+        f"{source.name}: got {samples} x {bits} bits of {page.photometric.name}{layout}, "
+        f"compressed by {kind}, which only the package imagecodecs unpacks without loss: pip "
+        "install imagecodecs (the extra, pip install 'measurand[tiff]'), or save the file "
+        "uncompressed or with deflate"
     )
 
 

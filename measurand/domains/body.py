@@ -1,7 +1,7 @@
 """Computed tomography of the body: axial slices in Hounsfield units."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from ..data.collection import images
 from .material import OfFiles
 
 __all__ = ["Body"]
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp"}
+_SPAN = 50.0  # HU; what lies closer together is in another unit
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,31 @@ class Body(OfFiles):
 
 
 def hounsfield(name: str, image: NDArray[Any]) -> None:
-    """Checks that an image of the file `name` can be in Hounsfield units: one real channel."""
+    """Checks that an image of the file `name` can be in Hounsfield units.
+
+    That is one real channel; where it is not blank, its values differ by 50 at least, and some are
+    below water (0), as fat and air are, and the noise around water.
+
+    Args:
+        name: The file, for the message.
+        image: What it holds.
+    Raises:
+        UnreadableFile: It cannot be; the message says what would be.
+    """
     one_channel(name, image)
     if image.dtype == np.uint8:
         raise UnreadableFile(f"{name}: got samples of 8 bits, wanted Hounsfield units")
     if np.iscomplexobj(image):
         raise UnreadableFile(f"{name}: got complex values, wanted Hounsfield units")
+    if PurePosixPath(name).suffix.lower() in _PICTURES:
+        raise UnreadableFile(
+            f"{name}: got a picture, whose samples are shares of white, wanted Hounsfield units: "
+            "save them as .npy (of DeepLesion, the stored 16 bits minus 32768)"
+        )
+    low, high = float(image.min()), float(image.max())
+    if low < high and (low >= 0 or (high - low < _SPAN and low > -_SPAN)):
+        raise UnreadableFile(
+            f"{name}: got values from {low:.4g} to {high:.4g}, wanted Hounsfield units, in which "
+            "air is -1000 and water 0. Of attenuation, 1000 (mu / mu_water - 1) is that "
+            "(operators.hounsfield); of stored samples without a rescale, u - 1024 most often"
+        )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .. import operators
 from ..data.fastmri import CENTRE, low_resolution_maps
+from ..data.sampling import misplaced, unordered
 from ..operators import LinearOperator
 
 __all__ = ["AUTO", "estimated", "known", "kspace_noise"]
@@ -45,7 +46,9 @@ def estimated(twin: Any, y: Tensor, file: str) -> tuple[Mapping[str, Tensor], li
         raise ValueError(
             f"{file}: {' and '.join(asked)} cannot be seen in it; say --operator.mask"
         )
-    _centred(y, file)
+    for wrong in (unordered(y[len(y) // 2].numpy()), misplaced(y.numpy())):
+        if wrong:
+            raise ValueError(f"{file}: {wrong}")
     sampled = (y != 0).any(1, keepdim=True)
     if bool((sampled == sampled.any(2, keepdim=True)).all()):
         sampled = sampled.any(2, keepdim=True)  # whole columns
@@ -88,20 +91,6 @@ def kspace_noise(y: Tensor) -> float | None:
     samples = torch.view_as_real(y[..., outer]).flatten()
     samples = samples[samples != 0]
     return float(samples.abs().median()) / 0.6744897501960817 if len(samples) >= 100 else None
-
-
-def _centred(y: Tensor, file: str) -> None:
-    """Raise a `ValueError` where the lowest frequencies are at the corner, not in the middle."""
-    h, w = y.shape[-2:]
-    a, b = max(1, h // 16), max(1, w // 16)
-    energy = y.abs().double().square().sum((0, 1))
-    middle = energy[h // 2 - a : h // 2 + a, w // 2 - b : w // 2 + b].sum()
-    corner = energy.roll((a, b), (0, 1))[: 2 * a, : 2 * b].sum()
-    if corner > middle:
-        raise ValueError(
-            f"{file}: most energy of k-space is at its corner, index (0, 0), not in the middle, "
-            "where the zero frequency is wanted: numpy.fft.fftshift(y, axes=(-2, -1))"
-        )
 
 
 def _innermost(sampled: Tensor, axis: int) -> int:

@@ -1,8 +1,9 @@
 """The tensors of operators from files: whatever the format, the same numbers mean the same.
 
     mask      booleans, 0 and 1, 0 and another whole number such as 255: what is not zero is
-              measured; more grey values are cut at half of white (255, or 65535); real numbers
-              with fractions are gains and keep their values; NaN and nodata are not measured
+              measured; a few grey values between black and white (JPEG, smooth edges) are cut at
+              half of white (255, or 65535), many are refused; real numbers with fractions are
+              gains and keep their values; NaN and nodata are not measured
     kernel    divided by its sum, negative lobes and all; one that sums to nothing is refused
     others    the values as they are
 
@@ -13,7 +14,7 @@ Everything that was decided is said in a note.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from ..data.sources import File, UnreadableFile, reading, split_key
 __all__ = ["operand"]
 
 Shape = tuple[int, ...]
+_NEAR = 0.05  # of white; what is no farther from black or white is that,
+_GREY = 0.25  # the share of pixels at most that may be neither in a mask of two values,
+_LEVELS = 8  # where these have more values than that
 
 
 @dataclass(frozen=True)
@@ -142,15 +146,16 @@ def _mask(told: str, stored: _Stored) -> tuple[np.ndarray, list[str]]:
         raise ValueError(f"{told} selects nothing: all of its values are zero")
     whole = whole or (high > 1 and bool((values == values.round()).all()))
     if whole:
-        values, more = _selection(told, values, high)
+        values, more = _selection(told, replace(stored, values=values), high)
         notes += more
     elif not np.isin(values, (0.0, 1.0)).all():
         notes.append(f"gains from {low:.3g} to {high:.3g}, which weigh the pixels")
     return _one_channel(told, _Stored(values, stored.picture, None, [])), notes
 
 
-def _selection(told: str, values: np.ndarray, high: float) -> tuple[np.ndarray, list[str]]:
+def _selection(told: str, stored: _Stored, high: float) -> tuple[np.ndarray, list[str]]:
     """Zeros and ones of whole numbers."""
+    values = stored.values
     if ((values == 0) | (values == high)).all():
         selected = values != 0
         notes = [] if high == 1 else [f"0 and {high:g} taken as 0 and 1"]
@@ -163,6 +168,15 @@ def _selection(told: str, values: np.ndarray, high: float) -> tuple[np.ndarray, 
                 f"{told} selects nothing: {levels}, none above half of white, {white / 2:g}"
                 if high <= white
                 else f"{told} has {levels}, wanted a mask of 0 and 1"
+            )
+        between = np.minimum(values, np.abs(values - white)) > _NEAR * white
+        if between.mean() > _GREY and len(np.unique(values[between])) > _LEVELS:
+            _one_channel(told, replace(stored, values=selected))
+            raise ValueError(
+                f"{told} has {levels}, {100 * between.mean():.3g} % of the pixels neither near 0 "
+                f"nor near {white}, wanted a mask of two values. Gains (vignetting, a flat field) "
+                "are real numbers: save them as .npy or floating-point TIFF, "
+                f"np.save('gains.npy', a / {white}); of a mask save a > {white // 2}"
             )
         notes = [f"{levels}, cut at half of white, {white / 2:g}"]
     if notes:

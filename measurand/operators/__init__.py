@@ -21,7 +21,9 @@ from .kspace import (
 from .mri import SENSE, CartesianMRI
 from .pixels import Mask, box_mask, random_mask
 from .resample import BicubicDownsample, BlockAverage, Downsample, GaussianDownsample
-from .tomography import ParallelCT, even_angles, fbp, hann
+from .rotation import rotation_axis
+from .tomography import ParallelCT, angular_weights, even_angles, fbp, hann
+from .transmission import attenuation, hounsfield, line_integrals
 
 __all__ = [
     "Adjoint",
@@ -53,6 +55,8 @@ __all__ = [
     "UnknownBlur",
     "UnknownValidBlur",
     "ValidBlur",
+    "angular_weights",
+    "attenuation",
     "bernoulli_lines",
     "birdcage_maps",
     "box_mask",
@@ -63,10 +67,13 @@ __all__ = [
     "fft2c",
     "gaussian_kernel",
     "hann",
+    "hounsfield",
     "ifft2c",
+    "line_integrals",
     "motion_kernel",
     "random_lines",
     "random_mask",
+    "rotation_axis",
     "simplex",
     "to_scipy",
     "variable_density_mask",

@@ -4,44 +4,50 @@ A detector bin at the position s under the angle theta sees the strip of lines
 
     x cos(theta) + y sin(theta) = s + t,   |t| <= spacing / 2,
 
-with x to the right, y upwards and the origin at the centre of the image. The measurement is the
-mean over the strip of the line integrals (value times length). Pixels are squares of constant
-value, so the weight of a pixel is exact: seen under theta its line integrals form a trapezoid
-(the convolution of two boxes, of widths |cos| and |sin|), and the bin takes its area over the bin
+with x to the right, y upwards and the origin, which is the rotation axis, at the centre of the
+image. Of n bins, bin j sees `s = (j - (n - 1) / 2 - axis) spacing`: the axis is seen `axis` bins
+from the middle of the detector. The measurement is the mean over the strip of the line integrals,
+value times length: numbers without unit where the image is attenuation mu in 1/mm and pixels are
+in mm, or mu per pixel side where `pixel` is 1. Pixels are squares of constant value, so the weight
+of a pixel is exact (`strips`): seen under theta its line integrals form a trapezoid (the
+convolution of two boxes, of widths |cos| and |sin|), and the bin takes its area over the bin
 divided by the spacing. Nothing is lost between bins, so every projection has the same sum.
 
-The weights are a sparse matrix, and a product costs the time to stream its entries from memory.
-Reflections of the image in an axis and in the diagonal turn any angle into one of [0, pi/4]; the
-usual evenly spaced angles therefore need a quarter of the rows only, applied to four views of the
-image at once. The transpose is stored too, with the same numbers: the adjoint is exact.
+Filtered back-projection inverts A for many angles. With p the projections over half a turn,
 
-Filtered back-projection inverts A for many angles over half a turn. With p the projections,
-
-    x = pi / n  sum_theta (h * p_theta)(x cos(theta) + y sin(theta)),
+    x = sum_theta w_theta (h * p_theta)(x cos(theta) + y sin(theta)),    sum_theta w_theta = pi,
 
 and h the ramp filter limited to the bandwidth of the detector: `h[0] = 1 / (4 d^2)`,
 `h[n] = -1 / (pi n d)^2` for n odd, 0 for n even, d the spacing. Sampling h in space, not |f| in
 frequency, keeps the mean of the image right.
+
+The weight of a view is the part of the half turn that is nearer to it than to any other view:
+views that face each other see the same lines, so angles count modulo pi. A whole turn, a few
+degrees too many, angles of any spacing and in any order therefore need no special case. A gap of
+which nothing was measured (limited angle) is left to nobody.
 """
 
 import math
 import warnings
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .base import LinearOperator, Shape
 from .function import linear_pair
+from .strips import plan_of, strip_matrix, views_adjoint, views_of
 
-__all__ = ["ParallelCT", "even_angles", "fbp", "hann"]
+__all__ = ["ParallelCT", "angular_weights", "cut_off", "even_angles", "fbp", "hann", "radians"]
 
-Array = NDArray[Any]
 _TURN = 2 * math.pi + 0.15  # radians; scanners run on for some degrees beyond a full turn
+_SAME = 1e-5  # radians; what differs by less is one direction
+_NEAR = 4  # gaps on either side that a gap is compared with,
+_GAP = 4.0  # and how many times the widest of them it is at least where views are missing
+_END = 0.15  # of the height of views; what their ends are at most if the object is seen whole
 
 
 class ParallelCT(LinearOperator):
@@ -56,8 +62,13 @@ class ParallelCT(LinearOperator):
             2 pi, with shape (angles,). At 0 the bins run along the rows of the image, at pi/2 they
             run up its columns.
         detectors: Number of detector bins; those that cover the diagonal when absent.
-        spacing: Distance of the bins, in the unit of `pixel`.
+        spacing: Distance of the bins, in the unit of `pixel`; that of the pixels when absent.
         pixel: Side of a pixel; projections are in value times this unit.
+        degrees: Whether the angles are degrees, of any size.
+        axis: Where the rotation axis is seen, in bins from the middle of the detector:
+            `rotation_axis` finds it. Column c, counted from 0, is `c - (detectors - 1) / 2`;
+            radon of scikit-image has 0.5 for an even number of bins, and turns about pixel
+            n // 2, the middle of an image of n + 1 pixels.
     """
 
     pictures = False  # line integrals, in value times length
@@ -72,9 +83,10 @@ class ParallelCT(LinearOperator):
         angles: Any,
         *,
         detectors: int | None = None,
-        spacing: float = 1.0,
+        spacing: float | None = None,
         pixel: float = 1.0,
         degrees: bool = False,
+        axis: float = 0.0,
     ) -> None:
         name = type(self).__name__
         if len(in_shape) < 2:
@@ -84,21 +96,29 @@ class ParallelCT(LinearOperator):
             raise ValueError(
                 f"{name}: got angles with shape {tuple(angles.shape)}, wanted (n,), all finite"
             )
-        angles = _radians(name, angles, degrees)
+        angles = radians(name, angles, degrees)
+        spacing = pixel if spacing is None else spacing
         if not (0 < spacing < math.inf and 0 < pixel < math.inf):
             raise ValueError(
                 f"{name}: got spacing {spacing} and pixel {pixel}, wanted positive lengths"
             )
         height, width = in_shape[-2:]
         diagonal = math.hypot(height, width) * pixel
-        bins = math.ceil(diagonal / spacing) if detectors is None else detectors
+        if not abs(axis) * spacing <= diagonal:
+            raise ValueError(
+                f"{name}: got axis {axis}, wanted bins from the middle of the detector, less than "
+                f"the diagonal of the image, {diagonal / spacing:.4g} bins"
+            )
+        covering = math.ceil(diagonal / spacing + 2 * abs(axis))
+        bins = covering if detectors is None else detectors
         if bins < 1:
             raise ValueError(f"{name}: got {detectors} detectors, wanted at least one")
         super().__init__(in_shape, (*in_shape[:-2], len(angles), bins))
         self.detectors, self.spacing, self.pixel = bins, float(spacing), float(pixel)
-        plan = _plan(angles.double().cpu().numpy(), square=height == width)
+        self.axis = float(axis)
+        plan = plan_of(angles.double().cpu().numpy(), square=height == width, axis=self.axis)
         self.views = plan.views
-        back = _strip_matrix(plan.folded, (height, width), bins, spacing / pixel)
+        back = strip_matrix(plan.folded, plan.axis, (height, width), bins, spacing / pixel)
         self.register_buffer("angles", angles.detach().float())
         self._register("_forward", back.T.tocsr(), pixel)
         self._register("_back", back, pixel)
@@ -117,7 +137,7 @@ class ParallelCT(LinearOperator):
 
     def _project(self, x: Tensor) -> Tensor:
         planes = x.reshape(-1, *self.in_shape[-2:])
-        seen = torch.stack(_views(planes, self.views), -1)  # (planes, H, W, views)
+        seen = torch.stack(views_of(planes, self.views), -1)  # (planes, H, W, views)
         columns = seen.permute(1, 2, 3, 0).reshape(-1, self.views * len(planes))
         rows = self._product("_forward", columns).reshape(-1, len(planes))
         return rows.index_select(0, self._rays).T.reshape(len(x), *self.out_shape)
@@ -129,7 +149,7 @@ class ParallelCT(LinearOperator):
         rows = y.new_zeros(n, (len(self._forward_start) - 1) * self.views)
         rows = rows.index_add_(1, self._rays, planes).T.reshape(-1, self.views * n)
         seen = self._product("_back", rows).reshape(height, width, self.views, n)
-        image = _views_adjoint(seen.permute(3, 0, 1, 2).unbind(-1))
+        image = views_adjoint(seen.permute(3, 0, 1, 2).unbind(-1))
         return image.reshape(len(y), *self.in_shape)
 
     def _register(self, name: str, matrix: Any, pixel: float) -> None:
@@ -161,18 +181,22 @@ class ParallelCT(LinearOperator):
         cls,
         y_shape: Shape,
         detectors: int | None = None,
-        spacing: float = 1.0,
+        spacing: float | None = None,
         pixel: float = 1.0,
+        axis: float = 0.0,
     ) -> Shape:
         """Return the shape of the square image whose diagonal the detectors cover.
 
         Args:
             y_shape: Shape of the projections, (C, angles, detectors) or (C, D, angles, detectors).
             detectors: None; a number of detectors that was chosen says nothing of the image.
-            spacing: Distance of the bins, in the unit of `pixel`.
+            spacing: Distance of the bins, in the unit of `pixel`; that of the pixels when absent.
             pixel: Side of a pixel.
+            axis: Where the rotation axis is seen, in bins from the middle of the detector.
         """
-        side = math.floor(y_shape[-1] * spacing / (pixel * math.sqrt(2.0)))
+        spacing = pixel if spacing is None else spacing
+        seen = (y_shape[-1] - 2 * abs(axis)) * spacing
+        side = math.floor(seen / (pixel * math.sqrt(2.0)))
         if detectors is not None or len(y_shape) < 3 or side < 1:
             raise ValueError(
                 f"{cls.__name__}: projections of shape {tuple(y_shape)} with detectors = "
@@ -187,7 +211,7 @@ class ParallelCT(LinearOperator):
 
     @classmethod
     def example(cls) -> Self:
-        return cls((1, 6, 6), even_angles(8), detectors=9, pixel=0.5, spacing=0.4)
+        return cls((1, 6, 6), even_angles(8), detectors=9, pixel=0.5, spacing=0.4, axis=0.3)
 
 
 @cache
@@ -215,12 +239,60 @@ def hann(frequency: Tensor) -> Tensor:
     return torch.cos(math.pi / 2 * frequency).square()
 
 
+def angular_weights(angles: Any, *, degrees: bool = False) -> Tensor:
+    """Return the part of the half turn that each view stands for, in radians.
+
+    Half of the gaps to both neighbours, angles taken modulo pi; views of one direction share its
+    part. A gap that is more than four times as wide as those around it was not measured, and
+    counts as the widest of these: the sum is pi only where there is no such gap.
+
+    Args:
+        angles: Angles of the views, in radians, with shape (angles,), in any order.
+        degrees: Whether the angles are degrees.
+    Returns:
+        The weights, with shape (angles,), float64.
+    """
+    angles = radians("angular_weights", torch.as_tensor(angles), degrees)
+    half = np.mod(angles.double().cpu().numpy(), math.pi)
+    half = np.where(half > math.pi - _SAME, half - math.pi, half)  # 0 and pi are one direction
+    order = np.argsort(half, kind="stable")
+    fresh = np.diff(half[order], prepend=-math.pi) > _SAME
+    directions, group = half[order][fresh], np.cumsum(fresh) - 1
+    gaps = np.diff(directions, append=directions[0] + math.pi)  # from each to the next
+    around = [k for k in range(-_NEAR, _NEAR + 1) if k % len(gaps)]
+    if around:
+        widest = np.max([np.roll(gaps, k) for k in around], axis=0)
+        gaps = np.where(gaps > _GAP * widest, widest, gaps)
+    part = (gaps + np.roll(gaps, 1)) / 2 / np.bincount(group)
+    weights = np.empty(len(half))
+    weights[order] = part[group]
+    return torch.from_numpy(weights)
+
+
+def cut_off(y: Tensor) -> str:
+    """Return what says that views do not see the whole object; empty where nothing does.
+
+    Args:
+        y: Projections, with shape (..., angles, detectors).
+    """
+    views = y.detach().double().reshape(-1, y.shape[-1])
+    ends, high = (views[:, [0, -1]].mean(0), float(views.amax(1).mean()))
+    if float(ends.abs().max()) <= _END * high or y.shape[-1] < 8:
+        return ""
+    return (
+        f"views have {float(ends[0]):.3g} and {float(ends[1]):.3g} at the ends of the detector "
+        f"and {high:.3g} at most; where this is no constant background, the object is cut off"
+    )
+
+
 def fbp(
     operator: ParallelCT, y: Tensor, *, window: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """Filtered back-projection, in the units of the image.
 
-    The angles are taken as evenly spaced over a half turn, or over a whole one.
+    Views may have any angles (`angular_weights`); each has to see the whole object, and a warning
+    says where they seem not to (a detector that covers one half, a region of interest): methods
+    that solve for the image need less.
 
     Args:
         operator: The projector that measured y.
@@ -237,6 +309,8 @@ def fbp(
             f"fbp: got projections with shape {tuple(y.shape)}, wanted (B, "
             f"{', '.join(map(str, operator.out_shape))})"
         )
+    if told := cut_off(y):
+        warnings.warn(f"fbp: {told}, and the image is wrong around and beyond", stacklevel=2)
     size, d = 2 ** math.ceil(math.log2(2 * operator.detectors)), operator.spacing
     n = torch.arange(size, dtype=torch.float64)
     n = torch.minimum(n, size - n)
@@ -248,12 +322,20 @@ def fbp(
     spectrum = torch.fft.rfft(y, n=size) * ramp.to(y.device, y.dtype)
     filtered = torch.fft.irfft(spectrum, n=size)[..., : operator.detectors]
     # a pixel's weights sum to pixel^2 / spacing in every projection
-    scale = math.pi / len(operator.angles) * d / operator.pixel**2
-    return scale * operator.adjoint(filtered)
+    weights = angular_weights(operator.angles) * d / operator.pixel**2
+    return operator.adjoint(filtered * weights.to(y.device, y.dtype)[:, None])
 
 
-def _radians(name: str, angles: Tensor, degrees: bool) -> Tensor:
-    """Angles in radians; what must have been meant as degrees, or as radians, is said."""
+def radians(name: str, angles: Tensor, degrees: bool) -> Tensor:
+    """Return angles in radians; what must have been meant as degrees, or as radians, is said.
+
+    Args:
+        name: Who asks, for the message.
+        angles: The angles, with shape (angles,).
+        degrees: Whether they are degrees.
+    Raises:
+        ValueError: They are said to be radians, and are hardly that.
+    """
     largest = float(angles.double().abs().max())
     if degrees:
         if len(angles) > 8 and 0 < largest <= _TURN:
@@ -278,100 +360,3 @@ def _radians(name: str, angles: Tensor, degrees: bool) -> Tensor:
             stacklevel=3,
         )
     return angles
-
-
-class _Plan(NamedTuple):
-    """Each angle as a row of the matrix, a view of the image and a direction of the detector."""
-
-    folded: Array  # angles of the matrix
-    row: Array  # index into them, per angle
-    view: Array  # index into `_views`
-    reversed: Array  # whether the bins run backwards
-    views: int  # number of views used: 1, 2 or 4
-
-
-def _plan(angles: Array, *, square: bool) -> _Plan:
-    """The cheapest of: no symmetry, the left-right flip, flip and transposition."""
-    turn = np.mod(angles, 2 * np.pi)
-    backwards = turn >= np.pi
-    turn = np.where(backwards, turn - np.pi, turn)
-    flip = turn > np.pi / 2
-    half = np.where(flip, np.pi - turn, turn)
-    across = half > np.pi / 4
-    quarter = np.where(across, np.pi / 2 - half, half)
-    none = np.zeros_like(flip)
-    plans = []
-    for folded, view, views in (
-        (turn, none, 1),
-        (half, flip, 2),
-        (quarter, flip + 2 * across, 4),
-    ):
-        if views < 4 or square:
-            # angles of float32 agree after folding to a microradian, a thousandth of a pixel
-            order = np.argsort(folded)
-            fresh = np.diff(folded[order], prepend=-1.0) > 1e-6
-            row = np.empty(len(angles), dtype=np.int64)
-            row[order] = np.cumsum(fresh) - 1
-            kept = folded[order][fresh]
-            plans.append(_Plan(kept, row, view.astype(np.int64), backwards, views))
-    return min(plans, key=lambda plan: len(plan.folded) * (1 + plan.views))
-
-
-def _views(x: Tensor, views: int) -> list[Tensor]:
-    """The image as it is, flipped left to right, and both with the axes exchanged (x with y)."""
-    seen = [x, x.flip(-1)][:views]
-    return seen + [_exchanged(v) for v in seen] if views == 4 else seen
-
-
-def _views_adjoint(seen: tuple[Tensor, ...]) -> Tensor:
-    if len(seen) == 4:
-        seen = (seen[0] + _exchanged(seen[2]), seen[1] + _exchanged(seen[3]))
-    return seen[0] + seen[1].flip(-1) if len(seen) == 2 else seen[0]
-
-
-def _exchanged(x: Tensor) -> Tensor:
-    """The image with x and y exchanged; y points up, against the rows."""
-    return x.mT.flip(-2, -1)
-
-
-def _strip_matrix(angles: Array, shape: tuple[int, int], bins: int, spacing: float) -> Any:
-    """The transposed system matrix in pixels: rows are pixels, columns (angle, bin)."""
-    from scipy.sparse import csr_array
-
-    height, width = shape
-    c, s = np.abs(np.cos(angles)), np.abs(np.sin(angles))
-    # the footprint of a pixel is a trapezoid; twice its area from the centre to t is an odd
-    # function that grows linearly over the flat top and by a parabola over the slope
-    outer, flat, top = (c + s) / 2, np.abs(c - s) / 2, 1 / np.maximum(c, s)
-    bend = 1 / np.maximum(2 * (outer - flat), 1e-12)
-
-    def area(t: Array) -> Array:
-        a = np.minimum(np.abs(t), outer)
-        slope = np.maximum(a - flat, 0)
-        return np.copysign(top * (a - bend * slope * slope), t)
-
-    across = (np.arange(width)[:, None] - (width - 1) / 2) * np.cos(angles)
-    most = math.ceil(2 * float(outer.max()) / spacing) + 1  # bins that a pixel touches
-    offset = (np.arange(len(angles), dtype=np.int32) * bins)[:, None]
-    weight = np.empty((width, len(angles), most), dtype=np.float32)
-    counts, columns, values = [], [], []
-    for row in range(height):
-        center = across + ((height - 1) / 2 - row) * np.sin(angles)  # (W, angles)
-        left = np.floor((center - outer) / spacing + bins / 2)
-        below = area((left - bins / 2) * spacing - center)
-        for k in range(most):
-            above = area((left + (k + 1 - bins / 2)) * spacing - center)
-            weight[..., k], below = (above - below) / spacing, above
-        bin_ = left.astype(np.int32)[..., None] + np.arange(most, dtype=np.int32)
-        keep = ((weight > 1e-9) & (bin_ >= 0) & (bin_ < bins)).reshape(width, -1)
-        counts.append(np.count_nonzero(keep, axis=1))
-        values.append(np.compress(keep.ravel(), weight))
-        columns.append(np.compress(keep.ravel(), bin_ + offset))
-    start = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-    if start[-1] >= 2**31:
-        raise ValueError(
-            f"ParallelCT: {len(angles)} angles of a {height}x{width} image need {start[-1]} "
-            "matrix entries, wanted at most 2^31: fewer angles or a smaller image"
-        )
-    parts = np.concatenate(values), np.concatenate(columns), start.astype(np.int32)
-    return csr_array(parts, shape=(height * width, len(angles) * bins))
