@@ -19,7 +19,8 @@ from torch import Tensor
 from ..data.arrays import ARRAYS, split_key
 from ..data.files import Form, Stored, read_image, read_stored
 from ..measurement import Measurement
-from ..noises import ComplexGaussian, Gaussian, estimate_sigma
+from ..noise_estimate import noise_seen
+from ..noises import ComplexGaussian, Gaussian
 from ..operators import LinearOperator
 from ..solvers import first_guess
 from .arguments import build, build_for
@@ -121,13 +122,15 @@ def measured(
         return Measured(operator, y, scale * sigma, form, notes)
     if not bool((operator.observed(torch.ones_like(y)) != 0).all()):
         raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
-    sigma = float(estimate_sigma(y))
+    estimate = noise_seen(y)
+    sigma = float(estimate.sigma)
     kept = np.dtype(stored.form.dtype)
     if kept.kind == "u":  # rounding to whole samples is noise too
         step = 1.0 if not operator.pictures else 2.0 / np.iinfo(kept).max
         sigma = max(sigma, scale * step / math.sqrt(12.0))
     told = f" ({127.5 * sigma:.2g} of 255)" if operator.pictures else ""
     notes.append(f"noise estimated: sigma {sigma / scale:.4g}{told}")
+    notes += [f"noise estimated: {doubt} (--sigma says it)" for doubt in estimate.doubts]
     return Measured(operator, y, sigma, form, notes)
 
 
