@@ -1,4 +1,4 @@
-"""The noise level that is seen in an image, or the doubt that it is not: borders, JPEG, texture."""
+"""The noise level that is seen in an image, or a doubt: borders, JPEG, texture, correlation."""
 
 import io
 
@@ -53,7 +53,8 @@ def test_correlated_noise_is_doubted(blur):
     taps = torch.exp(-0.5 * (torch.arange(-2, 3) / blur) ** 2)
     kernel = taps[:, None] * taps
     noise = functional.conv2d(noisy(10.0, picture=0 * PICTURE), kernel[None, None], padding=2)
-    for y in (PICTURE + noise / kernel.norm(), functional.interpolate(noisy(10.0), scale_factor=2)):
+    twice = functional.interpolate(noisy(10.0), scale_factor=2)
+    for y in (PICTURE + noise / kernel.norm(), twice):
         assert "correlated" in noise_seen(y).doubts[0]
 
 
