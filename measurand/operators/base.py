@@ -151,6 +151,17 @@ class LinearOperator(nn.Module, ABC):
         """
         return y
 
+    def air(self) -> Tensor | None:
+        """Return where the image is known to be empty because nothing could be seen there.
+
+        Such pixels are zero in every result; other unseen ones are holes, for a prior to fill.
+
+        Returns:
+            True where it is, a boolean tensor with shape (1 or B, 1 or C, H, W); None where
+            nothing is known to be empty.
+        """
+        return None
+
     def framed(self, x: Tensor) -> Tensor:
         """Return the part of images that lies inside the frame of the measurement.
 
@@ -454,6 +465,19 @@ class _Wrapping(LinearOperator):
         self._parts = nn.ModuleList(operators)
 
     @property
+    def pictures(self) -> bool:  # type: ignore[override]
+        return all(part.pictures for part in self.inner)
+
+    def air(self) -> Tensor | None:
+        each = [part.air() for part in self.inner]
+        known = [air for air in each if air is not None]
+        return (
+            torch.stack(torch.broadcast_tensors(*known)).all(0)
+            if len(known) == len(each)
+            else None
+        )
+
+    @property
     def batch(self) -> int:
         return max(part.batch for part in self.inner)
 
@@ -489,6 +513,9 @@ class Adjoint(_Wrapping):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner[0].forward(y)
+
+    def air(self) -> Tensor | None:
+        return None
 
     @property
     def H(self) -> LinearOperator:  # noqa: N802
@@ -532,6 +559,9 @@ class Composed(_Wrapping):
 
     def observed(self, y: Tensor) -> Tensor:
         return self.inner[0].observed(y)
+
+    def air(self) -> Tensor | None:
+        return self.inner[-1].air()
 
     @classmethod
     def example(cls) -> Self:
