@@ -137,14 +137,14 @@ def check_fit(
     except FloatingPointError as error:
         advice = "choose a prior that was trained for such a measurement (`measurand priors`)"
         return [*found, Verdict("reconstruction", NOT, str(error), advice)]
-    if wraps(operator):
-        found.append(edges(measurement.residual(estimate), expected))
-    if isinstance(operator, Convolution) and y.ndim == 4:
-        found.append(kernel(measurement.residual(estimate), expected))
     if way.can is Denoiser:
         found.append(noise_of_the_prior(estimate, prior, seed))
         of_its_domain = domain(estimate, prior, seed)
         found += [] if of_its_domain is None else [of_its_domain]
+    if wraps(operator):
+        found.append(edges(measurement.residual(estimate), expected))
+    if isinstance(operator, Convolution) and y.ndim == 4:
+        found.append(kernel(measurement.residual(estimate), expected))
     level = noise_level(measurement, measurement.residual(estimate), expected)
     if way.inside and level.advice:
         level = level._replace(

@@ -69,7 +69,7 @@ def clipped(operator: LinearOperator, y: Tensor) -> Verdict:
         border = functional.max_pool2d(whole.to(y.dtype), 7, 1) > 0
         low = float(((y == values.min()) & ~border & seen).sum() / seen.sum())
     words = f"{100 * high:.2g} % at the largest value, {100 * low:.2g} % at the smallest"
-    share, limits = max(high, low), (1e-3, 1e-2) if y.is_complex() else (0.01, 0.05)
+    share, limits = max(high, low), (1e-3, 1e-2) if y.is_complex() else (0.03, 0.08)
     if share * values.numel() < 8 or share <= limits[0] or bool((values == values[0]).all()):
         return Verdict("clipping", FITS, words)
     end = "largest" if high >= low else "smallest"

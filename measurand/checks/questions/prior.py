@@ -65,7 +65,7 @@ def domain(estimate: Tensor, prior: Denoiser, seed: int) -> Verdict | None:
         product *= errors[0] / max(errors[1], 1e-30)
     ratio = product ** (1 / 3)
     words = f"its error {ratio:.3f} x that of {general}"
-    if ratio <= 1.01:
+    if ratio <= 1.0:
         return Verdict("domain of the prior", FITS, words)
     advice = f"{name} was trained on other images: --prior {general} (`measurand priors`)"
     return Verdict("domain of the prior", NOT if ratio > 1.15 else DOUBTFUL, words, advice)

@@ -8,13 +8,15 @@ The moments of the projections p_theta of an image f are those of the image (Hel
 
 Angles that are in degrees, in another order, or of a half turn where the data are of a whole one
 break the second and third. An axis that is o bins off adds the constant o to the second. Nothing
-is reconstructed. The data are taken as those of x + 1, `y + A 1`, which is not negative; moments
-of projections that are cut off at the ends of the detector say nothing.
+is reconstructed. The data are taken as they are and as those of x + 1, `y + A 1`, whichever fits
+better; moments of projections that are cut off at the ends of the detector say nothing.
 
 References:
     | The Radon transform on Euclidean spaces, compact two-point homogeneous spaces and Grassmann
       manifolds (Helgason, 1965)
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,77 +28,104 @@ from .verdict import DOUBTFUL, FITS, NOT, Verdict
 __all__ = ["angles", "axis"]
 
 
-def _moments(measurement: Measurement) -> tuple[Tensor, Tensor, float] | None:
-    """Angles (n,), moments of order 0, 1 and 2, (3, n), in bins, and the error of the first one.
+class _Fit(NamedTuple):
+    """How well the moments of projections are those of an image; lengths in bins.
 
-    None where the projections are cut off, or their sums are not positive.
+    Attributes:
+        bins: Deviation from the moments of an image.
+        limit: The largest one that rounding and noise explain.
+        offset: Where the axis is seen, from the middle of the detector.
+        uncertain: Standard error of the offset.
+        uneven: Relative standard deviation of the sums.
+    """
+
+    bins: float
+    limit: float
+    offset: float
+    uncertain: float
+    uneven: float
+
+
+def _fit(measurement: Measurement) -> _Fit | None:
+    """The better fit of the data as they are and of those of x + 1; None where none can be made.
+
+    Data of x in [-1, 1] that are moved along the detector as they are, and those of an image that
+    is not negative, brought to that range afterwards, are moved by the same bins in one of both.
     """
     operator, y = measurement.operator, measurement.y
     if not isinstance(operator, ParallelCT) or len(operator.angles) < 12:
         return None
-    p = y + operator(torch.ones(1, *operator.in_shape, dtype=y.dtype, device=y.device))
-    p = p.double().flatten(0, -3).mean(0)
-    ends = p[:, [0, 1, -2, -1]].mean()
-    total = p.sum(1)
-    if float(ends) > 0.05 * float(p.max()) or float(total.min()) <= 0:
-        return None
-    bins = p.shape[1]
-    s = torch.arange(bins, dtype=p.dtype, device=p.device) - (bins - 1) / 2
+    ones = operator(torch.ones(1, *operator.in_shape, dtype=y.dtype, device=y.device))
     sigma = float(measurement.sigma.max()) / max(1, y[..., 0, 0].numel()) ** 0.5
-    error = sigma * float(s.norm() / total.mean())
-    moments = torch.stack((total, p @ s / total, p @ s.square() / total))
-    return operator.angles.double(), moments, error
+    fits = [
+        _fit_of(p.double().flatten(0, -3).mean(0), operator.angles.double(), sigma)
+        for p in (y + ones, y)
+    ]
+    return min(
+        (fit for fit in fits if fit is not None),
+        default=None,
+        key=lambda fit: fit.bins / fit.limit,
+    )
 
 
-def _fitted(columns: list[Tensor], values: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients and residual of a least squares fit."""
-    basis = torch.stack(columns, 1)
+def _fit_of(p: Tensor, theta: Tensor, sigma: float) -> _Fit | None:
+    """The fit of projections (angles, bins); None where they are cut off, or their sums vanish."""
+    total, size = p.sum(1), p.abs()
+    if float(size[:, [0, 1, -2, -1]].mean()) > 0.05 * float(size.max()):
+        return None
+    if float((total.abs() / size.sum(1)).min()) < 0.2:
+        return None
+    s = torch.arange(p.shape[1], dtype=p.dtype, device=p.device) - (p.shape[1] - 1) / 2
+    first, second = p @ s / total, p @ s.square() / total
+    error = sigma * float(s.norm() / total.abs().mean())
+    ones = torch.ones_like(theta)
+    basis = torch.stack((theta.cos(), theta.sin(), ones), 1)
+    coefficients, left = _least_squares(basis, first)
+    offset = float(coefficients[2])
+    about = second - 2 * offset * first + offset**2
+    _, more = _least_squares(torch.stack((ones, (2 * theta).cos(), (2 * theta).sin()), 1), about)
+    # a deviation of the second moment is one of the radius, times two radii
+    radius = float(about.abs().mean().clamp_min(1e-9).sqrt())
+    deviation = float(torch.stack((left, more / (2 * radius))).square().mean(1).amax().sqrt())
+    spread = float(torch.linalg.pinv(basis.T @ basis)[2, 2].clamp_min(0).sqrt())
+    uncertain = spread * max(error, float(left.square().mean().sqrt()))
+    uneven = float(total.std() / total.mean().abs())
+    return _Fit(deviation, 0.01 * radius + 3 * error, offset, uncertain, uneven)
+
+
+def _least_squares(basis: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients and residual."""
     coefficients = torch.linalg.pinv(basis) @ values
     return coefficients, values - basis @ coefficients
 
 
 def angles(measurement: Measurement) -> Verdict:
     """Whether the projections have the moments of an image seen from these angles."""
-    found = _moments(measurement)
-    if found is None:
+    fit = _fit(measurement)
+    if fit is None:
         return Verdict("angles", FITS, "projections cut off or too few: not asked")
-    theta, (total, first, second), error = found
-    ones = torch.ones_like(theta)
-    (_, _, offset), left = _fitted([theta.cos(), theta.sin(), ones], first)
-    about = second - 2 * offset * first + offset**2
-    _, more = _fitted([ones, (2 * theta).cos(), (2 * theta).sin()], about)
-    # deviations as lengths in bins; that of the second is 2 times a radius
-    radius = float(about.clamp_min(1e-9).mean().sqrt())
-    bins = float(torch.stack((left, more / (2 * radius))).square().mean(1).amax().sqrt())
-    limit = 0.01 * radius + 3 * error
-    even = float(total.std() / total.mean())
-    words = f"moments of the projections {bins:.2g} bins off those of an image (limit {limit:.2g})"
-    if bins <= limit:
+    words = f"moments of the projections {fit.bins:.2g} bins off those of an image"
+    words += f" (limit {fit.limit:.2g})"
+    if fit.bins <= fit.limit:
         return Verdict("angles", FITS, words)
-    if even > 0.1:
+    if fit.uneven > 0.1:
         advice = "the sums of the projections differ: is y normalized (flat field, logarithm)?"
-        return Verdict("angles", NOT, f"{words}, sums vary by {100 * even:.2g} %", advice)
+        return Verdict("angles", NOT, f"{words}, sums vary by {100 * fit.uneven:.2g} %", advice)
     advice = (
         "the angles are not those of the data: degrees (--operator.degrees, degrees=True), half "
         "or whole turn, or another order of the projections?"
     )
-    return Verdict("angles", NOT if bins > 2 * limit else DOUBTFUL, words, advice)
+    return Verdict("angles", NOT if fit.bins > 2 * fit.limit else DOUBTFUL, words, advice)
 
 
 def axis(measurement: Measurement) -> Verdict:
     """Whether the rotation axis is seen in the middle of the detector."""
-    found = _moments(measurement)
-    if found is None:
+    fit = _fit(measurement)
+    if fit is None:
         return Verdict("rotation axis", FITS, "projections cut off or too few: not asked")
-    theta, (_, first, _), error = found
-    columns = [theta.cos(), theta.sin(), torch.ones_like(theta)]
-    (_, _, offset), left = _fitted(columns, first)
-    basis = torch.stack(columns, 1)
-    spread = torch.linalg.inv(basis.T @ basis)[2, 2].sqrt()
-    uncertain = float(spread) * max(error, float(left.square().mean().sqrt()))
-    bins = float(offset)
-    words = f"seen {bins:+.2f} bins from the middle of the detector (to {uncertain:.1g})"
-    if abs(bins) <= 0.3 + 3 * uncertain:
+    bins = fit.offset
+    words = f"seen {bins:+.2f} bins from the middle of the detector (to {fit.uncertain:.1g})"
+    if abs(bins) <= 0.3 + 3 * fit.uncertain:
         return Verdict("rotation axis", FITS, words)
     middle = (measurement.y.shape[-1] - 1) / 2 + bins
     advice = (
