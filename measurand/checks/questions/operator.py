@@ -97,7 +97,7 @@ def point_spread(operator: Convolution) -> Verdict:
 
     A pedestal is a rim that is flat and above zero, and much lower than the peak: a background
     that was measured with the point. Kernels of moving cameras have their centre of mass up to a
-    fifth of their side off; what is cut in four, with its peak at index 0, has nothing in its
+    seventh of their side off; what is cut in four, with its peak at index 0, has nothing in its
     middle.
     """
     worst = Verdict("kernel", FITS, "centred, and zero at its rim")
@@ -127,7 +127,7 @@ def _spread_of(kernel: Tensor) -> Verdict:
     i, j = (torch.arange(n, dtype=kernel.dtype) - n // 2 for n in kernel.shape)
     down, right = float((kernel.sum(1) * i).sum()), float((kernel.sum(0) * j).sum())
     words = f"centre of mass ({down:+.1f}, {right:+.1f}) pixels from its middle"
-    if abs(down) <= 1 + 0.16 * rows and abs(right) <= 1 + 0.16 * columns:
+    if abs(down) <= 1 + 0.12 * rows and abs(right) <= 1 + 0.12 * columns:
         return Verdict("kernel", FITS, words)
     advice = (
         "the picture will be shifted by as much; where that is not meant, np.roll(k, "
