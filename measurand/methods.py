@@ -168,7 +168,7 @@ class Method(ABC):
                     f"{type(self).__name__}.iterate: got a {type(steps).__name__}, wanted a loop "
                     "that yields a Step after every step and returns the result"
                 )
-            return finite(finished(steps, callback), by=self)
+            return finite(emptied(finished(steps, callback), measurement), by=self)
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,13 @@ def finished(steps: Iterates, callback: Callback = None) -> Unknown:
             if callback is not None:
                 with torch.no_grad():  # also where a loop yields inside `enable_grad`
                     callback(step)
+
+
+def emptied(x: Unknown, measurement: Any) -> Unknown:
+    """Return the result with zeros where the operator knows that there is nothing (`air`)."""
+    # a blind measurement has a family of operators
+    air = measurement.operator.air() if isinstance(measurement, Measurement) else None
+    return x if air is None else x.masked_fill(air, 0)
 
 
 def finite(x: Unknown, *, by: object) -> Unknown:

@@ -9,12 +9,14 @@ leave out what does not depend on x. A noise called on a mean draws a measuremen
 """
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from .noise_estimate import noise_seen
 from .tensors import Generators, as_generators, inner, per_item, randn_like
 
 __all__ = ["ComplexGaussian", "Gaussian", "Noise", "Poisson", "estimate_sigma", "prewhiten"]
@@ -216,28 +218,22 @@ def _length(t: Tensor) -> int:
 
 
 def estimate_sigma(y: Tensor) -> Tensor:
-    """The standard deviation of white noise in an image, from its finest diagonal details.
+    """The standard deviation of white noise in an image, from its finest details.
 
-    `median |h * h^T * y| / 0.6745`, with h = (1, -1)/sqrt(2): images are smooth along diagonals
-    compared with white noise, and the median passes over the few edges. Per real component for
-    complex images. It is good to about 10 % on photographs with visible noise, and too high where
-    the image is all texture. Noise that is not white (a blurred or resampled picture) fools it.
+    Taken where the image is flattest, apart from borders that are constant and from what is
+    clipped (see `noise_estimate`). It is good to a few percent where noise is visible. What makes
+    it doubtful (correlated noise, JPEG, texture everywhere) is said in a warning;
+    `noise_estimate.noise_seen` returns the doubts instead. Per real component for complex images.
 
     Args:
         y: Images, with shape (B, C, H, W), at least 2 pixels high and wide.
     Returns:
         One estimate per item, with shape (B,).
-    References:
-        | Ideal Spatial Adaptation by Wavelet Shrinkage (Donoho & Johnstone, 1994)
     """
-    if y.ndim != 4 or min(y.shape[-2:]) < 2:
-        raise ValueError(
-            f"estimate_sigma: got shape {tuple(y.shape)}, wanted (B, C, H, W) with H, W >= 2"
-        )
-    detail = (y[..., 1:, 1:] - y[..., 1:, :-1] - y[..., :-1, 1:] + y[..., :-1, :-1]) / 2
-    if detail.is_complex():
-        detail = torch.view_as_real(detail)
-    return detail.abs().flatten(1).median(1).values / 0.6744897501960817
+    sigma, doubts = noise_seen(y)
+    for doubt in doubts:
+        warnings.warn(f"estimate_sigma: {doubt}", stacklevel=2)
+    return sigma
 
 
 def prewhiten(y: Tensor, samples: Tensor) -> Tensor:

@@ -7,9 +7,11 @@ r"""Where a solver starts.
 the weighted average that one step of SIRT makes. For a blur it is the blurred image, for a block
 average the nearest-neighbour enlargement, for a tomograph the normalised back-projection. Pixels
 that saw (almost) nothing take their value from a coarser version of the same division, and that
-one from a coarser one (push-pull interpolation), so that holes of any size fill smoothly. Where A
-does not see a constant at all (`A 1 = 0`: differences, k-space without its centre) there is
-nothing to divide by, and the start is `A^H y / ||A||^2`. Each item is treated by itself.
+one from a coarser one (push-pull interpolation), so that holes of any size fill smoothly. Where
+the image is known to be empty (`LinearOperator.air`: coil maps that are zero outside the body)
+nothing is filled in, and it stays zero. Where A does not see a constant at all (`A 1 = 0`:
+differences, k-space without its centre) there is nothing to divide by, and the start is
+`A^H y / ||A||^2`. Each item is treated by itself.
 
 References:
     | Scattered Data Interpolation by push-pull: The Lumigraph (Gortler et al., 1996)
@@ -47,9 +49,18 @@ def first_guess(measurement: Measurement) -> Tensor:
     peak = seen.flatten(1).amax(1).reshape(-1, *[1] * (seen.ndim - 1))
     # transforms leave some eps of a constant that A does not see
     blind = peak <= _ROUNDING * torch.finfo(seen.dtype).eps * energy
-    if bool(blind.any()):
-        return torch.where(blind, back / energy, _divided(back, seen, peak, energy))
-    return _divided(back, seen, peak, energy)
+    quotient = (
+        _damped(back, seen, peak)
+        if operator.air() is not None
+        else _divided(back, seen, peak, energy)
+    )
+    return torch.where(blind, back / energy, quotient) if bool(blind.any()) else quotient
+
+
+def _damped(back: Tensor, seen: Tensor, peak: Tensor) -> Tensor:
+    """The quotient `back / seen`, which falls to zero where little was seen."""
+    tiny = torch.finfo(seen.dtype).tiny
+    return back / seen.maximum(_SEEN * peak).clamp_min(tiny)
 
 
 def _divided(back: Tensor, seen: Tensor, peak: Tensor, energy: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def blurred(sigma=0.05):
 def test_what_fits_is_said_to_fit():
     operator, y = blurred()
     found = check_fit(operator, Gaussian(0.05), y, ranged(PRIOR))
-    assert fits(found) and len(found) == 11
+    assert fits(found) and len(found) == 14
     assert all(v.verdict == FITS and not v.advice for v in found)
 
 

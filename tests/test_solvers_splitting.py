@@ -17,6 +17,7 @@ from measurand.operators import (
     GaussianBlur,
     Mask,
     birdcage_maps,
+    equispaced_lines,
     variable_density_mask,
 )
 from measurand.operators.base import Identity, Scaled
@@ -332,3 +333,26 @@ def test_admm_with_iterative_data_steps_reaches_the_posterior_mean():
     prior = CallableDenoiser(lambda v, sigma: v / (1 + sigma**2), dtype=torch.complex64)
     found = ADMM(steps=300, weight=1.0, levels=Constant(0.3))(m, prior)
     assert distance(found, exact) < 1e-4
+
+
+def test_nothing_is_painted_where_coil_maps_are_zero():
+    """Estimated maps are zero outside the body; A^H y is zero there, and so are all results."""
+    inside = torch.zeros(24, 24)
+    inside[6:18, 5:20] = 1
+    maps = birdcage_maps((24, 24), 4)[0]
+    lines = equispaced_lines((24, 24), 2.0, 0.2)[0, 0, 0]
+    x = (inside * (1 + 0.5 * torch.rand(24, 24, generator=torch.Generator()))).to(torch.complex64)
+    prior = FourierGaussian(torch.ones(1, 1, 24, 24), torch.full((1, 1, 24, 24), 0.2))
+    for zeroed in (maps * inside, maps * inside * torch.linspace(1, 4, 24)):
+        A = SENSE((1, 24, 24), zeroed, lines)
+        m = Measurement(A, ComplexGaussian(0.01), A(x[None, None]))
+        complexly = CallableDenoiser(
+            lambda v, s: torch.complex(prior.denoise(v.real, s), prior.denoise(v.imag, s)),
+            dtype=torch.complex64,
+        )
+        for result in (first_guess(m), HQS(steps=3)(m, complexly), first_guess(m.repeat(2))):
+            assert bool((result[..., inside == 0] == 0).all())
+            assert float(result[..., inside > 0].abs().min()) > 0.1
+        for B in (2 * A, A + A, A.N):
+            assert torch.equal(B.air(), (inside == 0)[None, None])
+    assert SENSE((1, 24, 24), maps, lines).air() is None

@@ -33,28 +33,19 @@ from torch import Tensor
 
 from ..measurement import Measurement
 from ..noises import Gaussian, Noise
-from ..operators import LinearOperator
+from ..operators import LinearOperator, ParallelCT
+from ..operators.convolution import Convolution
 from ..priors.capabilities import Denoiser, Latent, Posterior, Proximable, Restorer
 from ..solvers import FISTA, HQS, RELD, FlowUnfolding, PosteriorMean, noise_in_image
 from ..start import first_guess
 from ..tensors import generators
-from .questions import (
-    FITS,
-    NOT,
-    Verdict,
-    adjoint,
-    edges,
-    finite,
-    fits,
-    gain,
-    noise_level,
-    noise_of_the_prior,
-    norm_confirmed,
-    prox_optimality,
-    shape_and_kind,
-    value_range,
-    wraps,
-)
+from .questions.data import clipped, finite, shape_and_kind, value_range
+from .questions.kspace import coils, halves, is_kspace, order, samples
+from .questions.operator import adjoint, gain, norm_confirmed, point_spread, prox_optimality, wraps
+from .questions.prior import domain, noise_of_the_prior
+from .questions.projections import angles, axis
+from .questions.residual import edges, kernel, noise_level
+from .questions.verdict import FITS, NOT, Verdict, fits
 
 __all__ = ["check_fit"]
 
@@ -114,6 +105,10 @@ def check_fit(
     gaussian = isinstance(noise, Gaussian)
     if gaussian:
         found.append(prox_optimality(measurement, seed))
+        found.append(clipped(operator, y))
+        found += _geometry(measurement)
+    if isinstance(operator, Convolution):
+        found.append(point_spread(operator))
     way = next((way for way in WAYS if isinstance(prior, way.can)), None)
     if way is None:
         wanted = ", ".join(way.can.__name__ for way in WAYS)
@@ -131,6 +126,8 @@ def check_fit(
         noisy = float(torch.as_tensor(noise_in_image(measurement)).max()) if gaussian else 0.0
         found.append(gain(measurement, guess, prior.range, noisy))
         found.append(value_range(guess, prior.range, noisy, operator.pictures))
+        if is_kspace(operator) and guess.is_complex():
+            found.append(halves(guess))
     if not gaussian or not fits(found):
         return found
     try:
@@ -140,16 +137,31 @@ def check_fit(
     except FloatingPointError as error:
         advice = "choose a prior that was trained for such a measurement (`measurand priors`)"
         return [*found, Verdict("reconstruction", NOT, str(error), advice)]
-    if wraps(operator):
-        found.append(edges(measurement.residual(estimate), expected))
     if way.can is Denoiser:
         found.append(noise_of_the_prior(estimate, prior, seed))
+        of_its_domain = domain(estimate, prior, seed)
+        found += [] if of_its_domain is None else [of_its_domain]
+    if wraps(operator):
+        found.append(edges(measurement.residual(estimate), expected))
+    if isinstance(operator, Convolution) and y.ndim == 4:
+        found.append(kernel(measurement.residual(estimate), expected))
     level = noise_level(measurement, measurement.residual(estimate), expected)
     if way.inside and level.advice:
         level = level._replace(
             advice=f"{level.advice}; or the network was trained for other measurements"
         )
     return [*found, level]
+
+
+def _geometry(measurement: Measurement) -> list[Verdict]:
+    """What the data alone say of k-space or of projections."""
+    if is_kspace(measurement.operator):
+        y = measurement.y
+        found = [samples(measurement.operator, y), order(y)]
+        return [*found, coils(measurement)] if fits(found) else found
+    if isinstance(measurement.operator, ParallelCT):
+        return [angles(measurement), axis(measurement)]
+    return []
 
 
 def _channels(measurement: Measurement, guess: Tensor, prior: Any, way: Way) -> Verdict:

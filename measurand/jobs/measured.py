@@ -23,7 +23,8 @@ from ..data.form import Form, Stored
 from ..data.ranges import Range
 from ..data.sources import split_key
 from ..measurement import Measurement
-from ..noises import ComplexGaussian, Gaussian, estimate_sigma
+from ..noise_estimate import noise_seen
+from ..noises import ComplexGaussian, Gaussian
 from ..operators import SENSE, CartesianMRI, Identity, LinearOperator, Mask
 from ..solvers import first_guess
 from .arguments import build, build_for, read_tensor
@@ -176,7 +177,8 @@ def measured(
     seen = operator.observed(torch.ones_like(y)) != 0
     if float((~seen).float().mean()) > _HOLES:
         raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
-    sigma = estimate_sigma(y)
+    estimate = noise_seen(y)
+    sigma = estimate.sigma
     if np.dtype(stored.form.dtype).kind == "u":  # rounding to whole samples is noise too
         sigma = sigma.clamp_min(2 / width / math.sqrt(12.0))
     ends = sorted({float(sigma.min()) / scale, float(sigma.max()) / scale})
@@ -185,6 +187,7 @@ def measured(
         mean = " in the mean" if len(ends) > 1 else ""
         words += f" ({127.5 * float(sigma.mean()):.2g} of 255{mean})"
     notes.append(words)
+    notes += [f"noise estimated: {doubt} (--sigma says it)" for doubt in estimate.doubts]
     return Measured(_white(operator, y, sigma if len(y) > 1 else float(sigma)), form, notes)
 
 

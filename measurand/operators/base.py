@@ -152,6 +152,17 @@ class LinearOperator(nn.Module, ABC):
         """
         return y
 
+    def air(self) -> Tensor | None:
+        """Return where the image is known to be empty because nothing could be seen there.
+
+        Such pixels are zero in every result; other unseen ones are holes, for a prior to fill.
+
+        Returns:
+            True where it is, a boolean tensor with shape (1 or B, 1 or C, H, W); None where
+            nothing is known to be empty.
+        """
+        return None
+
     def framed(self, x: Tensor) -> Tensor:
         """Return the part of images that lies inside the frame of the measurement.
 
@@ -455,6 +466,19 @@ class _Wrapping(LinearOperator):
         self._parts = nn.ModuleList(operators)
 
     @property
+    def pictures(self) -> bool:  # type: ignore[override]
+        return all(part.pictures for part in self.inner)
+
+    def air(self) -> Tensor | None:
+        each = [part.air() for part in self.inner]
+        known = [air for air in each if air is not None]
+        return (
+            torch.stack(torch.broadcast_tensors(*known)).all(0)
+            if len(known) == len(each)
+            else None
+        )
+
+    @property
     def batch(self) -> int:
         return max(part.batch for part in self.inner)
 
@@ -491,6 +515,9 @@ class Adjoint(_Wrapping):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner[0].forward(y)
 
+    def air(self) -> Tensor | None:
+        return None
+
     @property
     def H(self) -> LinearOperator:  # noqa: N802
         return self.inner[0]
@@ -520,7 +547,6 @@ class Composed(_Wrapping):
             operators[0].out_dtype,
         )
         self._hold(*operators)
-        self.pictures = all(part.pictures for part in operators)
 
     def forward(self, x: Tensor) -> Tensor:
         for part in reversed(self.inner):
@@ -538,6 +564,9 @@ class Composed(_Wrapping):
     def framed(self, x: Tensor) -> Tensor:
         *after, first = self.inner
         return x if any(p.in_shape != p.out_shape for p in after) else first.framed(x)
+
+    def air(self) -> Tensor | None:
+        return self.inner[-1].air()
 
     @classmethod
     def example(cls) -> Self:

@@ -191,6 +191,11 @@ class SENSE(LinearOperator):
     def observed(self, y: Tensor) -> Tensor:
         return torch.where(self.mask != 0, y, torch.zeros_like(y))
 
+    def air(self) -> Tensor | None:
+        # estimated maps are zero where there is no signal
+        dark = (self.maps == 0).all(1, keepdim=True)
+        return dark if bool(dark.any()) else None
+
     def gram(self, x: Tensor) -> Tensor:
         mask = _natural(self.mask)
         if x.is_cuda:
