@@ -37,7 +37,7 @@ from measurand.jobs.arguments import twins
 from measurand.jobs.batch import Job, run
 from measurand.jobs.executors import Loop, Pool
 from measurand.jobs.manifest import Scan, scans_in
-from measurand.jobs.measured import Reading
+from measurand.jobs.reading import Reading
 from measurand.jobs.reconstruction import Reconstruction
 from measurand.solvers import HQS
 

@@ -15,7 +15,15 @@ from measurand.data.sources import UnreadableFile
 from measurand.jobs.kspace import kspace_noise
 from measurand.jobs.noise_kinds import Poisson
 from measurand.noises import ComplexGaussian
-from measurand.operators import SENSE, Blur, birdcage_maps, gaussian_kernel, random_lines
+from measurand.operators import (
+    SENSE,
+    Blur,
+    ParallelCT,
+    birdcage_maps,
+    even_angles,
+    gaussian_kernel,
+    random_lines,
+)
 
 FAST = ["--prior", "total-variation:3", "--method", "fista", "--method.steps", 40]
 SMALL = ["--prior", "total-variation:1e-6", "--method", "fista", "--method.steps", 20]
@@ -375,3 +383,62 @@ def test_k_space_that_tells_nothing_is_refused(here, capsys):
     assert "say --operator.maps" in refused(thin.numpy())
     assert run("simulate", "k.npy", "--operator", "sense", "--out", "s") == 2
     assert "it cannot be told without data" in capsys.readouterr().err
+
+
+def scanned(axis=0.0, water=0.02, size=48):
+    """Counts of a disc of water with bone and air in it, its flat and dark fields, and its HU."""
+    i, j = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    hu = np.where(i**2 + j**2 < 0.6, 0.0, -1000.0) + 800 * ((i - 0.2) ** 2 + j**2 < 0.03)
+    mu = torch.from_numpy((water * (1 + hu / 1000)).astype(np.float32))[None, None]
+    a = ParallelCT((1, size, size), even_angles(90), pixel=2.0, axis=axis)
+    p = a(mu)[0, 0].numpy()
+    flat = 1e5 * (1 + 0.2 * np.sin(np.arange(p.shape[1])))
+    counts = RNG.poisson(flat * np.exp(-p)) + 50.0
+    np.save("counts.npy", counts), np.save("flat.npy", flat[None].repeat(3, 0) + 50)
+    np.save("dark.npy", np.full((2, p.shape[1]), 50.0)), np.save("hu.npy", hu)
+    return hu
+
+
+CT = ["--operator", "parallel-ct", "--operator.angles", "even_angles:90", "--operator.pixel", 2]
+CT += ["--shape", 1, 48, 48, "--sigma", 0.02, "--quiet", "--out", "r"]
+FIELDS = ["--flat", "flat.npy", "--dark", "dark.npy", "--water", 0.02]
+
+
+@pytest.mark.parametrize("prior", ["total-variation", "ct-body"])
+def test_counts_become_hounsfield_units(here, prior):
+    hu = scanned()
+    steps = ["--method", "fista"] if prior == "total-variation" else ["--method", "admm"]
+    assert run("reconstruct", "counts.npy", *CT, *FIELDS, "--prior", prior, *steps) == 0
+    e = np.load("r/estimate.npy")
+    i, j = np.mgrid[-1:1:48j, -1:1:48j]
+    water, air = (i + 0.3) ** 2 + j**2 < 0.04, i**2 + j**2 > 1
+    assert abs(e[water].mean()) < 25 and abs(e[air].mean() + 1000) < 25
+    assert abs(e[24:32, 22:26].mean() - hu[24:32, 22:26].mean()) < 80
+    assert json.loads(open("r/run.json").read())["sigma"] == 0.02
+
+
+def test_a_rotation_axis_elsewhere_is_told(here, capsys):
+    scanned(axis=3.0)
+    words = ["reconstruct", "counts.npy", *CT, *FIELDS, "--prior", "total-variation"]
+    words += ["--operator.detectors", np.load("counts.npy").shape[1], "--method"]
+    assert run(*words, "fista") == 0
+    notes = " ".join(json.loads(open("r/run.json").read())["notes"])
+    assert "3.0" in notes and "--operator.axis" in notes
+    assert run(*words, "fista", "--operator.axis", 3.0) == 0
+    assert "--operator.axis" not in " ".join(json.loads(open("r/run.json").read())["notes"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dark", "dark.npy"], "counts need a --flat"),
+        (["--water", -1], "attenuation of water"),
+        (["--water", 0.02, "--value-range", 0, 1], "say one of them"),
+        (["--flat", "hu.npy"], "flat"),
+    ],
+)
+def test_fields_and_units_that_make_no_sense_are_refused(here, capsys, words, message):
+    scanned()
+    assert run("reconstruct", "counts.npy", *CT, "--prior", "total-variation", *words) == 2
+    assert message in capsys.readouterr().err
+    assert run("reconstruct", "hu.npy", "--operator", "identity", "--water", 0.02, *FAST) == 2

@@ -10,7 +10,8 @@ from test_cli import picture, run
 
 from measurand import psnr
 from measurand.jobs.arguments import twins
-from measurand.jobs.measured import Reading, measured, operator_for
+from measurand.jobs.measured import measured, operator_for
+from measurand.jobs.reading import Reading
 from measurand.operators import (
     SENSE,
     Blur,

@@ -12,7 +12,7 @@ from test_cli import files, picture, run, tiny
 
 from measurand.jobs.arguments import files_of, twins
 from measurand.jobs.manifest import Scan
-from measurand.jobs.measured import Reading
+from measurand.jobs.reading import Reading
 from measurand.jobs.reconstruction import Reconstruction
 from measurand.jobs.restore import restore
 from measurand.samplers import DiffPIR
@@ -137,11 +137,13 @@ def test_twins_travel(here):
 
 
 def test_operators_and_priors_are_made_once_for_files_alike(here, monkeypatch):
-    from measurand.jobs import measured, reconstruction
+    from measurand.jobs import reconstruction
 
     built, loaded = [], []
-    build_for, prior_loaded = measured.build_for, reconstruction.prior_loaded
-    monkeypatch.setattr(measured, "build_for", lambda t, y: built.append(y) or build_for(t, y))
+    build_for, prior_loaded = reconstruction.build_for, reconstruction.prior_loaded
+    monkeypatch.setattr(
+        reconstruction, "build_for", lambda t, y: built.append(y) or build_for(t, y)
+    )
     monkeypatch.setattr(
         reconstruction, "prior_loaded", lambda *a: loaded.append(a) or prior_loaded(*a)
     )

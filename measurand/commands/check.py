@@ -10,8 +10,9 @@ from ..checks.compatibility import check_fit
 from ..checks.questions import DOUBTFUL, fits
 from ..devices import device_named
 from ..jobs.arguments import notes_of
-from ..jobs.measured import Reading, measured, operator_for
+from ..jobs.measured import measured, operator_for
 from ..jobs.noise_kinds import Gaussian
+from ..jobs.reading import Reading
 from ..jobs.restore import prior_for, prior_loaded
 from .shared import File, Noise, Operator
 
@@ -33,6 +34,9 @@ class Check:
         noise: Kind of the noise: gaussian, or poisson for counts.
         seen: A mask of the data, zero where nothing was measured.
         saturated: Samples of the file from this value on are not used.
+        flat: Tomography: the file holds counts, and this one those without the object.
+        dark: Tomography: counts without light.
+        water: Tomography: attenuation of water in the units of the image.
         prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT].
         shape: Shape C H W of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
@@ -46,6 +50,9 @@ class Check:
     noise: Noise = field(default_factory=Gaussian)
     seen: str | None = None
     saturated: float | None = None
+    flat: str | None = None
+    dark: str | None = None
+    water: float | None = None
     prior: str = "natural-color"
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
@@ -58,7 +65,16 @@ class Check:
         found = measured(
             self.file,
             partial(operator_for, twin, self.shape),
-            Reading(self.sigma, self.value_range, self.noise, self.seen, self.saturated),
+            Reading(
+                self.sigma,
+                self.value_range,
+                self.noise,
+                self.seen,
+                self.saturated,
+                self.flat,
+                self.dark,
+                self.water,
+            ),
             lambda: loaded.window,
         )
         m, notes = found.measurement.to(device), found.notes

@@ -18,8 +18,8 @@ from ..jobs.blind import BlindReconstruction, is_family
 from ..jobs.executors import Loop
 from ..jobs.folders import alone, check_outside, free, named_inputs, reserved, staged
 from ..jobs.manifest import Scan, is_many, name_of, scans_in, shard, shard_named
-from ..jobs.measured import Reading
 from ..jobs.noise_kinds import Gaussian
+from ..jobs.reading import Reading
 from ..jobs.reconstruction import Reconstruction, rounds_of, with_operands
 from ..jobs.restore import bar, resolved
 from ..methods import Step
@@ -50,6 +50,10 @@ class Reconstruct:
         noise: Kind of the noise: gaussian, or poisson for counts.
         seen: A mask of the data, zero where nothing was measured; NaN is not measured either.
         saturated: Samples of the file from this value on are not used: the detector was full.
+        flat: Tomography: the file holds counts, and this one those without the object.
+        dark: Tomography: counts without light.
+        water: Tomography: attenuation of water in the units of the image (about 0.019 per mm);
+            the estimate is written in Hounsfield units.
         prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT]
             or wavelets[:WEIGHT]; natural-color, or what the settings name, when absent.
         theta_prior: Unknown blur: the prior of kernels; kernels-64 when absent.
@@ -85,6 +89,9 @@ class Reconstruct:
     noise: Noise = field(default_factory=Gaussian)
     seen: str | None = None
     saturated: float | None = None
+    flat: str | None = None
+    dark: str | None = None
+    water: float | None = None
     prior: str | None = None
     theta_prior: str | None = None
     settings: Path | None = None
@@ -157,7 +164,7 @@ class Reconstruct:
     def _inputs(self) -> list[Path]:
         """What is read; the names of what ships among them."""
         named = [self.file, self.truth, self.settings, self.prior and Path(self.prior)]
-        named.append(self.seen and split_key(self.seen)[0])
+        named += [split_key(name)[0] for name in (self.seen, self.flat, self.dark) if name]
         return [*(path for path in named if path), *files_of(self.operator).values()]
 
     def _how(self, *, figure: bool) -> Reconstruction:
@@ -168,7 +175,16 @@ class Reconstruct:
         return (how if blind else Reconstruction)(
             self.operator,
             self.method,
-            reading=Reading(self.sigma, self.value_range, self.noise, self.seen, self.saturated),
+            reading=Reading(
+                self.sigma,
+                self.value_range,
+                self.noise,
+                self.seen,
+                self.saturated,
+                self.flat,
+                self.dark,
+                self.water,
+            ),
             prior=self.prior or "natural-color",
             draws=self.draws,
             shape=self.shape,

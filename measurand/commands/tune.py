@@ -17,7 +17,8 @@ from ..devices import device_named
 from ..files import write_atomic
 from ..jobs.arguments import build, files_of, kebab, notes_of, union
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
-from ..jobs.measured import Reading, measured, noise_of, operator_for, truth_in
+from ..jobs.measured import measured, noise_of, operator_for, truth_in
+from ..jobs.reading import Reading
 from ..jobs.restore import bar, environment, prior_for, prior_loaded, resolved, suited
 from ..measurement import Measurement
 from ..priors import Penalty

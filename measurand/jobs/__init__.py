@@ -13,7 +13,7 @@ from .arguments import twins
 from .batch import Job, failures, run, summary, table
 from .executors import Loop, Pool, Ray, Slurm
 from .manifest import Scan, read_manifest, scans_in, shard
-from .measured import Reading
+from .reading import Reading
 from .reconstruction import Reconstruction
 
 __all__ = [

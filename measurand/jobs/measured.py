@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +25,16 @@ from ..data.sources import split_key
 from ..measurement import Measurement
 from ..noise_estimate import noise_seen
 from ..noises import ComplexGaussian, Gaussian
-from ..operators import SENSE, CartesianMRI, Identity, LinearOperator, Mask
+from ..operators import SENSE, CartesianMRI, LinearOperator, ParallelCT
 from ..solvers import first_guess
-from .arguments import build, build_for, read_tensor
+from .arguments import build, build_for
+from .holes import behind, without_holes
 from .kspace import estimated, kspace_noise
-from .noise_kinds import Gaussian as White
-from .noise_kinds import NoiseKind, Poisson
+from .noise_kinds import Poisson
+from .projections import attenuations, off_axis, projections
+from .reading import Reading
 
-__all__ = ["Measured", "Reading", "measured", "noise_of", "operator_for", "truth_in"]
+__all__ = ["Measured", "measured", "noise_of", "operator_for", "truth_in"]
 
 _HOLES = 0.1  # share of unmeasured data beyond which they do not tell their noise
 
@@ -53,38 +55,6 @@ def operator_for(
     return build_for(twin, tuple(stored.x.shape[1:]), given), notes
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What a user says of a measured file beside its operator.
-
-    Args:
-        sigma: Noise level; see `noise_kinds.Gaussian`.
-        value_range: Samples that mean black and white.
-        noise: Kind of the noise.
-        seen: A mask of the data, as text that names one; zero where nothing was measured.
-        saturated: Samples from here on say nothing but that they are large.
-    """
-
-    sigma: float | None = None
-    value_range: Range | None = None
-    noise: NoiseKind = field(default_factory=White)
-    seen: str | None = None
-    saturated: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.sigma is not None and self.noise != White():
-            raise ValueError("--sigma and --noise: say one of them")
-
-    @property
-    def level(self) -> float | None:
-        """The level of white noise; None where it is to be estimated."""
-        return (
-            self.noise.sigma
-            if isinstance(self.noise, White) and self.sigma is None
-            else self.sigma
-        )
-
-
 class Measured(NamedTuple):
     """What a measured file says.
 
@@ -93,11 +63,13 @@ class Measured(NamedTuple):
             magnitudes near 1.
         form: How to write images of this kind.
         notes: What was decided on the way.
+        unit: Units of the file in one of y; of pictures 1.
     """
 
     measurement: Measurement
     form: Form
     notes: list[str]
+    unit: float = 1.0
 
 
 def measured(
@@ -128,8 +100,12 @@ def measured(
     Raises:
         ValueError: File, operator and noise level do not fit; the message says in what.
     """
-    stored = read_stored(file)
+    stored, counted = read_stored(file), list[str]()
+    if how.flat is not None:
+        stored, counted = projections(stored, how.flat, how.dark)
     operator, told = operator_of(stored)
+    if (how.flat or how.water) and not isinstance(operator, ParallelCT):
+        raise ValueError(f"--flat and --water are for tomographs, {operator} is none")
     if stored.x.shape[1:] != operator.out_shape:
         raise ValueError(
             f"{file}: got a measurement of shape {tuple(stored.x.shape[1:])}, {operator} measures "
@@ -143,19 +119,21 @@ def measured(
         )
     # what was not measured is not data, whatever stands there
     stored = replace(stored, x=operator.observed(stored.x))
-    stored, operator, notes = _without_holes(stored, operator, how)
-    notes = [*told, *notes]
+    stored, operator, notes = without_holes(stored, operator, how)
+    notes = [*counted, *told, *notes]
     if stored.x.is_complex():
         return _complex(file, stored, operator, how, notes)
-    window = window_of()
-    if not operator.pictures and window and not (how.value_range or stored.range):
+    window, stated, shown_in = window_of(), how.value_range, None
+    if how.water is not None:
+        stated, shown_in = attenuations(how.water, window)
+    if not operator.pictures and window and not (stated or stored.range):
         raise ValueError(
             f"{file}: the prior is of images in Hounsfield units; say which values of the image "
-            f"behind the data are {window[0]:g} and {window[1]:g} HU (--value-range LOW HIGH; of "
-            "attenuations per pixel they are 0 and 3 mu_water), or take another prior "
+            f"behind the data are {window[0]:g} and {window[1]:g} HU (--water MU, the attenuation "
+            "of water in units of the image, or --value-range LOW HIGH), or take another prior "
             "(--prior total-variation)"
         )
-    own = how.value_range or stored.range or ((-1.0, 1.0) if not operator.pictures else None)
+    own = stated or stored.range or ((-1.0, 1.0) if not operator.pictures else None)
     picture = stored.image(own, window)
     form, notes = picture.form, [*picture.notes, *notes]
     ones = operator(torch.ones(len(picture.x), *operator.in_shape).to(operator.in_dtype))
@@ -165,15 +143,20 @@ def measured(
         suffix = form.suffix if form.suffix in (*ARRAYS, ".tif", ".tiff") else ".tif"
         form = replace(form, suffix=suffix, dtype="<f4", further=0, alpha=None, template=None)
         shown = f"[{form.low:g}, {form.high:g}]"
+        if shown_in is not None:
+            form = replace(form, low=shown_in[0], high=shown_in[1])
+            shown += ", written in Hounsfield units,"
         notes.append(
             f"data in units of their own; the image in {shown} is [-1, 1] to the prior, sigma is "
             "in units of the data (--value-range LOW HIGH says what the image's range is)"
         )
-    if isinstance(how.noise, Poisson):
-        return _counted(how.noise, stored, Measured(_white(operator, y, 1.0), form, notes))
+        notes += off_axis(operator, stored.x)
     scale = 1.0 if operator.pictures else 2 / width
+    if isinstance(how.noise, Poisson):
+        white = Measured(_white(operator, y, 2 / width), form, notes, 1 / scale)
+        return _counted(how.noise, stored, white)
     if how.level is not None:
-        return Measured(_white(operator, y, scale * how.level), form, notes)
+        return Measured(_white(operator, y, scale * how.level), form, notes, 1 / scale)
     seen = operator.observed(torch.ones_like(y)) != 0
     if float((~seen).float().mean()) > _HOLES:
         raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
@@ -188,65 +171,28 @@ def measured(
         words += f" ({127.5 * float(sigma.mean()):.2g} of 255{mean})"
     notes.append(words)
     notes += [f"noise estimated: {doubt} (--sigma says it)" for doubt in estimate.doubts]
-    return Measured(_white(operator, y, sigma if len(y) > 1 else float(sigma)), form, notes)
+    seen_noise = sigma if len(y) > 1 else float(sigma)
+    return Measured(_white(operator, y, seen_noise), form, notes, 1 / scale)
 
 
 def _white(operator: LinearOperator, y: Tensor, sigma: float | Tensor) -> Measurement:
     return Measurement(operator, noise_of(sigma, y), y)
 
 
-def _without_holes(
-    stored: Stored, operator: LinearOperator, how: Reading
-) -> tuple[Stored, LinearOperator, list[str]]:
-    """Data that are zero where nothing was measured, and the operator that says where that is."""
-    real = torch.view_as_real(stored.x).sum(-1) if stored.x.is_complex() else stored.x
-    good, notes = ~real.isnan(), []
-    if not bool(good.all()):
-        notes.append(
-            f"{int((~good).sum())} of {good.numel()} values are NaN or nodata: not measured"
-        )
-    if how.seen is not None:
-        mask = read_tensor(how.seen, "mask", tuple(operator.out_shape)) != 0
-        good &= mask.expand(good.shape)
-        notes.append(f"--seen: {int((~mask.expand(good.shape)).sum())} values not measured")
-    if how.saturated is not None:
-        if stored.x.is_complex():
-            raise ValueError("--saturated: complex data have no largest value")
-        kind = np.dtype(stored.form.dtype)  # 1.4 is more than what single precision has for it
-        full = real >= (float(kind.type(how.saturated)) if kind.kind == "f" else how.saturated)
-        notes.append(
-            f"--saturated: {int((full & good).sum())} values at {how.saturated:g} or above"
-        )
-        good &= ~full
-    if not notes:
-        return stored, operator, notes
-    good &= operator.observed(torch.ones_like(stored.x)) != 0
-    if not bool(good.flatten(1).any(1).all()):
-        raise ValueError(f"{stored.name}: every value of an image is NaN, missing or saturated")
-    x = torch.where(good, stored.x, torch.zeros_like(stored.x))
-    return replace(stored, x=x, missing=False), _behind(good.float(), operator), notes
-
-
-def _behind(weights: Tensor, operator: LinearOperator) -> LinearOperator:
-    """An operator whose data are weighed; diagonal where it was."""
-    if isinstance(operator, Identity):
-        return Mask(operator.out_shape, weights, operator.out_dtype)
-    if isinstance(operator, Mask):
-        return Mask(operator.out_shape, weights * operator.mask, operator.out_dtype)
-    return Mask(operator.out_shape, weights, operator.out_dtype) @ operator
-
-
 def _counted(noise: Poisson, stored: Stored, found: Measured) -> Measured:
-    """Data whose noise is that of counts, weighed so that it is white."""
+    """Data whose noise is that of counts, weighed so that it is white.
+
+    What was found has as its level that of a sample of the file.
+    """
     operator, y = found.measurement.operator, found.measurement.y
     seen = operator.observed(torch.ones_like(y)) != 0
     deviation = noise.deviation(stored.x, seen)
     least = float(deviation[seen].min())
     weights = torch.where(seen, least / deviation, 0.0).float()
-    sigma = least * 2 / (found.form.high - found.form.low)
+    sigma = least * float(found.measurement.sigma)
     told = f"Poisson noise: sigma {least:.4g} to {float(deviation[seen].max()):.4g} samples"
-    weighed = _white(_behind(weights, operator), weights * y, sigma)
-    return Measured(weighed, found.form, [*found.notes, told])
+    weighed = _white(behind(weights, operator), weights * y, sigma)
+    return found._replace(measurement=weighed, notes=[*found.notes, told])
 
 
 def _complex(
@@ -279,7 +225,7 @@ def _complex(
         "in the units of the file",
     ]
     form = replace(picture.form, unit=unit)
-    return Measured(_white(operator, y / size, level / unit), form, told)
+    return Measured(_white(operator, y / size, level / unit), form, told, unit)
 
 
 def truth_in(

@@ -36,7 +36,8 @@ from ..tensors import generators
 from .arguments import build, build_for, files_of, notes_of
 from .kspace import AUTO, known
 from .manifest import Scan
-from .measured import Reading, measured, operator_for, truth_in
+from .measured import measured, operator_for, truth_in
+from .reading import Reading
 from .restore import (
     Loaded,
     environment,
@@ -101,9 +102,9 @@ class Reconstruction:
             operator[key] = {"sha256": sha256_file(file), "array": array}
         weights = prior_file(self.prior)
         said = {f.name: resolved(getattr(self.reading, f.name)) for f in fields(Reading)}
-        if self.reading.seen is not None:
-            file, array = split_key(self.reading.seen)
-            said["seen"] = {"sha256": sha256_file(file), "array": array}
+        for key, name in self.reading.files.items():
+            file, array = split_key(name)
+            said[key] = {"sha256": sha256_file(file), "array": array}
         return {
             "operator": operator,
             "method": resolved(self.method),
@@ -123,11 +124,11 @@ class Reconstruction:
         for key in files_of(self.operator):
             moved[key] = absolute(getattr(self.operator, key))
         prior = Path(self.prior)
-        seen = self.reading.seen and absolute(self.reading.seen)
+        named: dict[str, Any] = {k: absolute(v) for k, v in self.reading.files.items()}
         return replace(
             self,
             operator=replace(self.operator, **moved),
-            reading=replace(self.reading, seen=seen),
+            reading=replace(self.reading, **named),
             prior=str(prior.absolute()) if prior.is_file() else self.prior,
         )
 
@@ -149,6 +150,7 @@ class Opened:
         prior_record: What `run.json` says of it.
         truth: The true image; None where it is not known.
         notes: What was decided on the way.
+        unit: Units of the file in one of y.
     """
 
     scan: Scan
@@ -159,6 +161,7 @@ class Opened:
     prior_record: dict[str, Any]
     truth: Tensor | None
     notes: tuple[str, ...]
+    unit: float = 1.0
 
 
 class Runner:
@@ -198,7 +201,7 @@ class Runner:
         found = measured(
             scan.file, partial(self._made, twin), how.reading, lambda: self.loaded.window
         )
-        measurement, form, notes = found
+        measurement, form, notes, unit = found
         y = measurement.y
         measurement = measurement.to(self.device)
         prior, record, more = prior_for(self.loaded, measurement[:1], tile=how.tile)
@@ -211,7 +214,7 @@ class Runner:
             )
         shape = measurement.operator.in_shape
         said = (*notes, *notes_of(twin, shape), *more, *told)
-        return Opened(scan, measurement, y, form, prior, record, truth, said)
+        return Opened(scan, measurement, y, form, prior, record, truth, said, unit)
 
     def _made(self, twin: Any, stored: Stored) -> tuple[LinearOperator, list[str]]:
         if any(getattr(twin, name) == AUTO for name in known(twin)):  # every file has its own
@@ -284,9 +287,7 @@ class Runner:
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(method).__name__}"
             comparison(folder / "comparison.png", panels, title=title)
-        # of pictures in units of the image in [-1, 1], of other data in those of the file
-        unit = form.unit if operator.pictures else (form.high - form.low) / 2
-        sigma = (problem.measurement.sigma * unit).flatten().tolist()
+        sigma = (problem.measurement.sigma * problem.unit).flatten().tolist()
         return {
             "file": problem.scan.file,
             "operator": resolved(with_operands(how.operator, problem.scan.operands))

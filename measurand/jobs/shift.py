@@ -19,7 +19,8 @@ from ..operators import SENSE
 from ..priors import Penalty
 from ..shift import Curve, Divergence, Rank, combined, ranked
 from .manifest import Scan
-from .measured import Reading, measured, operator_for
+from .measured import measured, operator_for
+from .reading import Reading
 from .restore import prior_for
 
 __all__ = ["Evidence", "evidence", "judged", "masks_of", "plotted"]
@@ -79,7 +80,7 @@ def evidence(
     for scan in scans:
         twin = replace(operator, mask=known[scan.name]) if known else operator
         how = Reading(sigma, value_range)
-        m, _, told = measured(scan.file, partial(operator_for, twin, shape), how)
+        m, _, told, _ = measured(scan.file, partial(operator_for, twin, shape), how)
         m, a = m.to(device), m.operator
         if isinstance(a, SENSE) and a.out_shape[0] > 1:
             m, told = combined(m), [*told, "several coils combined to one, approximately"]
