@@ -4,8 +4,7 @@ This file imports nothing heavy, so that help is there at once; the commands are
 `commands`, whose fields are their options. Operators and methods are chosen by name and configured
 by their own fields, in any order after the file:
 
-    measurand reconstruct photo.png --operator valid-blur
-        --operator.kernel gaussian_kernel:1.6 --method hqs
+    measurand reconstruct photo.png --operator gaussian-blur --operator.sigma 1.6 --method hqs
 
 Exit codes: 0 done, 1 a check found something that does not fit, or a scan of many failed, 2 the
 arguments or the data are wrong (one line says what), 130 interrupted.

@@ -122,8 +122,8 @@ def test_no_image_of_no_numbers_is_ever_written(tmp_path):
 def test_a_kernel_larger_than_the_image(here, capsys):
     np.save(here / "k.npy", np.ones((21, 5)) / 105)
     message = refused(
-        capsys, here, "reconstruct", "y.png", "--operator", "blur", "--operator.kernel", "k.npy",
-        "--sigma", 0.1, *TV,
+        capsys, here, "reconstruct", "y.png", "--operator", "circular-blur",
+        "--operator.kernel", "k.npy", "--sigma", 0.1, *TV,
     )  # fmt: skip
     assert "kernel" in message and "21" in message and "20" in message
 

@@ -60,7 +60,7 @@ class Reconstruct:
         tile: Larger images are denoised in overlapping tiles, of at most this size in
             pixels.
         margins: Write all of the estimate, also what lies beyond the frame of the measurement
-            (valid-blur sees as far as its kernel reaches).
+            (blurs see as far as their kernel reaches).
         device: cpu, cuda, or auto.
         executor: Many scans: who does them.
         shard: Many scans: only part I of N, written I/N, like 2/8.

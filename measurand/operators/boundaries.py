@@ -39,6 +39,8 @@ class ValidBlur(Convolution):
         kernel: Array or tensor with shape (h, w); or (B, 1, h, w) or (B, C, h, w).
     """
 
+    command = "blur"
+
     def __init__(self, shape: Shape, kernel: Any) -> None:
         size = torch.as_tensor(kernel).shape[-2:]
         inner = [n - m + 1 for n, m in zip(shape[-2:], size, strict=False)]
