@@ -190,7 +190,17 @@ def test_a_truth_of_another_size(here, capsys):
 
 def test_a_method_that_cannot_use_the_prior(here, capsys):
     message = refused(
-        capsys, here, "reconstruct", "y.png", *BLUR, "--sigma", 0.1, "--prior", "total-variation"
+        capsys,
+        here,
+        "reconstruct",
+        "y.png",
+        *BLUR,
+        "--sigma",
+        0.1,
+        "--prior",
+        "total-variation",
+        "--method",
+        "hqs",
     )
     assert "HQS" in message and "Denoiser" in message and "use --method fista" in message
     message = refused(

@@ -9,6 +9,7 @@ from ..checks.compatibility import check_fit
 from ..checks.questions import DOUBTFUL, fits
 from ..devices import device_named
 from ..jobs.arguments import build, build_for, notes_of
+from ..jobs.choice import choice
 from ..jobs.measured import measured, noise_of
 from ..jobs.restore import prior_for
 from ..measurement import Measurement
@@ -29,7 +30,8 @@ class Check:
         file: The measurement.
         operator: How it was measured.
         sigma: Its noise level; estimated from the data when absent.
-        prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT].
+        prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT]; that of
+            `reconstruct` when absent.
         shape: Shape C H W of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
         device: cpu, cuda, or auto.
@@ -39,7 +41,7 @@ class Check:
     file: Positional[File]
     operator: Operator
     sigma: float | None = None
-    prior: str = "natural-color"
+    prior: str | None = None
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
     device: str = "cpu"
@@ -55,7 +57,8 @@ class Check:
             self.value_range,
         )
         m = Measurement(operator.to(device), noise_of(sigma, y), y).to(device)
-        prior, _, more = prior_for(self.prior, m, device=device)
+        name = self.prior or choice(operator).prior
+        prior, _, more = prior_for(name, m, device=device)
         verdicts = check_fit(m.operator, m.noise, m.y, prior)
         good, doubts = fits(verdicts), sum(v.verdict == DOUBTFUL for v in verdicts)
         if self.json:

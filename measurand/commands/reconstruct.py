@@ -20,9 +20,9 @@ from ..jobs.manifest import Scan, is_many, scans_in, shard, shard_named
 from ..jobs.reconstruction import Reconstruction
 from ..jobs.restore import bar, resolved
 from ..methods import Step
-from ..solvers import HQS
+from ..samplers import BlindPnPDM
 from ..tuning.settings import Settings, read_settings
-from .shared import AnyOperator, Executor, File, Method
+from .shared import AnyMethod, AnyOperator, Executor, File
 
 __all__ = ["Reconstruct"]
 
@@ -38,12 +38,13 @@ class Reconstruct:
         file: The measurement: PNG, JPEG, TIFF, .npy, .npz[:key] or .h5[:dataset]; a folder of
             them; or a manifest, .csv or .jsonl, with columns file, truth, name.
         operator: How it was measured; unknown-blur where the kernel is to be found too.
-        method: How the image is recovered.
+        method: How the image is recovered; the best that ships for the problem when absent (hqs
+            where --method.NAME sets something).
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
             255 are 2 s / 255), of sinograms and k-space in units of the file; estimated from the
             data when absent.
         prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT]
-            or wavelets[:WEIGHT]; natural-color, or what the settings name, when absent.
+            or wavelets[:WEIGHT]; the best for the problem, or what the settings name, when absent.
         theta_prior: Unknown blur: the prior of kernels; kernels-64 when absent.
         settings: A settings file, as `tune` writes it: the method with its settings, and a prior.
         draws: Number of draws of a sampler.
@@ -72,7 +73,7 @@ class Reconstruct:
 
     file: Positional[File]
     operator: AnyOperator
-    method: Method = field(default_factory=HQS)
+    method: AnyMethod = None
     sigma: float | None = None
     prior: str | None = None
     theta_prior: str | None = None
@@ -118,14 +119,15 @@ class Reconstruct:
         if not (self.quiet or self.json):
             for note in problem.notes:
                 print(f"note: {note}")
-        name, of = type(self.method).__name__, named_inputs(self.file)
+        method, of = problem.method, named_inputs(self.file)
+        name = type(method).__name__
         first = f"{self.file.name.split(':')[0].rsplit('.', 1)[0]}-{name.lower()}"
         with (
             reserved(self.out, first, of, by="reconstruct", inputs=inputs) as out,
             staged(out, by="reconstruct", inputs=inputs) as folder,
         ):
-            total = self.method.settled(problem.measurement).rounds
-            rounds = -(-self.draws // 4) if self.method.draws else 1
+            total = method.settled(problem.measurement).rounds
+            rounds = -(-self.draws // 4) if method.draws else 1
             with bar(name, total and total * rounds, quiet=self.quiet) as update:
 
                 def on_step(first: int, some: int, step: Step) -> None:
@@ -155,9 +157,9 @@ class Reconstruct:
         how = partial(BlindReconstruction, theta_prior=self.theta_prior)
         return (how if blind else Reconstruction)(
             self.operator,
-            self.method,
+            self.method or (BlindPnPDM() if blind else None),
             sigma=self.sigma,
-            prior=self.prior or "natural-color",
+            prior=self.prior,
             draws=self.draws,
             shape=self.shape,
             value_range=self.value_range,
@@ -189,7 +191,7 @@ class Reconstruct:
         check_outside(self.out, [self.file], parts=parts)  # a manifest may lie beside these
         if self.shard is not None:
             scans = shard(scans, *shard_named(self.shard))
-        method = type(self.method).__name__
+        method = type(self.method).__name__ if self.method else "best"
         how, of = self._how(figure=self.figures).anywhere(), named_inputs(self.file)
         first = Path("runs") / f"{self.file.absolute().stem}-{method.lower()}"
         with nullcontext() if self.out else alone(first):

@@ -9,16 +9,18 @@ import tyro
 from ..jobs.arguments import families, methods, twins, union
 from ..jobs.executors import executors
 
-__all__ = ["AnyOperator", "Executor", "File", "Method", "Operator", "seconds"]
+__all__ = ["AnyMethod", "AnyOperator", "Executor", "File", "Method", "Operator", "seconds"]
 
 
 if TYPE_CHECKING:
     Operator: TypeAlias = Any
     AnyOperator: TypeAlias = Any
     Method: TypeAlias = Any
+    AnyMethod: TypeAlias = Any
     Executor: TypeAlias = Any
 else:
     Operator, Method = union(twins()), union(methods())
+    AnyMethod = union({**methods(), "best": type(None)})
     AnyOperator = union({**twins(), **families()})
     Executor = union(executors())
 

@@ -49,8 +49,8 @@ def kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
-def word(cls: type[LinearOperator] | type[OperatorFamily]) -> str:
-    """An operator's name on the command line."""
+def word(cls: Any) -> str:
+    """Name of an operator or of a family on the command line."""
     return cls.command or kebab(cls.__name__)
 
 

@@ -82,9 +82,11 @@ class BlindRunner(Runner):
             raise ValueError(f"{scan.file}: got {len(y)} images at once, wanted one: save each")
         family = family_of(how.operator, y)
         blind = BlindMeasurement(family, noise_of(sigma, y), y).to(self.device)
-        loaded = self.loaded
+        method, name = how.method, how.prior or "natural-color"
+        assert method is not None  # BlindReconstruction says so
+        loaded = self.loaded(name)
         prior, more = loaded.prior.fitted(
-            Images(family.in_shape, torch.float32, str(family)), tile=how.tile, name=how.prior
+            Images(family.in_shape, torch.float32, str(family)), tile=how.tile, name=name
         )
         truth: Tensor | None = None
         told: tuple[str, ...] = ()
@@ -94,7 +96,10 @@ class BlindRunner(Runner):
             )
         every = (*notes, *more, *told)
         measurement: Any = blind
-        return Opened(scan, measurement, y, sigma, form, prior, dict(loaded.record), truth, every)
+        record = dict(loaded.record)
+        return Opened(
+            scan, measurement, y, sigma, form, method, loaded, prior, record, truth, every
+        )
 
     def solve(
         self, problem: Opened, folder: Path, seed: int, on_step: OnStep | None = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from ..methods import Method, Step
 from ..metrics import coverage, crps, nmse, psnr, ssim
 from ..operators import LinearOperator
 from .arguments import files_of, notes_of
+from .choice import choice, method_of
 from .manifest import Scan
 from .measured import measured, noise_of, operator_for, truth_in
 from .restore import (
@@ -57,11 +58,11 @@ class Reconstruction:
 
     Args:
         operator: How they were measured: an instance of one of `arguments.twins()`.
-        method: A solver or a sampler.
+        method: A solver or a sampler; the best for the problem (`choice`) when None.
         sigma: Noise standard deviation: of data that are pictures in units of the image scaled to
             [-1, 1], of others in their own; estimated from each file when None.
         prior: A prior that ships, a weight file, or total-variation or
-            wavelets[:WEIGHT].
+            wavelets[:WEIGHT]; the best for the problem when None.
         draws: Number of draws of a sampler.
         shape: Shape (C, H, W) of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
@@ -75,9 +76,9 @@ class Reconstruction:
     """
 
     operator: Any
-    method: Method
+    method: Method | None = None
     sigma: float | None = None
-    prior: str = "natural-color"
+    prior: str | None = None
     draws: int = 4
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
@@ -100,13 +101,13 @@ class Reconstruction:
         for key, file in files_of(self.operator).items():
             array = split_key(operator[key])[1]
             operator[key] = {"sha256": sha256_file(file), "array": array}
-        weights = prior_file(self.prior)
+        weights = None if self.prior is None else prior_file(self.prior)
         return {
             "operator": operator,
             "method": resolved(self.method),
             "sigma": self.sigma,
             "prior": self.prior if weights is None else sha256_file(weights),
-            "draws": self.draws if self.method.draws else None,
+            "draws": self.draws if self.method is not None and self.method.draws else None,
             "shape": resolved(self.shape),
             "value_range": resolved(self.value_range),
             "truth_range": resolved(self.truth_range),
@@ -121,11 +122,11 @@ class Reconstruction:
         for key, file in files_of(self.operator).items():
             array = split_key(getattr(self.operator, key))[1]
             moved[key] = f"{file.absolute()}:{array}" if array else str(file.absolute())
-        prior = Path(self.prior)
+        prior = None if self.prior is None else Path(self.prior)
         return replace(
             self,
             operator=replace(self.operator, **moved),
-            prior=str(prior.absolute()) if prior.is_file() else self.prior,
+            prior=str(prior.absolute()) if prior and prior.is_file() else self.prior,
         )
 
     def ready(self) -> Runner:
@@ -143,6 +144,8 @@ class Opened:
         y: The same on the CPU, for figures.
         sigma: Noise level.
         form: How the file stores its image.
+        method: The method.
+        loaded: The prior, as it was read.
         prior: The prior, fitted to the images of the operator.
         prior_record: What `run.json` says of it.
         truth: The true image; None where it is not known.
@@ -154,6 +157,8 @@ class Opened:
     y: Tensor
     sigma: float
     form: Form
+    method: Method
+    loaded: Loaded
     prior: Any
     prior_record: dict[str, Any]
     truth: Tensor | None
@@ -172,11 +177,7 @@ class Runner:
         self.how, self.device = how, device
         self.environment = environment(device)
         self._operator = lru_cache(maxsize=2)(self._build)  # files of a job are mostly alike
-
-    @cached_property
-    def loaded(self) -> Loaded:
-        """The prior, read when the first file has been."""
-        return prior_loaded(self.how.prior, self.device)
+        self.loaded = lru_cache(maxsize=2)(self._load)
 
     def __call__(self, scan: Scan, folder: Path, seed: int) -> dict[str, Any]:
         """Reads one file and fills a folder.
@@ -196,8 +197,16 @@ class Runner:
         found = measured(scan.file, self._operator, how.sigma, how.value_range)
         operator, y, sigma, form, notes = found
         measurement = Measurement(operator.to(self.device), noise_of(sigma, y), y).to(self.device)
-        prior, record, more = prior_for(self.loaded, measurement, tile=how.tile)
-        suited(how.method, prior)
+        name, method = how.prior, how.method
+        chosen = choice(operator, method) if name is None else None
+        loaded = self.loaded(name if chosen is None else chosen.prior)
+        prior, record, more = prior_for(loaded, measurement, tile=how.tile)
+        if chosen is not None:
+            method, more = chosen.method, [chosen.why, *more]
+        elif method is None:
+            method = method_of(prior, operator)
+            more = [f"method {method.command}, which takes such a prior", *more]
+        suited(method, prior)
         truth: Tensor | None = None
         told: tuple[str, ...] = ()
         if scan.truth is not None:
@@ -205,7 +214,12 @@ class Runner:
                 scan.truth, found, scan.file, said=how.truth_range, of_file=how.value_range
             )
         said = (*notes, *notes_of(how.operator, operator.in_shape), *more, *told)
-        return Opened(scan, measurement, y, sigma, form, prior, record, truth, said)
+        return Opened(
+            scan, measurement, y, sigma, form, method, loaded, prior, record, truth, said
+        )
+
+    def _load(self, name: str) -> Loaded:
+        return prior_loaded(name, self.device)
 
     def _build(self, seen: tuple[int, ...]) -> LinearOperator:
         return operator_for(self.how.operator, self.how.shape, seen)
@@ -224,7 +238,7 @@ class Runner:
             What run.json says.
         """
         how, form = self.how, problem.form
-        method = how.method.settled(problem.measurement)
+        method = problem.method.settled(problem.measurement)
         items = len(problem.measurement)
         if method.draws and items > 1:
             raise ValueError(
@@ -259,7 +273,7 @@ class Runner:
             framed = None if draws is None else operator.framed(draws)
             metrics = _metrics(operator.framed(x), problem.truth, framed)
             panels.append(("truth", problem.truth))
-        metrics |= self.loaded.remarks(problem.measurement, result.estimate)
+        metrics |= problem.loaded.remarks(problem.measurement, result.estimate)
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(method).__name__}"
             comparison(folder / "comparison.png", panels, title=title)
