@@ -2,19 +2,22 @@
 
 The result has the form and bit depth of the input. `photo-deblurred.png` comes with
 `photo-deblurred.json`, which says of which input it is and how to repeat it: it is replaced when
-the same input is done again, and any other file of that name is left alone (photo-deblurred-2.png).
+the same input is done again, and any other file of that name is left alone: the result is then
+`photo-deblurred-2.png`.
 """
 
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from .. import operators
 from ..data.arrays import split_key
 from ..files import write_atomic
-from ..jobs.arguments import files_of
+from ..jobs.arguments import files_of, word
 from ..jobs.folders import alone, named_inputs
 from ..jobs.manifest import Scan, is_many
 from ..jobs.reconstruction import Reconstruction
@@ -54,10 +57,6 @@ def restored_beside(
             f"{command[0]}: got {file}, wanted a picture; `measurand reconstruct` takes folders "
             "and tables of files"
         )
-    silent = quiet or as_json
-    if not silent:
-        for remark in remarks:
-            print(f"note: {remark}")
     if out is not None:
         same = Reconstruct(
             file,
@@ -70,11 +69,11 @@ def restored_beside(
             quiet=quiet,
             json=as_json,
         )
-        return same(["reconstruct", *command[1:]])
+        return same(_as_reconstruct(how, file, out))
     runner, of = how.ready(), named_inputs(file)
     problem = runner.problem(Scan(file.name, str(file), None))
-    if not silent:
-        for note in problem.notes:
+    if not (quiet or as_json):
+        for note in (*remarks, *problem.notes):
             print(f"note: {note}")
     total = problem.method.settled(problem.measurement).rounds
     with tempfile.TemporaryDirectory() as room, bar(ending, total, quiet=quiet) as update:
@@ -99,6 +98,22 @@ def restored_beside(
     elif not quiet:
         print(f"{target} ({type(problem.method).__name__}, {record['seconds']:.1f} s)")
     return 0
+
+
+def _as_reconstruct(how: Reconstruction, file: Path, out: Path) -> list[str]:
+    """The words of the command that does the same into a folder, as its run.json has them."""
+    name = word(getattr(operators, type(how.operator).__name__))
+    words = ["reconstruct", str(file), "--operator", name]
+    for field in fields(how.operator):
+        value = getattr(how.operator, field.name)
+        if value is not None:
+            words += [f"--operator.{field.name}", str(value)]
+    for name, given in (("sigma", how.sigma), ("prior", how.prior)):
+        if given is not None:
+            words += [f"--{name}", str(given)]
+    if how.value_range is not None:
+        words += ["--value-range", *map(str, how.value_range)]
+    return [*words, "--out", str(out)]
 
 
 def _free(first: Path, of: Sequence[str], inputs: Sequence[Path]) -> Path:

@@ -26,7 +26,7 @@ from ..operators import (
     ReflectiveBlur,
     ValidBlur,
 )
-from ..priors.capabilities import Denoiser, Posterior, Proximable
+from ..priors.capabilities import Posterior, Proximable
 from ..solvers import ADMM, FISTA, HQS, RELD, FlowUnfolding, PosteriorMean
 
 __all__ = ["Choice", "choice", "method_of"]
@@ -58,14 +58,13 @@ def choice(operator: LinearOperator, method: Method | None = None) -> Choice:
     images, denoiser, network = _images(operator)
     if method is None:
         return _best(operator, images, denoiser, network)
-    if Denoiser in method.needs:
-        prior = denoiser or TV
-    elif Posterior in method.needs:
-        prior = network or "unfold-color"
-    elif Proximable in method.needs:
+    first = method.needs[:1]  # what it was made for
+    if first == (Proximable,) or not denoiser:
         prior = TV
+    elif first == (Posterior,):
+        prior = network
     else:
-        prior = "natural-color"
+        prior = denoiser
     return Choice(prior, method, f"prior {prior}, for {images} and {method.command}")
 
 
@@ -96,7 +95,7 @@ def _images(operator: LinearOperator) -> tuple[str, str, str]:
 
 def _best(operator: LinearOperator, images: str, denoiser: str, network: str) -> Choice:
     if not denoiser:
-        why = f"total-variation and fista: no network that ships knows {images}"
+        why = f"prior {TV}, method fista: no network that ships knows {images}"
         return Choice(TV, FISTA(), why)
     split = _splitting(operator)
     if operator.in_dtype.is_complex:
@@ -107,7 +106,7 @@ def _best(operator: LinearOperator, images: str, denoiser: str, network: str) ->
         inside = not (isinstance(operator, Mask) and operator.trace_gram() < 0.25)
     prior, method = (network, PosteriorMean()) if inside else (denoiser, split)
     problem = type(operator).__name__
-    why = f"{prior} and {method.command}: the best that ship for {images} and {problem}"
+    why = f"prior {prior}, method {method.command}: the best that ship for {images} and {problem}"
     return Choice(prior, method, why)
 
 
