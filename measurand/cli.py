@@ -4,8 +4,7 @@ This file imports nothing heavy, so that help is there at once; the commands are
 `commands`, whose fields are their options. Operators and methods are chosen by name and configured
 by their own fields, in any order after the file:
 
-    measurand reconstruct photo.png --operator valid-blur
-        --operator.kernel gaussian_kernel:1.6 --method hqs
+    measurand reconstruct photo.png --operator gaussian-blur --operator.sigma 1.6 --method hqs
 
 Exit codes: 0 done, 1 a check found something that does not fit, or a scan of many failed, 2 the
 arguments or the data are wrong (one line says what), 130 interrupted.
@@ -25,6 +24,9 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "demo": "restore four photographs with several methods; a page, a picture and a table",
+    "deblur": "take a known blur out of a picture; the result lies beside it",
+    "denoise": "take the noise out of a picture",
+    "upscale": "make a picture larger, with detail",
     "reconstruct": "recover the image behind a measured file, or behind each of a folder of them",
     "simulate": "measure a picture: apply an operator, add noise",
     "check": "do this operator, this prior and this measurement fit together?",
@@ -104,7 +106,7 @@ def arranged(words: Sequence[str]) -> list[str]:
 
     `--operator NAME` and `operator:NAME` mean the same, and the options of a choice
     (`--operator.sigma 1.6`) may stand anywhere: each choice is moved to the end, followed by its
-    own options, the operator before the method.
+    own options, the operator before the method. Options of a method that is not named are of hqs.
     """
     common: list[str] = []
     groups: dict[str, list[str]] = {choice: [] for choice in _CHOICES}
@@ -132,6 +134,8 @@ def arranged(words: Sequence[str]) -> list[str]:
                 target = groups[owner] if owner else common
             target.append(word)
         i += 1
+    if groups["method"] and not groups["method"][0].startswith("method:"):
+        groups["method"].insert(0, "method:hqs")
     ordered = [*common]
     for choice in _CHOICES:
         ordered += groups[choice]

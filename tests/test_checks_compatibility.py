@@ -123,7 +123,7 @@ def test_a_picture_that_does_not_wrap_around_is_found(kernel):
     prior = ranged(photographic(y.shape[-1]))
     periodic = Blur(tuple(y.shape[1:]), kernel)
     edges = verdict(check_fit(periodic, Gaussian(0.02), y, prior), "edges")
-    assert edges.verdict == NOT and "valid-blur" in edges.advice
+    assert edges.verdict == NOT and "--operator blur" in edges.advice
     x = photographic(y.shape[-1]).sample(1, generators(5, 1))
     y = Gaussian(0.02)(periodic(x), generators(0, 1))
     found = check_fit(periodic, Gaussian(0.02), y, prior)

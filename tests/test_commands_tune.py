@@ -12,7 +12,7 @@ from measurand.metrics import psnr
 from measurand.solvers import FISTA, HQS
 from measurand.tuning.settings import read_settings
 
-BLUR = ["--operator", "gaussian-blur", "--operator.sigma", 1.2]
+BLUR = ["--operator", "circular-gaussian-blur", "--operator.sigma", 1.2]
 SMALL = ["--method", "fista", "--method.steps", 4, "--prior", "total-variation"]
 
 

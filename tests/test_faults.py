@@ -122,8 +122,8 @@ def test_no_image_of_no_numbers_is_ever_written(tmp_path):
 def test_a_kernel_larger_than_the_image(here, capsys):
     np.save(here / "k.npy", np.ones((21, 5)) / 105)
     message = refused(
-        capsys, here, "reconstruct", "y.png", "--operator", "blur", "--operator.kernel", "k.npy",
-        "--sigma", 0.1, *TV,
+        capsys, here, "reconstruct", "y.png", "--operator", "circular-blur",
+        "--operator.kernel", "k.npy", "--sigma", 0.1, *TV,
     )  # fmt: skip
     assert "kernel" in message and "21" in message and "20" in message
 
@@ -190,7 +190,17 @@ def test_a_truth_of_another_size(here, capsys):
 
 def test_a_method_that_cannot_use_the_prior(here, capsys):
     message = refused(
-        capsys, here, "reconstruct", "y.png", *BLUR, "--sigma", 0.1, "--prior", "total-variation"
+        capsys,
+        here,
+        "reconstruct",
+        "y.png",
+        *BLUR,
+        "--sigma",
+        0.1,
+        "--prior",
+        "total-variation",
+        "--method",
+        "hqs",
     )
     assert "HQS" in message and "Denoiser" in message and "use --method fista" in message
     message = refused(

@@ -1,6 +1,7 @@
 """Operators from words: every class has its place, every shape is found, mistakes are named."""
 
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -11,14 +12,15 @@ from measurand import operators, samplers, solvers
 from measurand.jobs.arguments import (
     build,
     build_for,
-    kebab,
+    families,
     methods,
     notes_of,
     read_tensor,
     twins,
+    word,
 )
 from measurand.methods import Method
-from measurand.operators import LinearOperator
+from measurand.operators import Blur, GaussianBlur, LinearOperator, MotionBlur, ValidBlur
 
 OF_OTHERS = {
     "Adjoint", "AutogradOperator", "Composed", "FunctionOperator", "KernelBlur", "Normal",
@@ -34,7 +36,23 @@ def test_every_operator_has_a_twin_or_is_made_of_others():
         and issubclass(cls, LinearOperator)
         and not inspect.isabstract(cls)
     }
-    assert {kebab(name) for name in classes - OF_OTHERS} == set(twins())
+    words = [word(getattr(operators, name)) for name in classes - OF_OTHERS]
+    assert sorted(words) == sorted(twins())  # each has one of its own
+
+
+def test_a_blur_is_that_of_a_camera_and_a_periodic_one_says_so():
+    for kind in ("blur", "gaussian-blur", "motion-blur"):
+        assert isinstance(build(twins()[kind](**CASES[kind]), (1, 30, 32)), ValidBlur)
+    for name in ("blur", "motion-blur", "circular-blur", "circular-gaussian-blur"):
+        operator = build(twins()[name](**CASES[name]), (1, 30, 32))
+        assert isinstance(operator, Blur if name.startswith("circular") else ValidBlur)
+        assert (operator.in_shape == operator.out_shape) == name.startswith("circular")
+    assert set(families()) == {"unknown-blur", "unknown-circular-blur"}
+    for name in twins():
+        twin = twins()[name](**CASES.get(name, {}))
+        assert pickle.loads(pickle.dumps(twin)) == twin
+    for cls in (Blur, GaussianBlur, MotionBlur):
+        assert cls.__doc__.startswith("Periodic")
 
 
 def test_every_method_is_a_choice_or_one_that_python_alone_can_make():
@@ -52,9 +70,11 @@ def test_every_method_is_a_choice_or_one_that_python_alone_can_make():
 
 CASES = {  # options of the operators that have some without a default
     "gaussian-blur": {"sigma": 1.0},
+    "circular-gaussian-blur": {"sigma": 1.0},
     "motion-blur": {"length": 4.0},
-    "blur": {"kernel": "disk_kernel:2"},
-    "valid-blur": {"kernel": "gaussian_kernel:1.0:5"},
+    "circular-motion-blur": {"length": 4.0},
+    "circular-blur": {"kernel": "disk_kernel:2"},
+    "blur": {"kernel": "gaussian_kernel:1.0:5"},
     "reflective-blur": {"kernel": "motion_kernel:5:0.3"},
     "mask": {"mask": "random_mask:0.5"},
     "block-average": {"factor": 2},
@@ -88,6 +108,8 @@ def test_the_shape_of_the_image_follows_from_the_measurement(name):
         (operators.BlockAverage, (3, 7, 9), {"factor": 2}, (3, 14, 18)),
         (operators.GaussianDownsample, (3, 7, 9), {"factor": 3}, (3, 21, 27)),
         (operators.ValidBlur, (3, 7, 9), {"kernel": np.ones((4, 3))}, (3, 10, 11)),
+        (operators.ValidGaussianBlur, (3, 7, 9), {"sigma": 1.0}, (3, 15, 17)),
+        (operators.ValidMotionBlur, (3, 7, 9), {"length": 4.0}, (3, 11, 13)),
         (operators.ParallelCT, (1, 30, 12), {}, (1, 8, 8)),
         (operators.ParallelCT, (1, 30, 12), {"pixel": 0.5}, (1, 8, 8)),
         (operators.ParallelCT, (1, 30, 12), {"pixel": 0.5, "axis": -1.5}, (1, 6, 6)),
@@ -120,11 +142,11 @@ def test_tensors_from_files_and_functions(tmp_path, monkeypatch):
     np.savez("a.npz", k=np.eye(3), m=np.ones((2, 2)) + 1j)
     torch.testing.assert_close(read_tensor("a.npz:k", "kernel", (1, 9, 9)), torch.eye(3) / 3)
     assert read_tensor("a.npz:m", "maps", (1, 9, 9)).is_complex()
-    grey = np.array([[0, 51, 255]], np.uint8)
+    grey = np.array([[51, 255, 51]], np.uint8)
     Image.fromarray(grey).save("p.png")
     kernel = read_tensor("p.png", "kernel", (1, 9, 9))
-    torch.testing.assert_close(kernel, torch.tensor([[0.0, 51.0, 255.0]]) / 306)
-    assert read_tensor("p.png", "mask", (1, 9, 9)).tolist() == [[0.0, 0.0, 1.0]]
+    torch.testing.assert_close(kernel, torch.tensor([[51.0, 255.0, 51.0]]) / 357)
+    assert read_tensor("p.png", "mask", (1, 9, 9)).tolist() == [[0.0, 1.0, 0.0]]
     assert read_tensor("random_mask:0.5", "mask", (2, 9, 8)).shape[-2:] == (9, 8)
     assert len(read_tensor("even_angles:5", "angles", (1, 9, 9))) == 5
 

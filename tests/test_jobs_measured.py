@@ -143,7 +143,7 @@ def test_a_kernel_of_any_sum_gives_one_image(here):
     np.save("one.npy", psf.numpy())
     np.save("counts.npy", (psf * 5432).numpy())
     for name in ("one", "counts"):
-        words = ["--operator", "valid-blur", "--operator.kernel", f"{name}.npy", "--sigma", 0.02]
+        words = ["--operator", "blur", "--operator.kernel", f"{name}.npy", "--sigma", 0.02]
         assert run("reconstruct", "y.npy", *words, *TV, "--out", name) == 0
     one, counts = np.load("one/estimate.npy"), np.load("counts/estimate.npy")
     assert np.abs(one - counts).max() < 1e-4
@@ -152,7 +152,7 @@ def test_a_kernel_of_any_sum_gives_one_image(here):
 
 def test_an_estimate_has_the_frame_of_the_measurement(here):
     picture(here / "photo.png", 40, 48, 3)
-    words = ["--operator", "valid-blur", "--operator.kernel", "gaussian_kernel:1.0"]
+    words = ["--operator", "blur", "--operator.kernel", "gaussian_kernel:1.0"]
     assert run("simulate", "photo.png", *words, "--sigma", 0.02, "--out", "s", "--quiet") == 0
     words += ["--sigma", 0.02, *TV]
     whole = Image.open("photo.png")

@@ -84,6 +84,29 @@ def test_valid_blur_is_that_of_scipy(size, shape):
         np.testing.assert_allclose(out[0, c], wanted, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [(37, 41), (38, 40), (31, 32)])
+def test_the_grid_of_a_valid_blur_is_its_own_business(size):
+    """Grids with fast transforms are larger than the image: nothing of them is seen."""
+    operator = ValidBlur((1, *size), noise(5, 4, seed=1))
+    v, y = noise(2, *operator.in_shape, seed=2), noise(2, *operator.out_shape, seed=3)
+    torch.testing.assert_close(operator.adjoint(y), dense_adjoint(operator, y))
+    found = operator.prox(v, y, 0.1)
+    left = operator.adjoint(operator(found) - y) + 0.1 * (found - v)
+    assert left.norm() < 1e-5 * v.norm()
+    # a residual is that of the gradient, as elsewhere
+    found = operator.prox(v, y, 0.01, residual=1e-3)
+    start = operator.adjoint(operator(v) - y)
+    left = operator.adjoint(operator(found) - y) + 0.01 * (found - v)
+    assert left.norm() < 1e-2 * start.norm()
+
+
+def dense_adjoint(operator, y):
+    """The derivative of <A x, y>."""
+    x = torch.zeros(len(y), *operator.in_shape, dtype=y.dtype, requires_grad=True)
+    (operator(x) * y).sum().backward()
+    return x.grad
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shape", [(1, 1), (3, 3), (3, 5), (5, 1)])
 def test_reflective_blur_is_that_of_scipy(size, shape):

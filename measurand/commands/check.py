@@ -10,10 +10,12 @@ from ..checks.compatibility import check_fit
 from ..checks.questions import DOUBTFUL, fits
 from ..devices import device_named
 from ..jobs.arguments import notes_of
+from ..jobs.choice import choice
 from ..jobs.measured import measured, operator_for
 from ..jobs.noise_kinds import Gaussian
 from ..jobs.reading import Reading
-from ..jobs.restore import prior_for, prior_loaded
+from ..jobs.restore import Loaded, prior_for, prior_loaded
+from ..operators import LinearOperator
 from .shared import File, Noise, Operator
 
 __all__ = ["Check"]
@@ -37,7 +39,8 @@ class Check:
         flat: Tomography: the file holds counts, and this one those without the object.
         dark: Tomography: counts without light.
         water: Tomography: attenuation of water in the units of the image.
-        prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT].
+        prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT]; that of
+            `reconstruct` when absent.
         shape: Shape C H W of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
         device: cpu, cuda, or auto.
@@ -53,7 +56,7 @@ class Check:
     flat: str | None = None
     dark: str | None = None
     water: float | None = None
-    prior: str = "natural-color"
+    prior: str | None = None
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
     device: str = "cpu"
@@ -61,7 +64,11 @@ class Check:
 
     def __call__(self, command: list[str]) -> int:
         device = device_named(self.device)
-        twin, loaded = self.operator, prior_loaded(self.prior, device)
+        twin = self.operator
+
+        def loaded(operator: LinearOperator) -> Loaded:
+            return prior_loaded(self.prior or choice(operator).prior, device)
+
         found = measured(
             self.file,
             partial(operator_for, twin, self.shape),
@@ -75,13 +82,13 @@ class Check:
                 self.dark,
                 self.water,
             ),
-            lambda: loaded.window,
+            lambda operator: loaded(operator).window,
         )
         m, notes = found.measurement.to(device), found.notes
         if len(m) > 1:
             notes.append(f"the middle one of {len(m)} images")
             m = m[len(m) // 2]
-        prior, _, more = prior_for(loaded, m)
+        prior, _, more = prior_for(loaded(found.measurement.operator), m)
         verdicts = check_fit(m.operator, m.noise, m.y, prior)
         good, doubts = fits(verdicts), sum(v.verdict == DOUBTFUL for v in verdicts)
         if self.json:

@@ -23,9 +23,9 @@ from ..jobs.reading import Reading
 from ..jobs.reconstruction import Reconstruction, rounds_of, with_operands
 from ..jobs.restore import bar, resolved
 from ..methods import Step
-from ..solvers import HQS
+from ..samplers import BlindPnPDM
 from ..tuning.settings import Settings, read_settings
-from .shared import AnyOperator, Executor, File, Method, Noise
+from .shared import AnyMethod, AnyOperator, Executor, File, Noise
 
 __all__ = ["Reconstruct"]
 
@@ -43,7 +43,8 @@ class Reconstruct:
             these; or a manifest, .csv or .jsonl, with columns file, truth, name and options of
             the operator. Several pages or slices in, several out.
         operator: How it was measured; unknown-blur where the kernel is to be found too.
-        method: How the image is recovered.
+        method: How the image is recovered; the best that ships for the problem when absent (hqs
+            where --method.NAME sets something).
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
             255 are 2 s / 255), of sinograms and k-space in units of the file; estimated from the
             data when absent.
@@ -55,7 +56,7 @@ class Reconstruct:
         water: Tomography: attenuation of water in the units of the image (about 0.019 per mm);
             the estimate is written in Hounsfield units.
         prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT]
-            or wavelets[:WEIGHT]; natural-color, or what the settings name, when absent.
+            or wavelets[:WEIGHT]; the best for the problem, or what the settings name, when absent.
         theta_prior: Unknown blur: the prior of kernels; kernels-64 when absent.
         settings: A settings file, as `tune` writes it: the method with its settings, and a prior.
         draws: Number of draws of a sampler.
@@ -72,7 +73,7 @@ class Reconstruct:
         tile: Larger images are denoised in overlapping tiles, of at most this size in
             pixels.
         margins: Write all of the estimate, also what lies beyond the frame of the measurement
-            (valid-blur sees as far as its kernel reaches).
+            (blurs see as far as their kernel reaches).
         device: cpu, cuda, or auto.
         executor: Many scans: who does them.
         shard: Many scans: only part I of N, written I/N, like 2/8.
@@ -84,7 +85,7 @@ class Reconstruct:
 
     file: Positional[File]
     operator: AnyOperator
-    method: Method = field(default_factory=HQS)
+    method: AnyMethod = None
     sigma: float | None = None
     noise: Noise = field(default_factory=Gaussian)
     seen: str | None = None
@@ -136,14 +137,15 @@ class Reconstruct:
         if not (self.quiet or self.json):
             for note in problem.notes:
                 print(f"note: {note}")
-        name, of = type(self.method).__name__, named_inputs(self.file)
+        method, of = problem.method, named_inputs(self.file)
+        name = type(method).__name__
         first = f"{name_of(split_key(self.file)[0])}-{name.lower()}"
         with (
             reserved(self.out, first, of, by="reconstruct", inputs=inputs) as out,
             staged(out, by="reconstruct", inputs=inputs) as folder,
         ):
-            total = self.method.settled(problem.measurement[:1]).rounds
-            rounds = rounds_of(self.method, self.draws) * len(problem.measurement)
+            total = method.settled(problem.measurement[:1]).rounds
+            rounds = rounds_of(method, self.draws) * len(problem.measurement)
             with bar(name, total and total * rounds, quiet=self.quiet) as update:
 
                 def on_step(done: int, step: Step) -> None:
@@ -174,7 +176,7 @@ class Reconstruct:
         how = partial(BlindReconstruction, theta_prior=self.theta_prior)
         return (how if blind else Reconstruction)(
             self.operator,
-            self.method,
+            self.method or (BlindPnPDM() if blind else None),
             reading=Reading(
                 self.sigma,
                 self.value_range,
@@ -185,7 +187,7 @@ class Reconstruct:
                 self.dark,
                 self.water,
             ),
-            prior=self.prior or "natural-color",
+            prior=self.prior,
             draws=self.draws,
             shape=self.shape,
             truth_range=self.truth_range,
@@ -218,7 +220,7 @@ class Reconstruct:
             scans = shard(scans, *shard_named(self.shard))
         for scan in scans:
             with_operands(self.operator, scan.operands)  # before the first is begun
-        method = type(self.method).__name__
+        method = type(self.method).__name__ if self.method else "best"
         how, of = self._how(figure=self.figures).anywhere(), named_inputs(self.file)
         first = Path("runs") / f"{name_of(self.file.absolute())}-{method.lower()}"
         with nullcontext() if self.out else alone(first):

@@ -10,17 +10,28 @@ from ..jobs.arguments import families, methods, twins, union
 from ..jobs.executors import executors
 from ..jobs.noise_kinds import noise_kinds
 
-__all__ = ["AnyOperator", "Executor", "File", "Method", "Noise", "Operator", "seconds"]
+__all__ = [
+    "AnyMethod",
+    "AnyOperator",
+    "Executor",
+    "File",
+    "Method",
+    "Noise",
+    "Operator",
+    "seconds",
+]
 
 
 if TYPE_CHECKING:
     Operator: TypeAlias = Any
     AnyOperator: TypeAlias = Any
     Method: TypeAlias = Any
+    AnyMethod: TypeAlias = Any
     Executor: TypeAlias = Any
     Noise: TypeAlias = Any
 else:
     Operator, Method = union(twins()), union(methods())
+    AnyMethod = union({**methods(), "best": type(None)})
     AnyOperator = union({**twins(), **families()})
     Executor = union(executors())
     Noise = union(noise_kinds())

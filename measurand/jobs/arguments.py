@@ -52,6 +52,11 @@ def kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
+def word(cls: Any) -> str:
+    """Name of an operator or of a family on the command line."""
+    return cls.command or kebab(cls.__name__)
+
+
 def _is_plain(annotation: Any) -> bool:
     """Whether a command line can say a value of this type."""
     parts = get_args(annotation)
@@ -85,13 +90,13 @@ def _twins_of(base: type) -> dict[str, type]:
             travels = {"__reduce__": _as_words}  # to other processes, which make the class anew
             twin = dataclasses.make_dataclass(name, fields, frozen=True, namespace=travels)
             twin.__doc__ = inspect.getdoc(cls)
-            found[kebab(name)] = twin
-    return found
+            found[word(cls)] = twin
+    return dict(sorted(found.items()))
 
 
 def _as_words(twin: Any) -> tuple[Any, ...]:
     values = {field.name: getattr(twin, field.name) for field in dataclasses.fields(twin)}
-    return _from_words, (kebab(type(twin).__name__), values)
+    return _from_words, (word(getattr(operators, type(twin).__name__)), values)
 
 
 def _from_words(name: str, values: dict[str, Any]) -> Any:

@@ -1,13 +1,10 @@
 """Blind problems from a file to a folder: image and kernel, with their deviations.
 
-    estimate               the mean of the chains that found the same kernel as the best one
-    sd.npy                 their standard deviation
-    kernel.npy, kernel.png the kernel, on the simplex; kernel_sd.npy its deviation
-    draws/                 image and kernel of every chain
-    comparison.png         measured, estimated, the kernel, the deviation, true
-
-A photograph does not wrap around. Where opposite edges of the data do not continue each other,
-`unknown-blur` is taken as `unknown-valid-blur`, and a note says so.
+estimate               the mean of the chains that found the same kernel as the best one
+sd.npy                 their standard deviation
+kernel.npy, kernel.png the kernel, on the simplex; kernel_sd.npy its deviation
+draws/                 image and kernel of every chain
+comparison.png         measured, estimated, the kernel, the deviation, true
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ from ..devices import device_named
 from ..figures import save_image
 from ..measurement import BlindMeasurement
 from ..metrics import psnr
-from ..operators import Identity, OperatorFamily, UnknownBlur, UnknownValidBlur
+from ..operators import Identity, OperatorFamily, UnknownValidBlur
 from ..priors.trained import Images
 from ..priors.wrappers import Counted
 from ..samplers.blind import BlindPnPDM
@@ -89,11 +86,13 @@ class BlindRunner(Runner):
             )
         if len(y) > 1:
             raise ValueError(f"{scan.file}: got {len(y)} images at once, wanted one: save each")
-        family, said = family_of(how.operator, y)
+        family = family_of(how.operator, y)
         blind = BlindMeasurement(family, seen.noise, y).to(self.device)
-        loaded = self.loaded
+        method, name = how.method, how.prior or "natural-color"
+        assert method is not None  # BlindReconstruction says so
+        loaded = self.loaded(name)
         prior, more = loaded.prior.fitted(
-            Images(family.in_shape, torch.float32, str(family)), tile=how.tile, name=how.prior
+            Images(family.in_shape, torch.float32, str(family)), tile=how.tile, name=name
         )
         truth: Tensor | None = None
         told: tuple[str, ...] = ()
@@ -101,9 +100,10 @@ class BlindRunner(Runner):
             truth, told = truth_in(
                 scan.truth, found, scan.file, said=how.truth_range, of_file=how.reading.value_range
             )
-        every = (*notes, *said, *more, *told)
+        every = (*notes, *more, *told)
         measurement: Any = blind
-        return Opened(scan, measurement, y, form, prior, dict(loaded.record), truth, every)
+        record = dict(loaded.record)
+        return Opened(scan, measurement, y, form, method, loaded, prior, record, truth, every)
 
     def solve(
         self, problem: Opened, folder: Path, seed: int, on_step: OnStep | None = None
@@ -168,25 +168,9 @@ class BlindRunner(Runner):
         }
 
 
-def family_of(twin: Any, y: Tensor) -> tuple[OperatorFamily, list[str]]:
-    """The family that a twin describes for data (1, C, H, W), and what was decided about it."""
+def family_of(twin: Any, y: Tensor) -> OperatorFamily:
+    """The family that a twin describes for data (1, C, H, W)."""
     made: Any = build(twin, tuple(y.shape[1:]))
-    if isinstance(made, UnknownValidBlur):
-        return UnknownValidBlur.of(tuple(y.shape[1:]), made.side, made.alpha), []
-    if isinstance(made, UnknownBlur) and not periodic(y):
-        wide = UnknownValidBlur.of(tuple(y.shape[1:]), made.side, made.alpha)
-        return wide, [
-            "opposite edges do not continue each other: taken as unknown-valid-blur, which "
-            "estimates the image beyond the frame too"
-        ]
-    return made, []
-
-
-def periodic(y: Tensor) -> bool:
-    """Whether the step from each edge to the opposite one is like that between neighbours."""
-    for axis in (-2, -1):
-        inside = y.diff(dim=axis).abs().mean()
-        last = y.shape[axis] - 1
-        if (y.narrow(axis, 0, 1) - y.narrow(axis, last, 1)).abs().mean() > 3 * inside:
-            return False
-    return True
+    if isinstance(made, UnknownValidBlur):  # of images with margins
+        return UnknownValidBlur.of(tuple(y.shape[1:]), made.side, made.alpha)
+    return made

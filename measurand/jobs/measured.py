@@ -76,7 +76,7 @@ def measured(
     file: str | Path,
     operator_of: Callable[[Stored], tuple[LinearOperator, list[str]]],
     how: Reading = Reading(),  # noqa: B008
-    window_of: Callable[[], Range | None] = lambda: None,
+    window_of: Callable[[LinearOperator], Range | None] = lambda operator: None,
 ) -> Measured:
     """What a measured file says of the images x behind it, which live in [-1, 1].
 
@@ -95,8 +95,8 @@ def measured(
         operator_of: Makes the operator for the measurements of a file, and says what they told
             of it.
         how: What the user says of the file.
-        window_of: Gives the range of the images in the domain of the prior, where that has a
-            unit; asked when the file has been read.
+        window_of: Gives the range of the images in the domain of the operator's prior, where that
+            has a unit; asked when the file has been read.
     Raises:
         ValueError: File, operator and noise level do not fit; the message says in what.
     """
@@ -123,7 +123,7 @@ def measured(
     notes = [*counted, *told, *notes]
     if stored.x.is_complex():
         return _complex(file, stored, operator, how, notes)
-    window, stated, shown_in = window_of(), how.value_range, None
+    window, stated, shown_in = window_of(operator), how.value_range, None
     if how.water is not None:
         stated, shown_in = attenuations(how.water, window)
     if not operator.pictures and window and not (stated or stored.range):

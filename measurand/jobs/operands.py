@@ -4,7 +4,8 @@
               measured; a few grey values between black and white (JPEG, smooth edges) are cut at
               half of white (255, or 65535), many are refused; real numbers with fractions are
               gains and keep their values; NaN and nodata are not measured
-    kernel    divided by its sum, negative lobes and all; one that sums to nothing is refused
+    kernel    as it is where it sums to one; else a measured PSF, whose background is subtracted,
+              which is centred and divided by its sum (`psf`)
     others    the values as they are
 
 One image of a picture file is taken, never a part of it without a word: pages are named by a
@@ -23,6 +24,7 @@ from torch import Tensor
 from ..data.arrays import ARRAYS, load
 from ..data.files import PICTURES, read_samples
 from ..data.sources import File, UnreadableFile, reading, split_key
+from .psf import psf
 
 __all__ = ["operand"]
 
@@ -63,7 +65,7 @@ def operand(text: str, name: str, shape: Shape) -> tuple[Tensor, list[str]]:
         if not np.isfinite(stored.values).all():
             raise ValueError(f"{told} has values that are NaN or infinite")
         if name == "kernel":
-            values, notes = _kernel(told, stored, shape)
+            values, notes = psf(told, _real(told, stored.values), shape[0])
         else:
             values, notes = _one_channel(told, stored), []
     tensor = torch.from_numpy(np.array(values))
@@ -182,39 +184,3 @@ def _selection(told: str, stored: _Stored, high: float) -> tuple[np.ndarray, lis
     if notes:
         notes[-1] += f": selects {100 * selected.mean():.3g} %"
     return selected.astype(np.float64), notes
-
-
-def _kernel(told: str, stored: _Stored, shape: Shape) -> tuple[np.ndarray, list[str]]:
-    """A point spread function of sum one, with shape (h, w), or (1, C, h, w) for one a channel."""
-    values = _real(told, _one_channel(told, stored)).astype(np.float64)
-    notes = []
-    if values.ndim == 3:
-        if len(values) == 1:
-            values = values[0]
-        elif values.shape[2] == 1:
-            values = values[..., 0]
-        elif len(values) == shape[0]:
-            notes.append(f"{len(values)} planes taken as one for each channel of the image")
-            values = values[None]
-    if values.ndim == 3 or (values.ndim == 4 and len(values) > 1):
-        raise ValueError(
-            f"{told} has shape {values.shape}, {len(values)} planes, wanted one kernel (h, w): "
-            "save the one you mean, such as np.save('kernel.npy', a[0])"
-        )
-    if values.ndim < 2:
-        raise ValueError(f"{told} has shape {values.shape}, wanted a kernel (h, w)")
-    total = values.sum((-2, -1), keepdims=True)
-    absolute = np.abs(values).sum((-2, -1), keepdims=True)
-    if (absolute == 0).any():
-        raise ValueError(f"{told} is zero everywhere, wanted some light")
-    if (total < 0.01 * absolute).any():
-        at = int(np.argmin(total / absolute))
-        raise ValueError(
-            f"{told} has the sum {total.flat[at]:.3g}, of magnitudes {absolute.flat[at]:.3g}: a "
-            "filter of differences, which takes the light away; wanted a blur, which keeps it "
-            "(it is divided by its sum)"
-        )
-    if (np.abs(total - 1) > 1e-3).any():
-        sums = ", ".join(f"{one:.6g}" for one in total.flat)
-        notes.append(f"divided by its sum, {sums}")
-    return values / total, notes

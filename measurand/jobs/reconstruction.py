@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from ..metrics import coverage, crps, nmse, psnr, ssim
 from ..operators import LinearOperator
 from ..tensors import generators
 from .arguments import build, build_for, files_of, notes_of
+from .choice import Choice, choice, method_of
 from .kspace import AUTO, known
 from .manifest import Scan
 from .measured import measured, operator_for, truth_in
@@ -60,10 +61,10 @@ class Reconstruction:
 
     Args:
         operator: How they were measured: an instance of one of `arguments.twins()`.
-        method: A solver or a sampler.
+        method: A solver or a sampler; the best for the problem (`choice`) when None.
         reading: What the user says of every file: noise, range, what was not measured.
         prior: A prior that ships, a weight file, or total-variation or
-            wavelets[:WEIGHT].
+            wavelets[:WEIGHT]; the best for the problem when None.
         draws: Number of draws of a sampler.
         shape: Shape (C, H, W) of the image, where it does not follow from the measurement.
         truth_range: Samples of the truth that mean black and white; those of the measurement
@@ -76,9 +77,9 @@ class Reconstruction:
     """
 
     operator: Any
-    method: Method
+    method: Method | None = None
     reading: Reading = field(default_factory=Reading)
-    prior: str = "natural-color"
+    prior: str | None = None
     draws: int = 4
     shape: tuple[int, int, int] | None = None
     truth_range: tuple[float, float] | None = None
@@ -100,7 +101,7 @@ class Reconstruction:
         for key, file in files_of(self.operator).items():
             array = split_key(operator[key])[1]
             operator[key] = {"sha256": sha256_file(file), "array": array}
-        weights = prior_file(self.prior)
+        weights = None if self.prior is None else prior_file(self.prior)
         said = {f.name: resolved(getattr(self.reading, f.name)) for f in fields(Reading)}
         for key, name in self.reading.files.items():
             file, array = split_key(name)
@@ -110,7 +111,7 @@ class Reconstruction:
             "method": resolved(self.method),
             **said,
             "prior": self.prior if weights is None else sha256_file(weights),
-            "draws": self.draws if self.method.draws else None,
+            "draws": self.draws if self.method is not None and self.method.draws else None,
             "shape": resolved(self.shape),
             "truth_range": resolved(self.truth_range),
             "tile": self.tile,
@@ -123,13 +124,13 @@ class Reconstruction:
         moved = {}
         for key in files_of(self.operator):
             moved[key] = absolute(getattr(self.operator, key))
-        prior = Path(self.prior)
+        prior = None if self.prior is None else Path(self.prior)
         named: dict[str, Any] = {k: absolute(v) for k, v in self.reading.files.items()}
         return replace(
             self,
             operator=replace(self.operator, **moved),
             reading=replace(self.reading, **named),
-            prior=str(prior.absolute()) if prior.is_file() else self.prior,
+            prior=str(prior.absolute()) if prior and prior.is_file() else self.prior,
         )
 
     def ready(self) -> Runner:
@@ -146,6 +147,8 @@ class Opened:
         measurement: What was seen.
         y: The same on the CPU, for figures.
         form: How the file stores its image.
+        method: The method.
+        loaded: The prior, as it was read.
         prior: The prior, fitted to the images of the operator.
         prior_record: What `run.json` says of it.
         truth: The true image; None where it is not known.
@@ -157,6 +160,8 @@ class Opened:
     measurement: Measurement
     y: Tensor
     form: Form
+    method: Method
+    loaded: Loaded
     prior: Any
     prior_record: dict[str, Any]
     truth: Tensor | None
@@ -176,11 +181,7 @@ class Runner:
         self.how, self.device = how, device
         self.environment = environment(device)
         self._operator = lru_cache(maxsize=2)(self._build)  # files of a job are mostly alike
-
-    @cached_property
-    def loaded(self) -> Loaded:
-        """The prior, read when the first file has been."""
-        return prior_loaded(self.how.prior, self.device)
+        self.loaded = lru_cache(maxsize=2)(self._load)
 
     def __call__(self, scan: Scan, folder: Path, seed: int) -> dict[str, Any]:
         """Reads one file and fills a folder.
@@ -199,13 +200,23 @@ class Runner:
         how = self.how
         twin = with_operands(how.operator, scan.operands)
         found = measured(
-            scan.file, partial(self._made, twin), how.reading, lambda: self.loaded.window
+            scan.file,
+            partial(self._made, twin),
+            how.reading,
+            lambda operator: self._prior(operator)[0].window,
         )
         measurement, form, notes, unit = found
         y = measurement.y
         measurement = measurement.to(self.device)
-        prior, record, more = prior_for(self.loaded, measurement[:1], tile=how.tile)
-        suited(how.method, prior)
+        loaded, chosen = self._prior(measurement.operator)
+        prior, record, more = prior_for(loaded, measurement[:1], tile=how.tile)
+        method = how.method
+        if chosen is not None:
+            method, more = chosen.method, [chosen.why, *more]
+        elif method is None:
+            method = method_of(prior, measurement.operator)
+            more = [f"method {method.command}, which takes such a prior", *more]
+        suited(method, prior)
         truth: Tensor | None = None
         told: tuple[str, ...] = ()
         if scan.truth is not None:
@@ -214,7 +225,18 @@ class Runner:
             )
         shape = measurement.operator.in_shape
         said = (*notes, *notes_of(twin, shape), *more, *told)
-        return Opened(scan, measurement, y, form, prior, record, truth, said, unit)
+        return Opened(scan, measurement, y, form, method, loaded, prior, record, truth, said, unit)
+
+    def _prior(self, operator: LinearOperator) -> tuple[Loaded, Choice | None]:
+        """The prior as it is read, and why, where it was not named."""
+        name = self.how.prior
+        if name is not None:
+            return self.loaded(name), None
+        chosen = choice(operator, self.how.method)
+        return self.loaded(chosen.prior), chosen
+
+    def _load(self, name: str) -> Loaded:
+        return prior_loaded(name, self.device)
 
     def _made(self, twin: Any, stored: Stored) -> tuple[LinearOperator, list[str]]:
         if any(getattr(twin, name) == AUTO for name in known(twin)):  # every file has its own
@@ -245,7 +267,7 @@ class Runner:
         items = len(problem.measurement)
         seeds = [seed, *(g.initial_seed() for g in generators(seed, items)[1:])]
         results = []
-        method = how.method.settled(problem.measurement[:1])
+        method = problem.method.settled(problem.measurement[:1])
         for item, own in enumerate(seeds):
 
             def told(first: int, some: int, step: Step, item: int = item) -> None:
@@ -253,7 +275,7 @@ class Runner:
                     on_step(item * rounds_of(method, how.draws) + first // 4, step)
 
             one = problem.measurement[item : item + 1]
-            made = how.method.settled(one)
+            made = problem.method.settled(one)
             results.append(
                 restore(one, problem.prior, made, draws=how.draws, seed=own, on_step=told)
             )
@@ -283,7 +305,7 @@ class Runner:
                 framed = torch.stack([as_written(operator.framed(d), form) for d in draws], 1)
             metrics = _metrics(shown, problem.truth, framed)
             panels.append(("truth", problem.truth))
-        metrics |= self.loaded.remarks(problem.measurement[:1], x[:1].to(self.device))
+        metrics |= problem.loaded.remarks(problem.measurement[:1], x[:1].to(self.device))
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(method).__name__}"
             comparison(folder / "comparison.png", panels, title=title)

@@ -3,6 +3,7 @@
 from .base import Adjoint, Composed, Identity, LinearOperator, Normal, Scaled, Stacked, Sum
 from .blur import Blur, GaussianBlur, MotionBlur
 from .boundaries import ReflectiveBlur, ValidBlur
+from .camera import ValidGaussianBlur, ValidMotionBlur
 from .families import OperatorFamily, UnknownBlur, UnknownValidBlur
 from .fourier import FourierMask
 from .function import AutogradOperator, FunctionOperator
@@ -55,6 +56,8 @@ __all__ = [
     "UnknownBlur",
     "UnknownValidBlur",
     "ValidBlur",
+    "ValidGaussianBlur",
+    "ValidMotionBlur",
     "angular_weights",
     "attenuation",
     "bernoulli_lines",

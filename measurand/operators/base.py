@@ -62,6 +62,7 @@ class LinearOperator(nn.Module, ABC):
         out_dtype: The same of the outputs.
     """
 
+    command: ClassVar[str] = ""  # name on the command line, where it is not that of the class
     items: ClassVar[tuple[str, ...]] = ()
     estimated: ClassVar[tuple[str, ...]] = ()  # options that data can tell, see `jobs.kspace`
     pictures: bool = True  # whether real data are samples of the image's kind and range

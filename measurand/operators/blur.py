@@ -33,15 +33,18 @@ __all__ = ["Blur", "GaussianBlur", "MotionBlur"]
 
 
 class Blur(Convolution):
-    """Blur of a periodic image by any kernel: opposite edges touch.
+    """Periodic: the blur by any kernel of an image whose opposite edges touch.
 
-    A photograph or a micrograph is not periodic: its edges need `ValidBlur`.
+    A photograph or a micrograph is not periodic: its edges need `ValidBlur`, which the command
+    line calls `blur`.
 
     Args:
         shape: Shape (C, H, W) of one image.
         kernel: Array or tensor with its centre at (h // 2, w // 2), with shape (h, w); or
             (B, 1, h, w) or (B, C, h, w) for one per item. Gradients flow to it where asked for.
     """
+
+    command = "circular-blur"
 
     def __init__(self, shape: Shape, kernel: Any) -> None:
         super().__init__(shape, kernel, shape)
@@ -139,10 +142,10 @@ class Blur(Convolution):
 
 
 class GaussianBlur(Blur):
-    """Blur of a periodic image by a Gaussian: opposite edges touch.
+    """Periodic: the blur by a Gaussian of an image whose opposite edges touch.
 
-    A photograph is not periodic: its edges need `ValidBlur(shape, gaussian_kernel(sigma))`, on the
-    command line `--operator valid-blur --operator.kernel gaussian_kernel:SIGMA`.
+    A photograph is not periodic: its edges need `ValidGaussianBlur`, which the command line calls
+    `gaussian-blur`.
 
     Args:
         shape: Shape (C, H, W) of one image.
@@ -151,6 +154,8 @@ class GaussianBlur(Blur):
         size: Side of the kernel, in pixels; four deviations to each side, or what fits into the
             image, when absent.
     """
+
+    command = "circular-gaussian-blur"
 
     def __init__(self, shape: Shape, sigma: float, size: int | None = None) -> None:
         super().__init__(shape, _fitting(gaussian_kernel(sigma, size), shape, size))
@@ -161,16 +166,18 @@ class GaussianBlur(Blur):
 
 
 class MotionBlur(Blur):
-    """Blur of a periodic image by a straight motion: opposite edges touch.
+    """Periodic: the blur by a straight motion of an image whose opposite edges touch.
 
-    A photograph is not periodic: its edges need `ValidBlur(shape, motion_kernel(length, angle))`,
-    on the command line `--operator valid-blur --operator.kernel motion_kernel:LENGTH:ANGLE`.
+    A photograph is not periodic: its edges need `ValidMotionBlur`, which the command line calls
+    `motion-blur`.
 
     Args:
         shape: Shape (C, H, W) of one image.
         length: Distance travelled during the exposure, in pixels.
         angle: Direction, in radians from the horizontal axis, counter-clockwise on the screen.
     """
+
+    command = "circular-motion-blur"
 
     def __init__(self, shape: Shape, length: float, angle: float = 0.0) -> None:
         super().__init__(shape, motion_kernel(length, angle))

@@ -23,7 +23,7 @@ from torch.nn import functional
 from ..linalg import cg, enough
 from ..tensors import Generators, per_item, randn_like
 from .base import Shape
-from .convolution import Convolution, energy, filtered, irfft2, share, transfer_function
+from .convolution import Convolution, energy, fast_size, filtered, irfft2, transfer_function
 
 __all__ = ["ReflectiveBlur", "ValidBlur"]
 
@@ -39,20 +39,26 @@ class ValidBlur(Convolution):
         kernel: Array or tensor with shape (h, w); or (B, 1, h, w) or (B, C, h, w).
     """
 
+    command = "blur"
+
     def __init__(self, shape: Shape, kernel: Any) -> None:
         size = torch.as_tensor(kernel).shape[-2:]
         inner = [n - m + 1 for n, m in zip(shape[-2:], size, strict=False)]
         super().__init__(shape, kernel, (shape[0], *(max(n, 1) for n in inner)))
 
     def derive(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        k = transfer_function(kernel, *self.in_shape[-2:])
-        return k / math.prod(self.in_shape[-2:]), k.real**2 + k.imag**2
+        grid = _grid(self.in_shape)
+        k = transfer_function(kernel, *grid)
+        return k / math.prod(grid), k.real**2 + k.imag**2
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._cut(filtered(x, self.spectra(x)[0])).contiguous()
+        grid = _grid(self.in_shape)
+        spectrum = torch.fft.rfft2(x, s=grid).mul_(self.spectra(x)[0])
+        return self._cut(irfft2(spectrum, grid)).contiguous()
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return filtered(self._embed(y), self.spectra(y)[0].conj())
+        x = filtered(self._embed(y), self.spectra(y)[0].conj())
+        return x[..., : self.in_shape[1], : self.in_shape[2]].contiguous()
 
     def solve(
         self,
@@ -67,34 +73,38 @@ class ValidBlur(Convolution):
         """The solution of `(A^H A + gamma) x = b`, by conjugate gradients.
 
         Preconditioned by the circular blur, `x = M^-1/2 z` with `M = F^-1 (|K|^2 + gamma) F`, from
-        which A^H A differs at the margins only. M joins the filters that A needs anyway, so an
-        iteration costs no more. The error that `tol` bounds is that of z. The residual is that of
-        z too, and has to fall to 1/16 of `residual`: while it falls fast, the margins of x
-        still change.
+        which A^H A differs at the margins only. Iterated is the spectrum of z, in which M is
+        diagonal: an iteration takes the two transforms of A and A^H and no others. The error that
+        `tol` bounds is that of z, and so is the residual, which has to fall to 1/4 of `residual`:
+        while it falls fast, the margins of x still change.
         """
         k, power = self.spectra(b)
-        weight = per_item(gamma, b)
-        root = (power + weight).rsqrt()
-        per_pixel = share(b)
-        through, ridge = k * root, per_pixel * weight * root**2
+        grid, weight = _grid(self.in_shape), per_item(gamma, b)
+        n, root = math.prod(grid), (power + weight).rsqrt()
+        # of a half-spectrum the inner columns count twice: with c = sqrt(count / n) in front, its
+        # inner products are those of images
+        column = torch.arange(k.shape[-1], device=b.device)
+        count = torch.where((column == 0) | (2 * column == grid[1]), 1.0, 2.0).to(b.dtype)
+        scale = (count / n).sqrt()
+        through, ridge = k * (root / scale), weight * root**2
+        back = through.conj() * count
 
         def apply(z: Tensor) -> Tensor:
-            spectrum = torch.fft.rfft2(z)
-            seen = self._embed(self._cut(irfft2(spectrum * through, z.shape[-2:])))
-            back = torch.fft.rfft2(seen).mul_(through.conj())
-            return irfft2(back + spectrum * ridge, z.shape[-2:])
+            seen = self._only_seen(irfft2(z * through, grid))
+            return torch.fft.rfft2(seen).mul_(back).add_(z * ridge)
 
-        start = None if x0 is None else filtered(x0, per_pixel / root)
-        goal = residual / 16 if residual else enough(b) if tol is None else tol
+        start = None if x0 is None else torch.fft.rfft2(x0, s=grid) * (scale / root)
+        goal = residual / 4 if residual else enough(b) if tol is None else tol
         z = cg(
             apply,
-            filtered(b, per_pixel * root),
+            torch.fft.rfft2(b, s=grid) * (scale * root),
             x0=start,
             tol=goal,
             max_iter=max_iter,
-            least=None if residual else (ridge / per_pixel).detach().flatten(1).amin(1),
+            least=None if residual else ridge.detach().flatten(1).amin(1),
         )
-        return filtered(z, per_pixel * root)
+        x = irfft2(z * (root / (n * scale)), grid)
+        return x[..., : self.in_shape[1], : self.in_shape[2]].contiguous()
 
     @classmethod
     def image_shape(cls, y_shape: Shape, kernel: Any) -> Shape:  # type: ignore[override]
@@ -111,9 +121,17 @@ class ValidBlur(Convolution):
         top, left = _reach(self.kernel)
         return image[..., top : top + self.out_shape[1], left : left + self.out_shape[2]]
 
+    def _only_seen(self, image: Tensor) -> Tensor:
+        """An image of the whole grid, made zero where nothing is measured; in place."""
+        top, left = _reach(self.kernel)
+        for axis, first, size in ((-2, top, self.out_shape[1]), (-1, left, self.out_shape[2])):
+            image.narrow(axis, 0, first).zero_()
+            image.narrow(axis, first + size, image.shape[axis] - first - size).zero_()
+        return image
+
     def _embed(self, y: Tensor) -> Tensor:
         top, left = _reach(self.kernel)
-        _, height, width = self.in_shape
+        height, width = _grid(self.in_shape)
         right, bottom = width - left - y.shape[-1], height - top - y.shape[-2]
         return functional.pad(y, (left, right, top, bottom))
 
@@ -224,6 +242,11 @@ class ReflectiveBlur(Convolution):
     @classmethod
     def example(cls) -> Self:
         return cls((2, 6, 7), torch.tensor([[0.0, 0.2, 0.1], [0.3, 0.5, 0.3], [0.1, 0.2, -0.4]]))
+
+
+def _grid(shape: Shape) -> tuple[int, int]:
+    """The rows and columns of a grid, with fast transforms, that holds an image."""
+    return fast_size(shape[-2]), fast_size(shape[-1])
 
 
 def _reach(kernel: Tensor) -> tuple[int, int]:

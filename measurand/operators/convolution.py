@@ -18,7 +18,27 @@ from torch.nn import functional
 
 from .base import LinearOperator, Shape
 
-__all__ = ["Convolution", "energy", "filtered", "irfft2", "share", "transfer_function"]
+__all__ = [
+    "Convolution",
+    "energy",
+    "fast_size",
+    "filtered",
+    "irfft2",
+    "share",
+    "transfer_function",
+]
+
+
+def fast_size(n: int) -> int:
+    """The smallest number from n on with no prime factor above five, whose transforms are fast."""
+    while True:
+        rest = n
+        for p in (2, 3, 5):
+            while rest % p == 0:
+                rest //= p
+        if rest == 1:
+            return n
+        n += 1
 
 
 def transfer_function(kernel: Tensor, height: int, width: int, *, phase: int = 0) -> Tensor:

@@ -52,6 +52,7 @@ class OperatorFamily(ABC):
         averages: Whether data without noise are weighted means of values of the image.
     """
 
+    command: ClassVar[str] = ""  # name on the command line, where it is not that of the class
     averages: ClassVar[bool] = False
 
     def __init__(self, shape: Shape, theta_shape: Shape, out_shape: Shape | None = None) -> None:
@@ -120,6 +121,7 @@ class UnknownBlur(OperatorFamily):
     """
 
     averages: ClassVar[bool] = True
+    command = "unknown-circular-blur"
 
     def __init__(self, shape: Shape, side: int, alpha: float | None = None) -> None:
         name = type(self).__name__
@@ -272,6 +274,8 @@ class UnknownValidBlur(UnknownBlur):
         side: Height and width of the kernel's support, in pixels.
         alpha: As in `UnknownBlur`.
     """
+
+    command = "unknown-blur"
 
     @staticmethod
     def _measured(shape: Shape, side: int) -> Shape:

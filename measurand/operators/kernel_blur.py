@@ -10,6 +10,7 @@ from torch.nn import functional
 from ..linalg import cg, enough
 from ..tensors import per_item
 from .base import LinearOperator, Shape
+from .convolution import fast_size
 
 __all__ = ["KernelBlur", "simplex"]
 
@@ -44,7 +45,7 @@ class KernelBlur(LinearOperator):
         self.size, self.side, self.scale = shape[-2:], side, scale
         self.valid = self.out_shape != shape
         if self.valid:  # nothing that wraps around is measured: the grid may have a fast size
-            self.size = tuple(_fast(n) for n in self.size)
+            self.size = tuple(fast_size(n) for n in self.size)
         self.register_buffer("spectrum", torch.fft.rfft2(image, s=self.size))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,18 +136,6 @@ class KernelBlur(LinearOperator):
     def example(cls) -> Self:
         x = torch.randn(2, 2, 6, 7, generator=torch.Generator().manual_seed(0))
         return cls(x, 4, 0.5)
-
-
-def _fast(n: int) -> int:
-    """The smallest number from n on with no prime factor above five."""
-    while True:
-        rest = n
-        for p in (2, 3, 5):
-            while rest % p == 0:
-                rest //= p
-        if rest == 1:
-            return n
-        n += 1
 
 
 def simplex(k: Tensor) -> Tensor:

@@ -41,11 +41,17 @@ class DataTerm(NamedTuple):
     features: Tensor
 
     def prox(self, u: Tensor, r: Tensor) -> Tensor:
-        """Returns `argmin_x G(x) + ||x - u||^2 / (2 r^2)`, by merging the two anchors."""
+        """Returns `argmin_x G(x) + ||x - u||^2 / (2 r^2)`, by merging the two anchors.
+
+        Where it is iterative and nothing is differentiated, to a residual of 1e-4: of a blur at
+        its edges the solution of training takes four times as long and gains below 0.001 dB.
+        """
+        residual = None if torch.is_grad_enabled() else 1e-4
         with exactly(u):
             own, near = per_item(self.sigma, u) ** -2, per_item(r, u) ** -2
             w = own + near
-            return self.measurement.prox((own * self.x_t + near * u) / w, w.rsqrt().flatten())
+            v, radius = (own * self.x_t + near * u) / w, w.rsqrt().flatten()
+            return self.measurement.prox(v, radius, residual=residual)
 
     def start(self, radius: float) -> Tensor:
         """Returns `prox_G(b, radius)` of b = A^H y / A^H A 1 with its holes filled.

@@ -32,8 +32,8 @@ def edges(residual: Tensor, expected: Tensor) -> Verdict:
     if found < 1.2:
         return Verdict("edges", FITS, words)
     advice = (
-        "the operator is periodic, the picture is not: --operator valid-blur "
-        "(operators.ValidBlur), which sees beyond the frame"
+        "the operator is periodic, the picture is not: --operator blur, gaussian-blur or "
+        "motion-blur (operators.ValidBlur), which see beyond the frame"
     )
     return Verdict("edges", NOT if found > 1.5 else DOUBTFUL, words, advice)
 

@@ -1,0 +1,138 @@
+"""Point spread functions from files: kernels of sum one, or what a camera or microscope measured.
+
+A kernel that sums to one was made by somebody and is taken as it is. Anything else is a measured
+PSF, and three things of the measurement are taken away:
+
+    background   the median of the outermost pixels, where that is positive and these are alike:
+                 in the corners as between them, which the tail of a spot is not, and within a
+                 tenth of the peak
+    place        the centre of mass of what is above a tenth of the peak, which is moved to the
+                 middle by whole pixels; the planes of a colour PSF are moved together
+    scale        the sum
+
+A kernel of sum one on a background is a measured PSF, too. Negative lobes are kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["psf"]
+
+
+def psf(told: str, values: np.ndarray, channels: int) -> tuple[np.ndarray, list[str]]:
+    """Returns a point spread function of sum one, and what was done to it.
+
+    Args:
+        told: What it is, for messages.
+        values: Real values with shape (h, w), or one plane for each channel of the image, first or
+            last: (C, h, w) or (h, w, C).
+        channels: Number C of channels of the image.
+    Returns:
+        The kernel, with shape (h, w) or (1, C, h, w).
+    Raises:
+        ValueError: It has another shape, no light, or is a filter of differences.
+    """
+    planes, notes = _planes(told, values.astype(np.float64), channels)
+    _check_light(told, planes)
+    total = planes.sum((-2, -1), keepdims=True)
+    background = np.array([_background(plane) for plane in planes])
+    if background.any() or (np.abs(total - 1) > 1e-3).any():
+        if background.any():
+            levels = ", ".join(f"{level:.4g}" for level in background)
+            notes.append(f"background of {levels} subtracted, the median of its border")
+            planes = planes - background[:, None, None]
+            _check_light(told, planes)
+        planes, moved = _centred(planes)
+        if moved != (0, 0):
+            notes.append(f"centred: moved by {moved[0]} rows and {moved[1]} columns")
+        total = planes.sum((-2, -1), keepdims=True)
+        sums = ", ".join(f"{one:.6g}" for one in total.flat)
+        notes.append(f"divided by its sum, {sums}")
+    elif np.hypot(*(off := _offset(planes))) > 1:
+        notes.append(
+            f"its centre of mass lies {off[0]:.1f} rows and {off[1]:.1f} columns from its "
+            "middle: the image is moved by as much"
+        )
+    planes = planes / total
+    return (planes[0] if len(planes) == 1 else planes[None]), notes
+
+
+def _planes(told: str, values: np.ndarray, channels: int) -> tuple[np.ndarray, list[str]]:
+    """The values as one plane, or as many as the image has channels."""
+    found = values
+    if found.ndim == 4 and 1 in found.shape[:2]:
+        found = found.reshape(-1, *found.shape[2:])
+    if found.ndim == 3 and found.shape[2] <= 4 and len(found) not in (1, channels):
+        found = np.moveaxis(found, 2, 0)  # as pictures have them
+    if found.ndim == 3 and len(found) > 1 and (found == found[:1]).all():
+        found = found[:1]
+    if found.ndim == 2:
+        return found[None], []
+    if found.ndim == 3 and len(found) == 1:
+        return found, []
+    if found.ndim == 3 and len(found) == channels:
+        return found, [f"{channels} planes taken as one for each channel of the image"]
+    if found.ndim < 2:
+        raise ValueError(f"{told} has shape {values.shape}, wanted a kernel (h, w)")
+    count = f", {len(found)} planes" if found.ndim == 3 else ""
+    every = f", or a plane for each of {channels} channels" if channels > 1 else ""
+    raise ValueError(
+        f"{told} has shape {values.shape}{count}, wanted one kernel (h, w){every}: "
+        "save the one you mean, such as np.save('kernel.npy', a[0])"
+    )
+
+
+def _check_light(told: str, planes: np.ndarray) -> None:
+    total, absolute = planes.sum((-2, -1)), np.abs(planes).sum((-2, -1))
+    if (absolute == 0).any():
+        raise ValueError(f"{told} is zero everywhere, wanted some light")
+    if (total < 0.01 * absolute).any():
+        at = int(np.argmin(total / absolute))
+        raise ValueError(
+            f"{told} has the sum {total[at]:.3g}, of magnitudes {absolute[at]:.3g}: a "
+            "filter of differences, which takes the light away; wanted a blur, which keeps it "
+            "(it is divided by its sum)"
+        )
+
+
+def _background(plane: np.ndarray) -> float:
+    """The level on which a PSF stands; zero where its border is not alike, or does not matter."""
+    if min(plane.shape) < 5:
+        return 0.0
+    edges = [plane[0], plane[-1], plane[1:-1, 0], plane[1:-1, -1]]
+    border = np.concatenate(edges)
+    corners = np.concatenate([np.delete(edge, _middle(edge)) for edge in edges])
+    between = np.concatenate([edge[_middle(edge)] for edge in edges])
+    level = float(np.median(border))
+    alike = abs(np.median(corners) - np.median(between)) <= 0.2 * level
+    quiet = np.quantile(np.abs(border - level), 0.9) < 0.1 * (plane.max() - level)
+    matters = level * plane.size > 0.005 * np.abs(plane).sum()
+    return level if alike and quiet and matters else 0.0
+
+
+def _middle(edge: np.ndarray) -> slice:
+    """The inner half of an edge."""
+    return slice(len(edge) // 4, len(edge) - len(edge) // 4)
+
+
+def _offset(planes: np.ndarray) -> tuple[float, float]:
+    """How far the centre of mass lies from the middle (h // 2, w // 2), in rows and columns."""
+    mean = planes.mean(0)
+    light = np.where(mean > 0.1 * mean.max(), mean, 0.0)
+    height, width = mean.shape
+    i, j = np.mgrid[:height, :width]
+    return (
+        float((light * i).sum() / light.sum() - height // 2),
+        float((light * j).sum() / light.sum() - width // 2),
+    )
+
+
+def _centred(planes: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """The planes with their centre of mass in the middle, and by how much it was moved.
+
+    Rows and columns of zeros are put on one side, so that nothing is lost.
+    """
+    rows, columns = (round(off) for off in _offset(planes))
+    pads = [(0, 0), *((max(-2 * d, 0), max(2 * d, 0)) for d in (rows, columns))]
+    return np.pad(planes, pads), (-rows, -columns)
