@@ -43,8 +43,8 @@ from measurand.solvers import HQS
 
 GATE = 1.05  # cost of a scan in a job, beside one in a plain loop
 FEW, MANY, SIDE, ROUNDS = 2, 16, 128, 5
-HOW = Reconstruction(twins()["gaussian-blur"](sigma=1.6), HQS(steps=8), Reading(0.04))
-WORDS = ["--operator", "gaussian-blur", "--operator.sigma", "1.6", "--method", "hqs"]
+HOW = Reconstruction(twins()["circular-gaussian-blur"](sigma=1.6), HQS(steps=8), Reading(0.04))
+WORDS = ["--operator", "circular-gaussian-blur", "--operator.sigma", "1.6", "--method", "hqs"]
 
 
 def pictures(folder: Path, side: int, count: int) -> Path:
