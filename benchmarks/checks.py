@@ -5,9 +5,9 @@ brain slices of `test`, 64 to 128 pixels). A right one is judged rightly when no
 than "fits"; a wrong one when the first verdict that is not "fits" is one of those that name the
 fault. Thresholds were chosen on pictures of `val` with other seeds (`--split val`), where 3 of 93
 were wrong. A first run on test pictures had 11 wrong of 93, 7 of them on slices of a hollow head
-phantom: the limits of the moments of projections and of contrast were mended, and one set-up of saturated
-data, in which hardly any were, was made worse. These pictures are
-others than that run's: from photograph 22 on, slices of five patients, the last brain slices.
+phantom: the limits of the moments of projections and of contrast were mended, and one set-up of
+saturated data, in which hardly any were, was made worse. These pictures are others than that
+run's (two photographs apart): from photograph 22 on, slices of five patients, the last brains.
 
     python benchmarks/checks.py                           writes results/checks.json
 """
