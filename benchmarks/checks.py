@@ -3,7 +3,11 @@
 Every set-up is an operator, a noise level, data and a prior, of real pictures (photographs, CT and
 brain slices of `test`, 64 to 128 pixels). A right one is judged rightly when no verdict is other
 than "fits"; a wrong one when the first verdict that is not "fits" is one of those that name the
-fault. Thresholds were chosen on pictures of `val` with other seeds (`--split val`).
+fault. Thresholds were chosen on pictures of `val` with other seeds (`--split val`), where 3 of 93
+were wrong. A first run on test pictures had 11 wrong of 93, 7 of them on slices of a hollow head
+phantom: the limits of the moments of projections and of contrast were mended, and one set-up of
+saturated data, in which hardly any were, was made worse. These pictures are others than that
+run's (two photographs apart): from photograph 22 on, slices of five patients, the last brains.
 
     python benchmarks/checks.py                           writes results/checks.json
 """
@@ -84,23 +88,23 @@ class Case(NamedTuple):
 def pictures(data: Path, split: str) -> Pictures:
     """Photographs of half their size, their middle 96 pixels; slices of 128 pixels."""
     gray, color = [], []
+    first, slices = (22, slice(11, 21)) if split == "test" else (0, slice(0, 8))
     with zipfile.ZipFile(data / "natural_bsds500.zip") as archive:
-        for name in sorted(archive.namelist())[:]:
-            if name.startswith(f"{split}/") and name[-1] != "/" and len(gray) < 40:
-                picture = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
-                small = picture.resize((picture.width // 2, picture.height // 2), Image.BOX)
-                x = torch.from_numpy(np.array(small)).float().permute(2, 0, 1)[None] / 127.5 - 1
-                top, left = (x.shape[-2] - 128) // 2, (x.shape[-1] - 128) // 2
-                color.append(x[..., top : top + 128, left : left + 128].contiguous())
-                gray.append(color[-1].mean(1, keepdim=True))
-    hu = torch.from_numpy(np.load(data / f"ct_{split}.npz")["hu"][:8].astype(np.float32))
+        names = [n for n in sorted(archive.namelist()) if n.startswith(f"{split}/")]
+        for name in [n for n in names if n[-1] != "/"][first : first + 40]:
+            picture = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
+            small = picture.resize((picture.width // 2, picture.height // 2), Image.BOX)
+            x = torch.from_numpy(np.array(small)).float().permute(2, 0, 1)[None] / 127.5 - 1
+            color.append(cut(x, 128))
+            gray.append(color[-1].mean(1, keepdim=True))
+    hu = torch.from_numpy(np.load(data / f"ct_{split}.npz")["hu"][slices].astype(np.float32))
     ct = torch.nn.functional.avg_pool2d(((hu + 1000) / 1500 - 1).clamp(-1, 1)[:, None], 2)
-    images = np.load(data / f"mri_brain_{split}.npz")["images"][4:24]
+    images = np.load(data / f"mri_brain_{split}.npz")["images"][-24:]
     brain = torch.from_numpy(images.astype(np.float32) / np.iinfo(images.dtype).max)[:, None]
     brain = torch.nn.functional.avg_pool2d(brain, 2)
     axis = torch.linspace(-1, 1, 128)
     phase = torch.exp(1j * (0.8 * axis[:, None] - 0.5 * axis**2 + 0.3))
-    seed = 0 if split == "test" else 1
+    seed = 2 if split == "test" else 1
     return Pictures(gray, color, list(ct.split(1)), list((brain * phase).split(1)), seed)
 
 
@@ -423,7 +427,11 @@ WRONG = [
         changed(RIGHT[6].make, y=lambda y: (y + 1) / 4 - 1, sigma=1 / 4),
         RANGE,
     ),
-    Case("saturated", deblurring(18, G, 0.03, change=lambda y: y.clamp(max=0.2)), ("clipping",)),
+    Case(
+        "saturated",
+        deblurring(18, G, 0.03, change=lambda y: y.clamp(max=float(y.quantile(0.85)))),
+        ("clipping",),
+    ),
     Case(
         "clipped in the dark",
         deblurring(19, G, 0.1, change=lambda y: y.clamp(-0.5)),

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from measurand.operators import Blur, GaussianBlur, Identity, Mask, gaussian_kernel, random_mask
+from measurand.operators import (
+    Blur,
+    GaussianBlur,
+    Identity,
+    Mask,
+    ParallelCT,
+    gaussian_kernel,
+    random_mask,
+)
 from measurand.operators.base import Normal, Sum
 from measurand.tensors import generators
 
@@ -54,3 +62,10 @@ def test_other_spaces_are_refused_and_numbers_are_no_operators():
     mask = Mask(SHAPE, random_mask(SHAPE, 0.5, generator=generators(0, 1)))
     with pytest.raises(TypeError):
         _ = mask - 1.0
+
+
+def test_what_is_made_of_a_tomograph_measures_no_pictures():
+    ct = ParallelCT((1, 6, 6), [0.0, 0.5])
+    for made in (2 * ct, ct + ct, ct @ Identity((1, 6, 6))):
+        assert not made.pictures and made.air() is None
+    assert (2 * Identity((1, 6, 6))).pictures

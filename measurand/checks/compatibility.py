@@ -5,15 +5,23 @@ of [-1, 1], a noise level on another scale, an adjoint that is not one, a networ
 noise in other units. Each has a trace that can be measured before any result is believed:
 
     shape, kind        y is what the operator measures, and finite
-    adjoint, norm      the laws of `check`, for this operator
+    adjoint, norm      the laws of `checks.laws`, for this operator
     prox optimality    A^H (A p - y) + gamma (p - v) = 0 at the weights that a method will use
+    clipping           few data stand exactly at their largest or smallest value
+    k-space            the mask is that of the data, the zero frequency in the middle, and one
+                       image explains all coils
+    projections        their moments are those of an image, seen from these angles about the middle
+    kernel             it stands in its middle, and on no pedestal
     channels           the prior accepts the images that the operator takes
     gain               of an image of ones, A 1: a kernel that does not sum to one
     value range        where the initialization A^H y / A^H A 1 lies, against the prior's range and
-                       the noise; of complex images, how large it is
+                       the noise; of complex images, how large it is, and whether it is in the
+                       middle
+    noise of the prior the denoiser is best when it is told the noise that is there
+    domain             a special prior knows the reconstruction better than that of photographs
     edges              of a periodic operator: the residual of a quick reconstruction at the border
                        against that inside; a camera's picture does not wrap around
-    noise of the prior the denoiser is best when it is told the noise that is there
+    kernel width       of a blur: that residual at middle frequencies
     noise level        the residual of a quick reconstruction x_hat, against the residual of a
                        simulated measurement of x_hat with the claimed noise, reconstructed in the
                        same way (a parametric bootstrap): too little claimed noise leaves residuals

@@ -122,7 +122,8 @@ def value_range(
             f"16? Then --value-range 0 {2**bits - 1}"
         )
         return Verdict("value range", DOUBTFUL, words, advice)
-    if most - least < 0.1 * width:
+    # a back-projection spreads a small object over the whole image
+    if most - least < (0.1 if pictures else 0.02) * width:
         advice = "hardly any contrast: is the scale right? --value-range LOW HIGH says it"
         return Verdict("value range", DOUBTFUL, words, advice)
     return Verdict("value range", FITS, words)

@@ -57,19 +57,20 @@ def _fit(measurement: Measurement) -> _Fit | None:
         return None
     ones = operator(torch.ones(1, *operator.in_shape, dtype=y.dtype, device=y.device))
     sigma = float(measurement.sigma.max()) / max(1, y[..., 0, 0].numel()) ** 0.5
-    fits = [
-        _fit_of(p.double().flatten(0, -3).mean(0), operator.angles.double(), sigma)
-        for p in (y + ones, y)
-    ]
-    return min(
-        (fit for fit in fits if fit is not None),
-        default=None,
-        key=lambda fit: fit.bins / fit.limit,
-    )
+    theta = operator.angles.double()
+    lifted, plain = (p.double().flatten(0, -3).mean(0) for p in (y + ones, y))
+    # the background has no part in what the moments of an image may differ by
+    share = float((lifted.sum(1).mean() / plain.sum(1).mean()).abs().clamp(max=1))
+    both = [_fit_of(lifted, theta, sigma, 0.01), _fit_of(plain, theta, sigma, 0.01 * share)]
+    fits = [fit for fit in both if fit is not None]
+    return min(fits, default=None, key=lambda fit: fit.bins / fit.limit)
 
 
-def _fit_of(p: Tensor, theta: Tensor, sigma: float) -> _Fit | None:
-    """The fit of projections (angles, bins); None where they are cut off, or their sums vanish."""
+def _fit_of(p: Tensor, theta: Tensor, sigma: float, tolerance: float) -> _Fit | None:
+    """The fit of projections (angles, bins); None where they are cut off, or their sums vanish.
+
+    `tolerance` is the part of the radius that rounding and interpolation explain.
+    """
     total, size = p.sum(1), p.abs()
     if float(size[:, [0, 1, -2, -1]].mean()) > 0.05 * float(size.max()):
         return None
@@ -77,7 +78,7 @@ def _fit_of(p: Tensor, theta: Tensor, sigma: float) -> _Fit | None:
         return None
     s = torch.arange(p.shape[1], dtype=p.dtype, device=p.device) - (p.shape[1] - 1) / 2
     first, second = p @ s / total, p @ s.square() / total
-    error = sigma * float(s.norm() / total.abs().mean())
+    error, error_of_squares = (sigma * float(t.norm() / total.abs().mean()) for t in (s, s**2))
     ones = torch.ones_like(theta)
     basis = torch.stack((theta.cos(), theta.sin(), ones), 1)
     coefficients, left = _least_squares(basis, first)
@@ -90,7 +91,8 @@ def _fit_of(p: Tensor, theta: Tensor, sigma: float) -> _Fit | None:
     spread = float(torch.linalg.pinv(basis.T @ basis)[2, 2].clamp_min(0).sqrt())
     uncertain = spread * max(error, float(left.square().mean().sqrt()))
     uneven = float(total.std() / total.mean().abs())
-    return _Fit(deviation, 0.01 * radius + 3 * error, offset, uncertain, uneven)
+    limit = tolerance * radius + 1.3 * max(error, error_of_squares / (2 * radius))
+    return _Fit(deviation, limit, offset, uncertain, uneven)
 
 
 def _least_squares(basis: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
