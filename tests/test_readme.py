@@ -18,7 +18,7 @@ def test_the_ten_lines(tmp_path, monkeypatch, capsys):
 
     if not any(name.startswith("natural-color@") for name in known_weights()):
         pytest.skip("natural-color is not among the shipped weights")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(code.strip().splitlines()) == 11  # the import, and ten lines
     for long, short in (
         ("(3, 256, 256)", "(3, 64, 64)"),
@@ -35,6 +35,19 @@ def test_the_ten_lines(tmp_path, monkeypatch, capsys):
     blurred = float(ms.psnr(names["y"], names["x"], data_range=2.0))
     assert len(numbers) == 2 and min(numbers) > blurred
     assert names["draws"].shape == (2, 3, 64, 64) and bool(torch.isfinite(names["draws"]).all())
+
+
+def test_parts_of_ones_own():
+    _, code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+    def shrink(v, sigma):
+        return v / (1 + sigma[:, None, None, None] ** 2)
+
+    names: dict = {"ms": ms, "forward": lambda x: 2 * x, "adjoint": lambda y: 2 * y}
+    exec(code, names | {"network": shrink})
+    names |= {"network": shrink, "adjoint": lambda y: 3 * y}
+    with pytest.raises(ValueError, match="adjoint"):
+        exec(code, names)
 
 
 def test_every_page_the_readme_points_to_is_there():
