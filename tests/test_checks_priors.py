@@ -90,7 +90,7 @@ def stated(weight):
     right = TotalVariation(weight=weight, tol=1e-6)
     return broken(
         not_by_name="",
-        noise_weight=0.1,
+        usual_weight=lambda noise, determined: 0.1 / noise,
         approximate=False,
         weight=1.0,
         value=lambda self, x: TotalVariation(weight=0.3).value(x),

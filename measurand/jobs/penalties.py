@@ -13,7 +13,7 @@ import torch
 from .. import priors
 from ..measurement import Measurement
 from ..priors import Penalty
-from ..solvers.levels import noise_in_image
+from ..solvers.levels import determined, noise_in_image
 from .arguments import kebab
 
 __all__ = ["penalty_named", "usual_weight"]
@@ -50,13 +50,14 @@ def penalty_named(text: str) -> tuple[type[Any], float | None] | None:
 
 
 def usual_weight(kind: type[Penalty], measurement: Measurement) -> float:
-    """Return the weight of a penalty where nobody says one: `noise_weight / s`.
+    """Return the weight of a penalty where nobody says one, see `Penalty.usual_weight`.
 
-    s is the noise as it stands in the image (`solvers.noise_in_image`), and at least 0.001.
+    The noise is that in the image (`solvers.noise_in_image`), and at least 0.001; the share of the
+    image that data determine is `solvers.levels.determined`.
 
     Args:
         kind: The class of the penalty.
         measurement: What was seen, with Gaussian noise.
     """
     noise = torch.as_tensor(noise_in_image(measurement))
-    return kind.noise_weight / max(float(noise.max()), 1e-3)
+    return kind.usual_weight(max(float(noise.max()), 1e-3), determined(measurement))

@@ -275,13 +275,11 @@ def of_its_kind(network: Trained, operator: LinearOperator) -> bool:
 
 
 def variation_weight(measurement: Measurement) -> float:
-    """The weight of total variation where nobody says one: `0.1 / s`.
+    """The weight of total variation where nobody says one, see `Variation.usual_weight`.
 
-    s is the noise as it stands in the image, `sigma / (||A|| sqrt(max(1, n/m)))` for n unknowns
-    and m data (`solvers.noise_in_image`), and at least 0.001. Of `nll + weight TV` the first part
-    grows as 1 / s^2 and the second is in units of the image, so that a weight in 1 / s has the
-    same meaning for a blur, missing pixels, a block average and a tomograph, whatever the units of
-    A and of the data. Well-posed data with little noise want less, plain denoising wants more.
+    The noise is that in the image, `sigma / (||A|| sqrt(max(1, n/m)))` for n unknowns and m data
+    (`solvers.noise_in_image`), and at least 0.001: a blur, missing pixels, a block average and a
+    tomograph have the same one, whatever the units of A and of the data.
 
     Args:
         measurement: What was seen, with Gaussian noise.

@@ -38,6 +38,18 @@ class Variation:
     axes: tuple[int, ...] | None = None
     axis_weights: tuple[float, ...] | None = None
 
+    @classmethod
+    def usual_weight(cls, noise: float, determined: float) -> float:
+        """`((1 - d) sqrt(s / 0.04) + 7 d^2) 0.1 / s`: noise s, d the share that is determined.
+
+        Of `nll + weight TV` the first part grows as 1 / s^2 and the second is in units of the
+        image, so that 0.1 / s has the same meaning in any units. Less of it for quiet data, whose
+        errors TV makes itself; more where little has to be filled in. The numbers fit the best
+        weights for 24 problems (`benchmarks/results/defaults.json`).
+        """
+        d = determined
+        return ((1 - d) * (noise / 0.04) ** 0.5 + 7 * d**2) * 0.1 / noise
+
 
 ISOTROPIC = Variation()
 ANISOTROPIC = Variation(isotropic=False)

@@ -17,13 +17,21 @@ class Penalty(Protocol):
 
     Attributes:
         not_by_name: Why the command line cannot name it; empty where it can.
-        noise_weight: Weight times the noise as it stands in the image, where nobody says a weight.
         approximate: Whether `prox` is an approximation of the proximal map of `value`.
         weight: Factor of the penalty.
     """
 
     not_by_name: ClassVar[str]
-    noise_weight: ClassVar[float]
+
+    @classmethod
+    def usual_weight(cls, noise: float, determined: float) -> float:
+        """Return the weight where nobody says one.
+
+        Args:
+            noise: Standard deviation of the noise as it stands in the image.
+            determined: Share of the image that the data determine, 1 for plain denoising.
+        """
+        ...
 
     @property
     def approximate(self) -> bool: ...

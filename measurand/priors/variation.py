@@ -186,7 +186,6 @@ class TotalVariation(Variation):
     """
 
     not_by_name: ClassVar[str] = ""
-    noise_weight: ClassVar[float] = 0.1
     approximate: ClassVar[bool] = False
 
     weight: float = 1.0
@@ -244,7 +243,6 @@ class ClosedFormTotalVariation(Variation):
     """
 
     not_by_name: ClassVar[str] = ""
-    noise_weight: ClassVar[float] = 0.1
     approximate: ClassVar[bool] = True
 
     weight: float = 1.0

@@ -195,7 +195,7 @@ class BlindTV(BlindMAP):
     weight: float = 0.005
 
     def last(self, sigma: float) -> float:
-        """A tenth of the noise level, as `usual_weight` of total variation has it."""
+        """A tenth of the noise level."""
         return 0.1 * sigma
 
     def shrunk(self, gradient: Tensor, threshold: float) -> Tensor:
