@@ -146,8 +146,17 @@ def test_an_axis_off_the_middle_is_measured(bins):
         m = tomograph(change=change)
         v = axis(m)
         assert v.verdict in (DOUBTFUL, NOT) and angles(m).verdict == FITS
-        found = float(v.advice.split("shift the projections by ")[1].split()[0])
-        assert found == pytest.approx(-bins, abs=0.1)
+        found = float(v.advice.split("--operator.axis ")[1].split()[0])
+        assert found == pytest.approx(bins, abs=0.1)
+
+
+def test_an_axis_that_is_told_is_no_fault():
+    angles_ = np.arange(40) * np.pi / 40
+    operator = ParallelCT((1, 48, 48), angles_, axis=3.0, detectors=80)
+    m = Measurement(operator, Gaussian(0.1), operator(BODY))
+    assert axis(m).verdict == FITS and angles(m).verdict == FITS
+    untold = Measurement(ParallelCT((1, 48, 48), angles_, detectors=80), Gaussian(0.1), m.y)
+    assert axis(untold).verdict == NOT
 
 
 def test_projections_that_are_cut_off_are_not_asked():

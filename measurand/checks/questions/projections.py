@@ -34,7 +34,7 @@ class _Fit(NamedTuple):
     Attributes:
         bins: Deviation from the moments of an image.
         limit: The largest one that rounding and noise explain.
-        offset: Where the axis is seen, from the middle of the detector.
+        offset: Where the axis is seen, from where the operator has it.
         uncertain: Standard error of the offset.
         uneven: Relative standard deviation of the sums.
     """
@@ -57,16 +57,15 @@ def _fit(measurement: Measurement) -> _Fit | None:
         return None
     ones = operator(torch.ones(1, *operator.in_shape, dtype=y.dtype, device=y.device))
     sigma = float(measurement.sigma.max()) / max(1, y[..., 0, 0].numel()) ** 0.5
-    theta = operator.angles.double()
     lifted, plain = (p.double().flatten(0, -3).mean(0) for p in (y + ones, y))
     # the background has no part in what the moments of an image may differ by
     share = float((lifted.sum(1).mean() / plain.sum(1).mean()).abs().clamp(max=1))
-    both = [_fit_of(lifted, theta, sigma, 0.01), _fit_of(plain, theta, sigma, 0.01 * share)]
+    both = [_fit_of(lifted, operator, sigma, 0.01), _fit_of(plain, operator, sigma, 0.01 * share)]
     fits = [fit for fit in both if fit is not None]
     return min(fits, default=None, key=lambda fit: fit.bins / fit.limit)
 
 
-def _fit_of(p: Tensor, theta: Tensor, sigma: float, tolerance: float) -> _Fit | None:
+def _fit_of(p: Tensor, operator: ParallelCT, sigma: float, tolerance: float) -> _Fit | None:
     """The fit of projections (angles, bins); None where they are cut off, or their sums vanish.
 
     `tolerance` is the part of the radius that rounding and interpolation explain.
@@ -76,7 +75,9 @@ def _fit_of(p: Tensor, theta: Tensor, sigma: float, tolerance: float) -> _Fit | 
         return None
     if float((total.abs() / size.sum(1)).min()) < 0.2:
         return None
-    s = torch.arange(p.shape[1], dtype=p.dtype, device=p.device) - (p.shape[1] - 1) / 2
+    theta = operator.angles.double()
+    s = torch.arange(p.shape[1], dtype=p.dtype, device=p.device)
+    s = s - (p.shape[1] - 1) / 2 - operator.axis
     first, second = p @ s / total, p @ s.square() / total
     error, error_of_squares = (sigma * float(t.norm() / total.abs().mean()) for t in (s, s**2))
     ones = torch.ones_like(theta)
@@ -121,17 +122,14 @@ def angles(measurement: Measurement) -> Verdict:
 
 
 def axis(measurement: Measurement) -> Verdict:
-    """Whether the rotation axis is seen in the middle of the detector."""
+    """Whether the rotation axis is seen where the operator has it."""
     fit = _fit(measurement)
     if fit is None:
         return Verdict("rotation axis", FITS, "projections cut off or too few: not asked")
     bins = fit.offset
-    words = f"seen {bins:+.2f} bins from the middle of the detector (to {fit.uncertain:.1g})"
+    words = f"seen {bins:+.2f} bins from where the operator has it (to {fit.uncertain:.1g})"
     if abs(bins) <= 0.3 + 3 * fit.uncertain:
         return Verdict("rotation axis", FITS, words)
-    middle = (measurement.y.shape[-1] - 1) / 2 + bins
-    advice = (
-        f"the axis is at bin {middle:.2f}: shift the projections by {-bins:.2f} bins "
-        f"(scipy.ndimage.shift(y, (0, {-bins:.2f}), order=1))"
-    )
+    seen = measurement.operator.axis + bins
+    advice = f"say where it is: --operator.axis {seen:.2f} (ParallelCT(axis={seen:.2f}))"
     return Verdict("rotation axis", NOT if abs(bins) > 1 else DOUBTFUL, words, advice)
