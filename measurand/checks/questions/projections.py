@@ -123,13 +123,13 @@ def angles(measurement: Measurement) -> Verdict:
 
 def axis(measurement: Measurement) -> Verdict:
     """Whether the rotation axis is seen where the operator has it."""
-    fit = _fit(measurement)
-    if fit is None:
+    fit, operator = _fit(measurement), measurement.operator
+    if fit is None or not isinstance(operator, ParallelCT):
         return Verdict("rotation axis", FITS, "projections cut off or too few: not asked")
     bins = fit.offset
     words = f"seen {bins:+.2f} bins from where the operator has it (to {fit.uncertain:.1g})"
     if abs(bins) <= 0.3 + 3 * fit.uncertain:
         return Verdict("rotation axis", FITS, words)
-    seen = measurement.operator.axis + bins
+    seen = operator.axis + bins
     advice = f"say where it is: --operator.axis {seen:.2f} (ParallelCT(axis={seen:.2f}))"
     return Verdict("rotation axis", NOT if abs(bins) > 1 else DOUBTFUL, words, advice)
