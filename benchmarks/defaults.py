@@ -326,7 +326,7 @@ def summary(rows: dict[str, Any]) -> dict[str, list[str]]:
     below, lost = [], []
     for label, entry in rows.items():
         values = entry["psnr"]
-        best = max(values["TV"], values["TV best"])
+        best = max(values.get("TV", -np.inf), values.get("TV best", -np.inf))
         below += [f"{name}: {label}" for name in METHODS if values.get(name, np.inf) < best]
         lost += [
             f"{name}: {label}"

@@ -110,7 +110,8 @@ class Gaussian(Noise):
         if self.noise_free:
             raise ValueError(
                 f"{self}.{asked}: got sigma = 0, wanted a positive one: data without noise "
-                "have no likelihood, they have `Measurement.prox`"
+                "have no likelihood, they have `Measurement.prox` (HQS, ADMM); or say a small "
+                "noise, Gaussian(sigma=0.01)"
             )
 
     def _check(self, mean: Tensor) -> None:

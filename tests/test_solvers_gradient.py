@@ -218,3 +218,24 @@ def test_a_level_asks_for_a_denoiser():
     m, _ = problem()
     with pytest.raises(TypeError, match="PGM: got a NonNegative, which is a Proximable; want"):
         PGM(level=0.1)(m, NonNegative())
+
+
+def test_what_errors_advise_works():
+    """Data without noise, and counts: whoever follows the message has a result."""
+    a = GaussianBlur((1, 16, 16), 1.0)
+    x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    clean, tv = Measurement(a, GaussianNoise(0.0), a(x)), TotalVariation(weight=0.01)
+    for method in (FISTA(steps=2), FISTA(steps=2, step=1.0), PGM(steps=2)):
+        with pytest.raises(ValueError, match=r"Gaussian\(sigma=0.01\)"):
+            method(clean, tv)
+    assert FISTA(steps=2)(Measurement(a, GaussianNoise(0.01), clean.y), tv).isfinite().all()
+    counts = Measurement(a, Poisson(), a(x))
+    with pytest.raises(ValueError, match=r"FISTA\(step=1e-3\)"):
+        FISTA(steps=2)(counts, tv)
+    assert FISTA(steps=2, step=1e-3)(counts, tv).isfinite().all()
+    prior = CallableDenoiser(lambda v, sigma: 0.9 * v)
+    for unsaid in (GradientRED(steps=2), GradientRED(steps=2, step=1e-3)):
+        with pytest.raises(ValueError, match=r"GradientRED\(step=1e-3, levels=Constant"):
+            unsaid(counts, prior)
+    said = GradientRED(steps=2, step=1e-3, levels=Constant(level=0.1))
+    assert said(counts, prior).isfinite().all()

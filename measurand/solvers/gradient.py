@@ -213,6 +213,17 @@ class GradientRED(Method):
         """Number of steps that a call reports."""
         return self.steps
 
+    def check(self, measurement: Measurement, prior: Denoiser) -> None:
+        """Raise an error where neither the noise nor the user says the step and the level."""
+        super().check(measurement, prior)
+        told = self.step is not None and self.levels != Constant()
+        if not (told or isinstance(measurement.noise, Gaussian)):
+            raise ValueError(
+                f"GradientRED: {measurement.noise} tells neither the step nor the level of the "
+                "denoiser; say both, such as GradientRED(step=1e-3, levels=Constant(level=0.1)) "
+                "with solvers.levels.Constant"
+            )
+
     def iterate(
         self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
     ) -> Iterates:
@@ -246,10 +257,15 @@ def _prepare(
 
 def _longest_step(method: object, measurement: Measurement) -> float | Tensor:
     """The step 1/L of a Gaussian likelihood, L the Lipschitz constant of its gradient."""
-    noise = measurement.noise
-    if not isinstance(noise, Gaussian) or noise.noise_free:
+    noise, name = measurement.noise, type(method).__name__
+    if not isinstance(noise, Gaussian):
         raise ValueError(
-            f"{type(method).__name__}: the gradient of the likelihood under {noise} has no "
-            "Lipschitz constant; give `step`, or noise with a positive standard deviation"
+            f"{name}: the gradient of the likelihood under {noise} has no Lipschitz constant: "
+            f"say the step, such as {name}(step=1e-3)"
+        )
+    if noise.noise_free:
+        raise ValueError(
+            f"{name}: data without noise have no likelihood to descend on; say a small noise, "
+            "Gaussian(sigma=0.01), or take a method with a proximal map of the data (HQS, ADMM)"
         )
     return item_values(measurement, lambda sigma, norm: (sigma / max(norm, 1e-30)) ** 2)
