@@ -73,3 +73,11 @@ def test_a_prior_that_is_named_has_a_method():
     assert method_of(EDMDenoiser.example(), blur) == HQS()
     assert method_of(EDMDenoiser.example(), mask) == ADMM()
     assert method_of(TotalVariation(weight=1.0), blur) == FISTA()
+
+
+def test_slices_in_hounsfield_units_have_the_prior_of_ct():
+    for operator in (Identity((1, 8, 8)), ParallelCT((1, 8, 8), [0.0, 1.0])):
+        found = choice(operator, ct=True)
+        assert found.prior == "ct-body" and found.method == ADMM()
+    assert choice(Identity((3, 8, 8)), ct=True).prior == "natural-color"
+    assert choice(ParallelCT((1, 8, 8), [0.0, 1.0])).prior == "total-variation"

@@ -66,8 +66,8 @@ class Check:
         device = device_named(self.device)
         twin = self.operator
 
-        def loaded(operator: LinearOperator) -> Loaded:
-            return prior_loaded(self.prior or choice(operator).prior, device)
+        def loaded(operator: LinearOperator, ct: bool) -> Loaded:
+            return prior_loaded(self.prior or choice(operator, ct=ct).prior, device)
 
         found = measured(
             self.file,
@@ -82,13 +82,13 @@ class Check:
                 self.dark,
                 self.water,
             ),
-            lambda operator: loaded(operator).window,
+            lambda operator, ct: loaded(operator, ct).window,
         )
         m, notes = found.measurement.to(device), found.notes
         if len(m) > 1:
             notes.append(f"the middle one of {len(m)} images")
             m = m[len(m) // 2]
-        prior, _, more = prior_for(loaded(found.measurement.operator), m)
+        prior, _, more = prior_for(loaded(found.measurement.operator, found.ct), m)
         verdicts = check_fit(m.operator, m.noise, m.y, prior)
         good, doubts = fits(verdicts), sum(v.verdict == DOUBTFUL for v in verdicts)
         if self.json:

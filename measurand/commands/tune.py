@@ -213,7 +213,7 @@ class Tune:
         operator_of = partial(operator_for, self.operator, self.shape)
         for k, file in enumerate(self.files):
             reading = Reading(self.sigma, self.value_range)
-            found = measured(file, operator_of, reading, lambda operator: window)
+            found = measured(file, operator_of, reading, lambda operator, ct: window)
             m, notes = found.measurement, [*notes, *found.notes]
             notes += notes_of(self.operator, m.operator.in_shape) if k == 0 else []
             truth = None

@@ -20,7 +20,7 @@ import numpy as np
 
 from .sources import UnreadableFile
 
-__all__ = ["HOUNSFIELD", "MAGNITUDE", "Range", "Unit", "value_range"]
+__all__ = ["HOUNSFIELD", "MAGNITUDE", "Range", "Unit", "in_hounsfield", "value_range"]
 
 Range = tuple[float, float]
 
@@ -77,8 +77,7 @@ def value_range(
     low, high = float(samples.min()), float(samples.max())
     shown = f"samples span [{low:.4g}, {high:.4g}]"
     for offset, words in ((0.0, "Hounsfield units"), (_OFFSET, "Hounsfield units + 32768")):
-        wide = kind.kind in "iuf" and kind.itemsize >= 2
-        looks = wide and _AIR[0] <= low - offset <= _AIR[1] and -100 < high - offset < _METAL
+        looks = _of_tissue(low - offset, high - offset, kind)
         if looks or (unit == HOUNSFIELD and not offset):
             ends = window or HOUNSFIELD.range or (low, high)
             said = f"{shown}: taken as {words}, {ends[0]:g} and {ends[1]:g} HU as black and white"
@@ -103,6 +102,23 @@ def value_range(
     raise UnreadableFile(
         f"{name}: {kind} {shown}; say which mean black and white (--value-range LOW HIGH)"
     )
+
+
+def in_hounsfield(samples: np.ndarray, kind: np.dtype, unit: Unit | None) -> bool:
+    """Return whether samples are Hounsfield units, by what the format says or by their values.
+
+    Args:
+        samples: Real samples.
+        kind: Their type in the file.
+        unit: What they are, where the format says so.
+    """
+    low, high = float(np.nanmin(samples)), float(np.nanmax(samples))
+    return unit == HOUNSFIELD or any(_of_tissue(low - o, high - o, kind) for o in (0.0, _OFFSET))
+
+
+def _of_tissue(low: float, high: float, kind: np.dtype) -> bool:
+    wide = kind.kind in "iuf" and kind.itemsize >= 2
+    return wide and _AIR[0] <= low <= _AIR[1] and -100 < high < _METAL
 
 
 def _whole(shown: str, high: float, kind: np.dtype) -> tuple[float, float, str]:

@@ -78,7 +78,7 @@ class BlindRunner(Runner):
         """Reads one file, and says what is to be solved."""
         how = self.how
         found = measured(scan.file, lambda s: (Identity(s.x.shape[1:]), []), how.reading)
-        (seen, form, notes, _), y = found, found.measurement.y
+        (seen, form, notes, *_), y = found, found.measurement.y
         if not isinstance(seen.operator, Identity):
             raise ValueError(
                 f"{scan.file}: has values that are missing or differ in noise; a blind "

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..data.arrays import ARRAYS
 from ..data.files import read_stored
 from ..data.form import Form, Stored
-from ..data.ranges import Range
+from ..data.ranges import Range, in_hounsfield
 from ..data.sources import split_key
 from ..measurement import Measurement
 from ..noise_estimate import noise_seen
@@ -64,19 +64,21 @@ class Measured(NamedTuple):
         form: How to write images of this kind.
         notes: What was decided on the way.
         unit: Units of the file in one of y; of pictures 1.
+        ct: Whether the images are in Hounsfield units.
     """
 
     measurement: Measurement
     form: Form
     notes: list[str]
     unit: float = 1.0
+    ct: bool = False
 
 
 def measured(
     file: str | Path,
     operator_of: Callable[[Stored], tuple[LinearOperator, list[str]]],
     how: Reading = Reading(),  # noqa: B008
-    window_of: Callable[[LinearOperator], Range | None] = lambda operator: None,
+    window_of: Callable[[LinearOperator, bool], Range | None] = lambda operator, ct: None,
 ) -> Measured:
     """What a measured file says of the images x behind it, which live in [-1, 1].
 
@@ -95,8 +97,9 @@ def measured(
         operator_of: Makes the operator for the measurements of a file, and says what they told
             of it.
         how: What the user says of the file.
-        window_of: Gives the range of the images in the domain of the operator's prior, where that
-            has a unit; asked when the file has been read.
+        window_of: Gives the range of the images in the domain of the prior of an operator and of
+            images that are, or are not, in Hounsfield units; None where it has no unit. Asked when
+            the file has been read.
     Raises:
         ValueError: File, operator and noise level do not fit; the message says in what.
     """
@@ -123,7 +126,11 @@ def measured(
     notes = [*counted, *told, *notes]
     if stored.x.is_complex():
         return _complex(file, stored, operator, how, notes)
-    window, stated, shown_in = window_of(operator), how.value_range, None
+    ct = how.water is not None or (
+        operator.pictures
+        and in_hounsfield(stored.x.numpy(), np.dtype(stored.form.dtype), stored.unit)
+    )
+    window, stated, shown_in = window_of(operator, ct), how.value_range, None
     if how.water is not None:
         stated, shown_in = attenuations(how.water, window)
     if not operator.pictures and window and not (stated or stored.range):
@@ -153,10 +160,10 @@ def measured(
         notes += off_axis(operator, stored.x)
     scale = 1.0 if operator.pictures else 2 / width
     if isinstance(how.noise, Poisson):
-        white = Measured(_white(operator, y, 2 / width), form, notes, 1 / scale)
+        white = Measured(_white(operator, y, 2 / width), form, notes, 1 / scale, ct)
         return _counted(how.noise, stored, white)
     if how.level is not None:
-        return Measured(_white(operator, y, scale * how.level), form, notes, 1 / scale)
+        return Measured(_white(operator, y, scale * how.level), form, notes, 1 / scale, ct)
     seen = operator.observed(torch.ones_like(y)) != 0
     if float((~seen).float().mean()) > _HOLES:
         raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
@@ -172,7 +179,7 @@ def measured(
     notes.append(words)
     notes += [f"noise estimated: {doubt} (--sigma says it)" for doubt in estimate.doubts]
     seen_noise = sigma if len(y) > 1 else float(sigma)
-    return Measured(_white(operator, y, seen_noise), form, notes, 1 / scale)
+    return Measured(_white(operator, y, seen_noise), form, notes, 1 / scale, ct)
 
 
 def _white(operator: LinearOperator, y: Tensor, sigma: float | Tensor) -> Measurement:

@@ -203,12 +203,12 @@ class Runner:
             scan.file,
             partial(self._made, twin),
             how.reading,
-            lambda operator: self._prior(operator)[0].window,
+            lambda operator, ct: self._prior(operator, ct)[0].window,
         )
-        measurement, form, notes, unit = found
+        measurement, form, notes, unit, ct = found
         y = measurement.y
         measurement = measurement.to(self.device)
-        loaded, chosen = self._prior(measurement.operator)
+        loaded, chosen = self._prior(measurement.operator, ct)
         prior, record, more = prior_for(loaded, measurement[:1], tile=how.tile)
         method = how.method
         if chosen is not None:
@@ -227,12 +227,12 @@ class Runner:
         said = (*notes, *notes_of(twin, shape), *more, *told)
         return Opened(scan, measurement, y, form, method, loaded, prior, record, truth, said, unit)
 
-    def _prior(self, operator: LinearOperator) -> tuple[Loaded, Choice | None]:
+    def _prior(self, operator: LinearOperator, ct: bool) -> tuple[Loaded, Choice | None]:
         """The prior as it is read, and why, where it was not named."""
         name = self.how.prior
         if name is not None:
             return self.loaded(name), None
-        chosen = choice(operator, self.how.method)
+        chosen = choice(operator, self.how.method, ct=ct)
         return self.loaded(chosen.prior), chosen
 
     def _load(self, name: str) -> Loaded:

@@ -80,7 +80,7 @@ def evidence(
     for scan in scans:
         twin = replace(operator, mask=known[scan.name]) if known else operator
         how = Reading(sigma, value_range)
-        m, _, told, _ = measured(scan.file, partial(operator_for, twin, shape), how)
+        m, _, told, *_ = measured(scan.file, partial(operator_for, twin, shape), how)
         m, a = m.to(device), m.operator
         if isinstance(a, SENSE) and a.out_shape[0] > 1:
             m, told = combined(m), [*told, "several coils combined to one, approximately"]
