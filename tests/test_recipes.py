@@ -187,7 +187,9 @@ def test_no_pictures_no_training(tmp_path):
 def test_every_recipe_has_a_small_run(tmp_path):
     """All domains, tiny networks: batches, loss, quality, card and file fit together."""
     random = np.random.default_rng(0)
-    np.savez(tmp_path / "train.npz", images=random.uniform(0, 1, (2, 40, 40)).astype(np.float32))
+    images = random.uniform(0, 1, (2, 40, 40)).astype(np.float32)
+    np.savez(tmp_path / "train.npz", images=images)
+    np.savez(tmp_path / "hu.npz", images=2500 * images - 1000)
     (tmp_path / "pictures").mkdir()
     for k in range(2):
         picture = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
@@ -196,7 +198,7 @@ def test_every_recipe_has_a_small_run(tmp_path):
     assert len({r.name for r in named}) == len(named) == 8
     for recipe in named:
         kind = type(recipe.domain).__name__
-        data = {"Kernels": [], "Brain": ["train.npz"], "Body": ["train.npz"]}.get(
+        data = {"Kernels": [], "Brain": ["train.npz"], "Body": ["hu.npz"]}.get(
             kind, ["pictures"]
         )
         whole = kind in ("Faces", "Kernels")
