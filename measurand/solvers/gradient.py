@@ -139,9 +139,9 @@ class RED(Method):
 
     Args:
         steps: Number of denoiser calls.
-        weight: Weight of the prior; 1 is the posterior of the image with noise of the level, and
-            None is that where the data determine more than three quarters of the image
-            (denoising, a hole), else 0.28.
+        weight: Weight of the prior; 1 is the posterior of the image with noise of the level. None
+            is 2 where the data determine more than three quarters of the image (denoising, a
+            hole), else 0.28.
         step: Share of the denoiser's correction that a step takes, in (0, 1].
         levels: Noise level of each step; `Constant()`, the noise of the measurement in the image,
             for the classical method, which does not get far from where it starts.
@@ -168,7 +168,7 @@ class RED(Method):
         """Return the method with the weight that the data want."""
         if self.weight is not None:
             return self
-        return replace(self, weight=1.0 if determined(measurement) > 0.75 else 0.28)
+        return replace(self, weight=2.0 if determined(measurement) > 0.75 else 0.28)
 
     def iterate(
         self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
