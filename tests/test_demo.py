@@ -12,7 +12,7 @@ from test_cli import tiny
 from measurand.demo import Scene, default_scenes, demo, photograph
 from measurand.demo.page import Panel, Row, overview, page
 from measurand.figures import heat, pixels
-from measurand.jobs.reconstruction import comparison
+from measurand.jobs.report import comparison
 from measurand.nets import Glow
 from measurand.operators import GaussianBlur, Mask
 from measurand.priors.flow import FlowPrior

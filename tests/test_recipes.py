@@ -198,9 +198,7 @@ def test_every_recipe_has_a_small_run(tmp_path):
     assert len({r.name for r in named}) == len(named) == 8
     for recipe in named:
         kind = type(recipe.domain).__name__
-        data = {"Kernels": [], "Brain": ["train.npz"], "Body": ["hu.npz"]}.get(
-            kind, ["pictures"]
-        )
+        data = {"Kernels": [], "Brain": ["train.npz"], "Body": ["hu.npz"]}.get(kind, ["pictures"])
         whole = kind in ("Faces", "Kernels")
         domain = replace(recipe.domain, side=32) if whole else recipe.domain
         small = replace(

@@ -33,7 +33,8 @@ from ..tensors import generators
 from .arguments import build, families
 from .manifest import Scan
 from .measured import measured, truth_in
-from .reconstruction import OnStep, Opened, Reconstruction, Runner, comparison
+from .reconstruction import OnStep, Opened, Reconstruction, Runner
+from .report import comparison
 from .restore import prior_loaded, resolved
 
 __all__ = ["BlindReconstruction", "BlindRunner", "is_family"]

@@ -1,0 +1,60 @@
+"""What a run says of its images once they are there: metrics, and a figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..figures import compare
+from ..metrics import coverage, crps, nmse, psnr, ssim
+
+__all__ = ["comparison", "metrics_of"]
+
+
+def metrics_of(x: Tensor, truth: Tensor, draws: Tensor | None) -> dict[str, float]:
+    """What is known of images (N, C, H, W) as written, once the truth is: means over them.
+
+    The PSNR of complex images is that of their magnitudes, with the largest of the truth as their
+    range, as fastMRI has it.
+
+    Args:
+        x: The images.
+        truth: The true ones, with the same shape.
+        draws: Draws of each, with shape (N, S, C, H, W); None for a solver.
+    """
+    if x.is_complex():
+        size, true = x.abs(), truth.abs()
+        pairs = zip(size.split(1), true.split(1), strict=True)
+        value = torch.cat([psnr(a, b, data_range=float(b.max()) or 1.0) for a, b in pairs])
+    else:
+        value = psnr(x, truth, data_range=2.0)
+    found = {"psnr": float(value.mean()), "nmse": float(nmse(x, truth).mean())}
+    if not x.is_complex():
+        if min(x.shape[2:]) >= 7:
+            found["ssim"] = float(ssim(x, truth, data_range=2.0).mean())
+        if draws is not None and (count := draws.shape[1]) >= 3:
+            level = (count - 1) / (count + 1)
+            found["crps"] = float(crps(draws, truth).mean())
+            covered = coverage(draws, truth, level=level).mean()
+            found[f"coverage of {100 * level:.0f} %"] = float(covered)
+    return found
+
+
+def comparison(path: str | Path, panels: Sequence[tuple[str, Tensor]], *, title: str) -> None:
+    """Write the figure of a run.
+
+    Args:
+        path: The PNG to write.
+        panels: Titles and images (1, C, H, W) in [-1, 1] or complex: the measurement, the
+            estimate, and, by these names, "standard deviation" and "truth". Of several slices
+            the one in the middle.
+        title: A line above them.
+    """
+    slices = max(len(x) for _, x in panels)
+    images = {name: x[len(x) // 2 :][:1] for name, x in panels}
+    title += f", slice {slices // 2 + 1} of {slices}" if slices > 1 else ""
+    truth, spread = images.pop("truth", None), images.pop("standard deviation", None)
+    complex_ = any(x.is_complex() for x in images.values())
+    window = None if complex_ else (-1.0, 1.0)
+    compare(images, truth=truth, deviation=spread, window=window, title=title).save(path)
