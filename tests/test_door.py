@@ -181,6 +181,19 @@ def test_volumes_go_slice_by_slice_and_come_back(here, suffix):
     assert np.abs(back - source).max() < 5 and back.shape == (5, 24, 28)
 
 
+@pytest.mark.parametrize("shape", [(28, 24), (28, 24, 3), (28, 24, 3, 1), (28, 24, 3, 2)])
+def test_a_nifti_file_has_the_axes_it_had_and_may_lack_voxels(here, shape):
+    nibabel = pytest.importorskip("nibabel")
+    u = np.broadcast_to(scene().T.reshape(28, 24, *(1,) * (len(shape) - 2)), shape).copy()
+    u[3:5, 3:5] = np.nan
+    nibabel.save(nibabel.Nifti1Image(u.astype(np.float32), np.eye(4)), "a.nii.gz")
+    record = restored("a.nii.gz")
+    assert any("NaN or nodata: not measured" in note for note in record["notes"])
+    back = nibabel.load("r/estimate.nii.gz")
+    assert back.header.get_data_shape() == shape
+    assert np.nanmax(np.abs(back.get_fdata() - u)) < 1e-2 and np.isfinite(back.get_fdata()).all()
+
+
 def test_a_folder_of_one_dicom_series_is_one_volume(here):
     pytest.importorskip("pydicom")
     (here / "ct").mkdir()

@@ -81,7 +81,7 @@ class Calibration:
         if self.imagej is not None and channels in (1, 3) and values.dtype.str[1:] in _IMAGEJ:
             axes = [int(self.imagej.get(k, 1)) for k in ("frames", "slices", "channels")]
             stack = "T" if "frames" in self.imagej else "Z"
-            names = _OF_STACKS
+            names: tuple[str, ...] = _OF_STACKS
             if not color and channels == 1 and math.prod(axes) == n:  # a hyperstack
                 samples, stack = values.reshape(*axes, height, width), "TZ"
                 names += _OF_CHANNELS
