@@ -68,6 +68,74 @@ def test_a_stack_of_pages_keeps_its_calibration(here):
     assert restored("a.tif:3")["images"] == 1  # a page that is named is one image
 
 
+def test_a_hyperstack_keeps_its_axes(here):
+    u = (scene(12) * 4000).astype(np.uint16).reshape(2, 3, 2, 24, 28)
+    told = {"axes": "TZCYX", "unit": "um", "finterval": 2.0, "Ranges": (0.0, 9.0, 0.0, 9.0)}
+    tifffile.imwrite("a.tif", u, imagej=True, metadata=told)
+    assert restored("a.tif")["images"] == 12
+    with tifffile.TiffFile("r/estimate.tif") as back:
+        assert back.series[0].axes == "TZCYX" and back.asarray().shape == u.shape
+        assert np.abs(back.asarray().astype(float) - u).max() < 60
+        for key in ("unit", "finterval", "Ranges", "channels"):
+            assert back.imagej_metadata[key] == {**told, "channels": 2}[key]
+
+
+def test_an_ome_tiff_stays_one(here):
+    u = (scene(6) * 60000).astype(np.uint16).reshape(2, 3, 24, 28)
+    told = {"axes": "CZYX", "PhysicalSizeX": 0.1, "PhysicalSizeXUnit": "µm"}
+    tifffile.imwrite("a.ome.tif", u, ome=True, metadata=told)
+    assert restored("a.ome.tif")["images"] == 6
+    with tifffile.TiffFile("r/estimate.tif") as back:
+        assert back.is_ome and back.series[0].axes == "CZYX"
+        assert np.abs(back.asarray().astype(float) - u).max() < 60
+        assert 'PhysicalSizeX="0.1"' in back.ome_metadata
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".mat"])
+def test_images_along_the_last_axis_are_refused(here, capsys, suffix):
+    """The order of MATLAB: it is not the first axis that counts the images."""
+    from scipy.io import savemat
+
+    def save(a):
+        np.save("a.npy", a) if suffix == ".npy" else savemat("a.mat", {"a": a})
+
+    a = np.moveaxis(scene(10), 0, -1).astype(np.float32)
+    save(a)
+    words = [f"a{suffix}", "--operator", "identity", *FAST, "--out", "r"]
+    assert run("reconstruct", *words) == 2
+    assert "save np.moveaxis(a, -1, 0)" in capsys.readouterr().err
+    save(np.moveaxis(a, -1, 0))
+    assert restored(f"a{suffix}")["images"] == 10
+    save(a[:, None])
+    assert restored(f"a{suffix}")["images"] == 24
+
+
+def test_a_mat_file_without_arrays_says_so(here, capsys):
+    from scipy.io import savemat
+
+    savemat("a.mat", {"s": {"x": np.eye(8)}})
+    assert run("reconstruct", "a.mat", "--operator", "identity", *FAST, "--out", "r") == 2
+    assert "holds none of numbers" in capsys.readouterr().err
+
+
+def test_a_folder_of_series_is_many_scans_and_notes_are_none(here):
+    pytest.importorskip("pydicom")
+    for series in ("1.1", "1.2"):
+        (here / "in" / series).mkdir(parents=True)
+        for k in range(2):
+            u = (scene(2)[k] * 1000).astype(np.uint16)
+            dicom(f"in/{series}/{k}.dcm", u, position=3.0 * k, series=series)
+        (here / "in" / series / "readme.txt").write_text("of 2 slices")
+    words = ["--operator", "identity", "--sigma", 1e-3, *SMALL, "--quiet", "--out", "all"]
+    assert run("reconstruct", "in", *words) == 0
+    assert len(list((here / "all/1.1/estimate").iterdir())) == 2
+    before = (here / "all/1.2/run.json").stat().st_mtime_ns
+    dicom("in/1.1/1.dcm", u // 2, position=3.0, series="1.1")
+    assert run("reconstruct", "in", *words) == 0  # what has changed is done again, alone
+    assert json.loads(open("all/1.1/run.json").read())["images"] == 2
+    assert (here / "all/1.2/run.json").stat().st_mtime_ns == before
+
+
 def test_a_geotiff_keeps_its_place_and_covers_the_same_ground(here):
     u = (scene()[0] * 60000).astype(np.uint16)
     geo = [
@@ -111,6 +179,19 @@ def test_volumes_go_slice_by_slice_and_come_back(here, suffix):
 
     back, source = (read_stored(f).x[:, 0].numpy() for f in (f"r/estimate{suffix}", name))
     assert np.abs(back - source).max() < 5 and back.shape == (5, 24, 28)
+
+
+@pytest.mark.parametrize("shape", [(28, 24), (28, 24, 3), (28, 24, 3, 1), (28, 24, 3, 2)])
+def test_a_nifti_file_has_the_axes_it_had_and_may_lack_voxels(here, shape):
+    nibabel = pytest.importorskip("nibabel")
+    u = np.broadcast_to(scene().T.reshape(28, 24, *(1,) * (len(shape) - 2)), shape).copy()
+    u[3:5, 3:5] = np.nan
+    nibabel.save(nibabel.Nifti1Image(u.astype(np.float32), np.eye(4)), "a.nii.gz")
+    record = restored("a.nii.gz")
+    assert any("NaN or nodata: not measured" in note for note in record["notes"])
+    back = nibabel.load("r/estimate.nii.gz")
+    assert back.header.get_data_shape() == shape
+    assert np.nanmax(np.abs(back.get_fdata() - u)) < 1e-2 and np.isfinite(back.get_fdata()).all()
 
 
 def test_a_folder_of_one_dicom_series_is_one_volume(here):
@@ -423,7 +504,7 @@ def test_a_rotation_axis_elsewhere_is_told(here, capsys):
     words += ["--operator.detectors", np.load("counts.npy").shape[1], "--method"]
     assert run(*words, "fista") == 0
     notes = " ".join(json.loads(open("r/run.json").read())["notes"])
-    assert "3.0" in notes and "--operator.axis" in notes
+    assert float(notes.split("--operator.axis ")[1].split()[0]) == pytest.approx(3, abs=0.03)
     assert run(*words, "fista", "--operator.axis", 3.0) == 0
     assert "--operator.axis" not in " ".join(json.loads(open("r/run.json").read())["notes"])
 

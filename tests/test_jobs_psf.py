@@ -101,3 +101,12 @@ def test_colours_are_a_plane_for_each_channel_and_move_together(tmp_path):
         assert operand(str(tmp_path / name), "kernel", COLOR)[0].equal(kernel)
         with pytest.raises(ValueError, match="3 planes, wanted one kernel"):
             operand(str(tmp_path / name), "kernel", GREY)
+
+
+def test_a_psf_of_even_sides_says_that_it_moves_the_image():
+    i, j = np.mgrid[:8, :9]
+    values = np.exp(-((i - 3.5) ** 2 + (j - 4) ** 2) / 4)
+    for scale in (1.0, 1000.0):
+        _, notes = psf("psf", scale * values / values.sum(), 1)
+        assert "0.50 rows" in notes[-1] and "an odd number of rows" in notes[-1]
+    assert not psf("psf", spot() / spot().sum(), 1)[1]

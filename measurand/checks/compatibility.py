@@ -90,7 +90,13 @@ def coded(prior: Latent, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def check_fit(
-    operator: LinearOperator, noise: Noise, y: Tensor, prior: Any, *, seed: int = 0
+    operator: LinearOperator,
+    noise: Noise,
+    y: Tensor,
+    prior: Any,
+    *,
+    seed: int = 0,
+    unit: float = 1.0,
 ) -> list[Verdict]:
     """Verdicts on an operator, the noise of its measurement, the data and a prior.
 
@@ -100,6 +106,7 @@ def check_fit(
         y: The data, with shape (B, *operator.out_shape); what was not measured is not looked at.
         prior: A denoiser, a latent prior, something with a proximal map, or an unfolded network.
         seed: Seed of all random vectors.
+        unit: Units of the file in one of y: noise levels are said in these.
     Returns:
         The verdicts, in the order of the questions.
     """
@@ -153,7 +160,7 @@ def check_fit(
         found.append(edges(measurement.residual(estimate), expected))
     if isinstance(operator, Convolution) and y.ndim == 4:
         found.append(kernel(measurement.residual(estimate), expected))
-    level = noise_level(measurement, measurement.residual(estimate), expected)
+    level = noise_level(measurement, measurement.residual(estimate), expected, unit)
     if way.inside and level.advice:
         level = level._replace(
             advice=f"{level.advice}; or the network was trained for other measurements"

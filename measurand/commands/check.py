@@ -12,7 +12,7 @@ from ..devices import device_named
 from ..jobs.arguments import notes_of
 from ..jobs.choice import choice
 from ..jobs.measured import measured, operator_for
-from ..jobs.noise_kinds import Gaussian
+from ..jobs.noise_kinds import Gaussian, Poisson
 from ..jobs.reading import Reading
 from ..jobs.restore import Loaded, prior_for, prior_loaded
 from ..operators import LinearOperator
@@ -89,7 +89,13 @@ class Check:
             notes.append(f"the middle one of {len(m)} images")
             m = m[len(m) // 2]
         prior, _, more = prior_for(loaded(found.measurement.operator, found.ct), m)
-        verdicts = check_fit(m.operator, m.noise, m.y, prior)
+        verdicts = check_fit(m.operator, m.noise, m.y, prior, unit=found.unit)
+        if isinstance(self.noise, Poisson):
+            other = "another --noise.gain, --noise.offset or --noise.read explains the data better"
+            verdicts = [
+                v._replace(advice=other) if v.name == "noise level" and v.advice else v
+                for v in verdicts
+            ]
         good, doubts = fits(verdicts), sum(v.verdict == DOUBTFUL for v in verdicts)
         if self.json:
             said = {"fits": good, "doubts": doubts, "verdicts": [v._asdict() for v in verdicts]}

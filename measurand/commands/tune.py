@@ -222,6 +222,8 @@ class Tune:
                     self.truth[k], found, file, said=self.truth_range, of_file=self.value_range
                 )
                 notes += told
+                if m.operator.in_dtype.is_complex and not truth.is_complex():
+                    raise ValueError(f"{self.truth[k]}: got magnitudes, wanted the complex image")
             if self.sigma is None:
                 sigma = float(m.sigma.mean()) if sigma is None else sigma  # of the first for all
                 m = Measurement(m.operator, noise_of(sigma, m.y), m.y)

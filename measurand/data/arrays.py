@@ -231,6 +231,12 @@ def _datasets(group: Any, prefix: str = "") -> list[str]:
 def _choose(name: str, key: str | None, names: list[str]) -> str:
     if key is None and len(names) == 1:
         return names[0]
+    if not names:
+        raise UnreadableFile(
+            f"{name}: which array? It holds none of numbers (tables, text, links, cells and "
+            "structs are none; of a struct save the field by a name of its own)"
+        )
+    key = key.lstrip("/") if key else key
     if key is None or key not in names:
         shown = " ".join(names[:12]) or "none"
         asked = f"no array '{key}'" if key else "which array?"

@@ -5,7 +5,8 @@
     (3, H, W)       one image                    (N, C, H, W)    the same, C at most 4
     (1, C, H, W)    one image
 
-What two orders could be is said, or refused where neither is usual.
+What two orders could be is said, or refused where neither is usual; so is (H, W, N), the order of
+MATLAB's stacks and of spectra, which is known by a last axis below half of both others.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ def images_first(name: str, samples: np.ndarray) -> tuple[np.ndarray, str, str]:
         laid = samples.transpose([letters.index(a) for a in "NHWC" if a in letters])
         laid = laid if "N" in letters else laid[None]
         return laid if "C" in letters else laid[..., None], axes, note
+    if len(shape) == 3 and shape[2] > CHANNELS and shape[0] > CHANNELS:
+        raise UnreadableFile(
+            f"{name}: got an array of shape {shape}, which looks like {shape[2]} images or bands "
+            f"along the last axis, wanted (N, H, W): save np.moveaxis(a, -1, 0); if these are "
+            f"{shape[0]} images of {shape[1]} x {shape[2]} pixels, save a[:, None]"
+        )
     message = (
         f"{name}: got an array of shape {shape}, wanted (H, W), (H, W, C) or (N, H, W, C) with at "
         f"most {CHANNELS} channels, (3, H, W), (N, C, H, W), or (N, H, W) with N above {CHANNELS}"
@@ -58,7 +65,7 @@ def _axes(shape: tuple[int, ...]) -> tuple[str, str]:
     if len(shape) == 3 and shape[0] in (1, 3):
         note = f"shape {shape} taken as one image of 3 channels, rows, columns"
         return "CHW", note if shape[0] == 3 else ""
-    if len(shape) == 3 and shape[0] > CHANNELS:
+    if len(shape) == 3 and shape[0] > CHANNELS and 2 * shape[2] > min(shape[:2]):
         return "NHW", f"shape {shape} taken as {shape[0]} grey images"
     if len(shape) == 4 and shape[0] == 1 and shape[1] <= CHANNELS:
         note = f"shape {shape} taken as one image of channels, rows, columns"

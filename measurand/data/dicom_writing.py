@@ -17,6 +17,7 @@ import numpy as np
 
 from ..files import write_atomic
 from . import dicom
+from .arrays import ARRAYS
 from .grid import Volume, as_stored, resized
 from .sources import File, UnreadableFile
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .form import Form
 
 __all__ = ["is_series", "volume"]
+
+_OTHERS = (*ARRAYS, ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz", ".mhd", ".mha")
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,17 @@ class _Objects:
 
 
 def is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM files, and no other data, directly in it."""
+    """Whether a folder holds DICOM files, and no other data, directly in it.
+
+    Notes, indices and other files that nobody could measure are no data.
+    """
     files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
     if not files or any(p.suffix.lower() in (".csv", ".jsonl") for p in files):
         return False
-    return all(p.name.upper() == "DICOMDIR" or dicom.is_dicom(File(str(p), p)) for p in files)
+    measured = [p for p in files if p.name.upper() != "DICOMDIR"]
+    found = [dicom.is_dicom(File(str(p), p)) for p in measured]
+    others = (p for p, is_dicom in zip(measured, found, strict=True) if not is_dicom)
+    return any(found) and not any(p.name.lower().endswith(_OTHERS) for p in others)
 
 
 def volume(file: File) -> Volume:

@@ -56,7 +56,8 @@ def slices(
             foot-head (axial). When absent, the one along which voxels are at least twice as long
             as along both others, and 2 where there is none.
         volume: Which one of a four-dimensional file; all when absent.
-        nan: What stands for NaN, which many tools write where there are no data.
+        nan: What stands for NaN, which many tools write where there are no data; NaN itself to
+            keep it. An error where absent.
     Returns:
         The slices: uint8 where the file has unscaled bytes, complex64 where it is complex, else
         float32.
@@ -74,7 +75,7 @@ def volume(path: str | os.PathLike[str] | File) -> Volume:
         path: A .nii or .nii.gz file.
     """
     file = file_at(path)
-    images, grid = _read(file, None, None, None)
+    images, grid = _read(file, None, None, math.nan)  # NaN is not measured, and stays
     # values with a scale are rounded by that scale, when they are written
     scaled = grid.header.get_slope_inter() not in ((None, None), (1.0, 0.0))
     dtype = "float32" if scaled else grid.header.get_data_dtype().str
@@ -121,7 +122,10 @@ class _Grid:
         dtype = values.dtype if values.dtype.kind == "c" and dtype.kind != "c" else dtype
         stored = as_stored(voxels, dtype.newbyteorder("="), slope, inter)
         kind = nibabel.Nifti2Image if int(header["sizeof_hdr"]) == 540 else nibabel.Nifti1Image
-        image = kind(stored[..., 0] if times == 1 else stored, affine, header)
+        rank = len(header.get_data_shape())
+        if stored.shape[rank:] == (1,) * (4 - rank):  # as many axes as the file had
+            stored = stored.reshape((*stored.shape, *(1,) * (rank - 4))[:rank])
+        image = kind(stored, affine, header)
         image.set_data_dtype(dtype)
         image.set_qform(affine, int(header["qform_code"]))
         image.set_sform(affine, int(header["sform_code"]))
@@ -190,7 +194,7 @@ def _slice(
         bad = ~np.isfinite(x)
         if nan is not None and bad.any():
             x[np.isnan(x)] = nan
-            bad = ~np.isfinite(x)
+            bad = np.isinf(x) if math.isnan(nan) else ~np.isfinite(x)
         if bad.any():
             raise UnreadableFile(
                 f"{file.name}: {int(bad.sum())} of {bad.size} voxels of a slice are NaN or "

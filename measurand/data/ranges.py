@@ -129,6 +129,8 @@ def _whole(shown: str, high: float, kind: np.dtype) -> tuple[float, float, str]:
         if 255 < high <= white:
             all_bits = f"(--value-range 0 {top:g} for all 16)"
             return 0.0, white, f"{shown}: taken as {bits} bits, {white:g} as white {all_bits}"
+    if kind.itemsize == 2 and 0 < high <= 255:
+        return 0.0, top, f"{shown}: {top:g} is white, nearly black to the prior (--value-range)"
     return 0.0, top, ""
 
 

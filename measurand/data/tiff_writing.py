@@ -7,6 +7,7 @@ Where an image has k times as many pixels, its pixels are k times smaller.
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Calibration", "calibration"]
 
 _IMAGEJ = ("u1", "u2", "f4")  # types that ImageJ has
+_OF_STACKS = ("unit", "yunit", "zunit", "spacing", "finterval", "fps", "Info")
+_OF_CHANNELS = ("mode", "Labels", "Ranges", "LUTs", "min", "max")
 _GEO = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)  # GeoTIFF and GDAL
 
 
@@ -35,6 +38,8 @@ class Calibration:
         resolution: Pixels per unit along x and y; None where it is not stated.
         unit: Unit of the resolution: 1 none, 2 inch, 3 centimetre.
         imagej: Metadata of ImageJ; None where ImageJ did not write it.
+        ome: Description of an OME-TIFF; None where it is none.
+        pages: Number of pages and type of samples that this describes.
         geo: Tags of a GeoTIFF, as (code, type, count, value).
     """
 
@@ -42,6 +47,8 @@ class Calibration:
     resolution: tuple[float, float] | None = None
     unit: int = 1
     imagej: dict[str, Any] | None = None
+    ome: bytes | None = None
+    pages: tuple[int, str] = (0, "")
     geo: tuple[tuple[int, int, int, Any], ...] = ()
 
     def write(self, path: Path, values: np.ndarray, form: Form) -> None:
@@ -72,19 +79,29 @@ class Calibration:
             }
         out = io.BytesIO()
         if self.imagej is not None and channels in (1, 3) and values.dtype.str[1:] in _IMAGEJ:
-            kept = {k: v for k, v in self.imagej.items() if k in ("unit", "spacing", "finterval")}
+            axes = [int(self.imagej.get(k, 1)) for k in ("frames", "slices", "channels")]
             stack = "T" if "frames" in self.imagej else "Z"
+            names: tuple[str, ...] = _OF_STACKS
+            if not color and channels == 1 and math.prod(axes) == n:  # a hyperstack
+                samples, stack = values.reshape(*axes, height, width), "TZ"
+                names += _OF_CHANNELS
+            elif not color:
+                samples = values.transpose(0, 3, 1, 2)
+            kept = {k: v for k, v in self.imagej.items() if k in names}
             tifffile.imwrite(
                 out,
-                samples if color else values.transpose(0, 3, 1, 2),
+                samples,
                 imagej=True,
                 metadata={**kept, "axes": stack + ("YXS" if color else "CYX")},
                 resolution=options.get("resolution"),
             )
         else:
             with tifffile.TiffWriter(out) as tiff:
-                for page in samples:
-                    tiff.write(page, metadata=None, **options)
+                kind = (n, values.dtype.str[1:])
+                same = kind == self.pages and (height, width) == self.size and channels == 1
+                for k, page in enumerate(samples):
+                    told = self.ome if same and k == 0 else None
+                    tiff.write(page, metadata=None, description=told, **options)
         write_atomic(path, out.getvalue())
 
     def _geo(self, height: int, width: int) -> list[tuple[int, int, int, Any]]:
@@ -128,4 +145,7 @@ def calibration(source: File) -> Calibration:
         kept = (tags[code] for code in _GEO if code in tags)
         geo = tuple((tag.code, int(tag.dtype), tag.count, tag.value) for tag in kept)
         size = (page.imagelength, page.imagewidth)
-        return Calibration(size, resolution, unit, tiff.imagej_metadata, geo)
+        told = page.description.encode() if tiff.is_ome else b""
+        ome = told if told and b"FileName" not in told else None  # one of several files
+        pages = (len(tiff.pages), page.dtype.str[1:] if page.dtype else "")
+        return Calibration(size, resolution, unit, tiff.imagej_metadata, ome, pages, geo)

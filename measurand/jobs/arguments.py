@@ -254,11 +254,26 @@ def build_for(twin: Any, y: Shape, given: Given = NONE) -> LinearOperator:
         raise ValueError(f"{error}; {advice}") from error
     operator = build(twin, shape, given)
     if operator.out_shape != y:
+        more = turned(y, operator.out_shape)
+        if not more and operator.out_shape[-2:] != y[-2:]:
+            more = f"; {advice}"
         raise ValueError(
             f"{cls.__name__}: an image of shape {shape} gives measurements of shape "
-            f"{operator.out_shape}, the data have shape {y}; {advice}"
+            f"{operator.out_shape}, the data have shape {y}{more}"
         )
     return operator
+
+
+def turned(y: Shape, wanted: Shape) -> str:
+    """Return what to do about data that lack rows, and have them as columns; empty where not.
+
+    Args:
+        y: Shape of the data, rows and columns last.
+        wanted: Shape of those of the operator.
+    """
+    if len(y) < 2 or len(wanted) < 2 or not y[-1] == wanted[-2] != y[-2]:
+        return ""
+    return "; rows and columns seem to be exchanged: save np.swapaxes(a, -1, -2)"
 
 
 def _options(twin: Any, names: list[str], shape: Shape, given: Given) -> dict[str, Any]:

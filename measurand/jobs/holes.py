@@ -9,6 +9,7 @@ from torch import Tensor
 from ..data.form import Stored
 from ..operators import Identity, LinearOperator, Mask
 from .arguments import read_tensor
+from .mistakes import check_selection
 from .reading import Reading
 
 __all__ = ["behind", "without_holes"]
@@ -36,8 +37,16 @@ def without_holes(
         )
     if how.seen is not None:
         mask = read_tensor(how.seen, "mask", tuple(operator.out_shape)) != 0
-        good &= mask.expand(good.shape)
-        notes.append(f"--seen: {int((~mask.expand(good.shape)).sum())} values not measured")
+        try:
+            mask = mask.expand(good.shape)
+        except RuntimeError as error:
+            raise ValueError(
+                f"--seen {how.seen}: got a mask of shape {tuple(mask.shape)}, wanted that of the "
+                f"data, {tuple(good.shape[-2:])}"
+            ) from error
+        check_selection(stored.name, stored.x, mask)
+        good &= mask
+        notes.append(f"--seen: {int((~mask).sum())} values not measured")
     if how.saturated is not None:
         if stored.x.is_complex():
             raise ValueError("--saturated: complex data have no largest value")

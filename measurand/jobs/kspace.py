@@ -42,10 +42,17 @@ def estimated(twin: Any, y: Tensor, file: str) -> tuple[Mapping[str, Tensor], li
     notes: list[str] = []
     if not asked:
         return found, notes
-    if not y.is_complex() or y.ndim != 4 or not bool((y != 0).any()):
+    if not y.is_complex():
         raise ValueError(
-            f"{file}: {' and '.join(asked)} cannot be seen in it; say --operator.mask"
+            f"{file}: got real data, wanted complex k-space; where an axis holds real and "
+            "imaginary parts, save a[..., 0] + 1j * a[..., 1]"
         )
+    if not bool((y != 0).any()):
+        raise ValueError(f"{file}: every sample of k-space is zero")
+    real = torch.view_as_real(y)
+    if y.ndim != 4 or bool(real.isinf().any()):
+        raise ValueError(f"{file}: wanted k-space (slices, coils, H, W) without infinite values")
+    y = torch.where(real.isnan().any(-1), torch.zeros_like(y), y)  # not measured
     for wrong in (unordered(y[len(y) // 2].numpy()), misplaced(y.numpy())):
         if wrong:
             raise ValueError(f"{file}: {wrong}")

@@ -72,7 +72,9 @@ def _is_series(folder: Path) -> bool:
 
 
 def name_of(file: Path) -> str:
-    """The name of a file without its ending, `.nii.gz` as a whole."""
+    """The name of a file without its ending, `.nii.gz` as a whole; of a folder all of it."""
+    if file.is_dir():  # 1.2.840 is no name with an ending
+        return file.name
     return file.name[: -len(".nii.gz")] if file.name.lower().endswith(".nii.gz") else file.stem
 
 

@@ -27,9 +27,10 @@ from ..noise_estimate import noise_seen
 from ..noises import ComplexGaussian, Gaussian
 from ..operators import SENSE, CartesianMRI, LinearOperator, ParallelCT
 from ..solvers import first_guess
-from .arguments import build, build_for
+from .arguments import build, build_for, turned
 from .holes import behind, without_holes
 from .kspace import estimated, kspace_noise
+from .mistakes import check_counts, check_level, check_selection
 from .noise_kinds import Poisson
 from .projections import attenuations, off_axis, projections
 from .reading import Reading
@@ -112,14 +113,20 @@ def measured(
     if stored.x.shape[1:] != operator.out_shape:
         raise ValueError(
             f"{file}: got a measurement of shape {tuple(stored.x.shape[1:])}, {operator} measures "
-            f"{operator.out_shape}"
+            f"{operator.out_shape}{turned(tuple(stored.x.shape[1:]), operator.out_shape)}"
         )
     if stored.x.is_complex() != operator.out_dtype.is_complex:
         kinds = ("real", "complex")
         raise ValueError(
             f"{file}: got {kinds[stored.x.is_complex()]} data, {operator} measures "
             f"{kinds[operator.out_dtype.is_complex]} ones"
+            + (
+                "; where an axis holds real and imaginary parts, save a[..., 0] + 1j * a[..., 1]"
+                if operator.out_dtype.is_complex
+                else ""
+            )
         )
+    check_selection(stored.name, stored.x, operator.observed(torch.ones_like(stored.x)) != 0)
     # what was not measured is not data, whatever stands there
     stored = replace(stored, x=operator.observed(stored.x))
     stored, operator, notes = without_holes(stored, operator, how)
@@ -162,9 +169,14 @@ def measured(
     if isinstance(how.noise, Poisson):
         white = Measured(_white(operator, y, 2 / width), form, notes, 1 / scale, ct)
         return _counted(how.noise, stored, white)
-    if how.level is not None:
-        return Measured(_white(operator, y, scale * how.level), form, notes, 1 / scale, ct)
     seen = operator.observed(torch.ones_like(y)) != 0
+    if how.level is not None:
+        if not operator.pictures or how.level > 1:  # of the range of 2
+            said = "units of the data"
+            if operator.pictures:
+                said = "units in which the image is [-1, 1]: divide that of 255 by 127.5"
+            check_level(stored.name, y, seen, scale * how.level, 1 / scale, said)
+        return Measured(_white(operator, y, scale * how.level), form, notes, 1 / scale, ct)
     if float((~seen).float().mean()) > _HOLES:
         raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
     estimate = noise_seen(y)
@@ -194,6 +206,7 @@ def _counted(noise: Poisson, stored: Stored, found: Measured) -> Measured:
     operator, y = found.measurement.operator, found.measurement.y
     seen = operator.observed(torch.ones_like(y)) != 0
     deviation = noise.deviation(stored.x, seen)
+    check_counts(stored.name, noise, stored.x[seen], deviation[seen])
     least = float(deviation[seen].min())
     weights = torch.where(seen, least / deviation, 0.0).float()
     sigma = least * float(found.measurement.sigma)
@@ -222,6 +235,9 @@ def _complex(
     if largest == 0:
         raise ValueError(f"{file}: every value that was measured is zero")
     y = picture.x / largest
+    if how.level is not None:
+        seen = operator.observed(torch.ones_like(y)) != 0
+        check_level(stored.name, y, seen, level / largest, largest, "units of the file")
     guess = first_guess(Measurement(operator, ComplexGaussian(1.0), y)).abs().flatten()
     size = float(guess.kthvalue(max(1, round(0.995 * guess.numel()))).values) or 1.0
     unit = largest * size
@@ -267,6 +283,11 @@ def truth_in(
         # what was recognised in the data holds for the truth as well
         if form.template is not None or stored.form.dtype == form.dtype == "<u2":
             said = form.low, form.high
+    kind = np.dtype(stored.form.dtype).kind
+    if said is None and operator.in_dtype.is_complex and kind == "f" and not stored.x.is_complex():
+        magnitudes = _magnitudes(stored, found)
+        if magnitudes is not None:
+            return magnitudes, ("truth: real, compared with magnitudes, in units of the file",)
     picture = stored.image(said)
     x, notes = picture.x, [f"truth: {note}" for note in picture.notes]
     if x.shape[1:] == operator.in_shape:
@@ -284,6 +305,22 @@ def truth_in(
     if operator.in_dtype.is_complex and not x.is_complex():
         notes.append("truth: real, compared as a complex image of phase zero")
     return x.to(operator.in_dtype) / form.unit, tuple(notes)
+
+
+def _magnitudes(stored: Stored, found: Measured) -> Tensor | None:
+    """A real truth as magnitudes of complex images; None where it is a picture without a phase.
+
+    As a picture, by its value range, it explains the data; a magnitude does not.
+    """
+    m, x = found.measurement, stored.x
+    if x.shape[1:] != m.operator.in_shape or len(x) not in (1, len(m)) or bool((x < 0).any()):
+        return None
+    x = x.float().expand(len(m), *x.shape[1:])
+    if float(x.max()) <= 1.5:
+        picture = (2 * x - 1).to(m.operator.in_dtype) / found.form.unit
+        if float(m.residual(picture).norm()) < 0.5 * float(m.y.norm()):
+            return None
+    return x / found.form.unit
 
 
 def _kind(file: str | Path) -> str:

@@ -68,6 +68,8 @@ def operand(text: str, name: str, shape: Shape) -> tuple[Tensor, list[str]]:
             values, notes = psf(told, _real(told, stored.values), shape[0])
         else:
             values, notes = _one_channel(told, stored), []
+    if name == "angles" and values.size == max(values.shape, default=0):
+        values = values.reshape(-1)  # of MATLAB, (n, 1) or (1, n)
     tensor = torch.from_numpy(np.array(values))
     whole = tensor.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     if not (tensor.is_complex() or (name == "angles" and whole)):  # whole angles are degrees

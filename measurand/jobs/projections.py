@@ -57,7 +57,7 @@ def attenuations(water: float, window: Range | None) -> tuple[Range, Range]:
 
 
 def off_axis(operator: LinearOperator, y: torch.Tensor) -> list[str]:
-    """Return a note where data say that the rotation axis is elsewhere; none where they agree.
+    """Return a note where data are no line integrals, or have the rotation axis elsewhere.
 
     Args:
         operator: The tomograph.
@@ -65,6 +65,15 @@ def off_axis(operator: LinearOperator, y: torch.Tensor) -> list[str]:
     """
     if not isinstance(operator, ParallelCT):
         return []
+    profile = y.double().flatten(0, -2).mean(0)
+    outer, third = max(1, len(profile) // 20), len(profile) // 3
+    edge = float(torch.cat((profile[:outer], profile[-outer:])).mean())
+    if edge > 0 and edge > 1.5 * float(profile[third : len(profile) - third].mean()):
+        return [
+            "the data are larger at the ends of the detector than in its middle, as counts and "
+            "transmissions I / F are: line integrals are -ln(I / F); for counts say --flat FILE, "
+            "for transmissions save -np.log(a)"
+        ]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -54,6 +54,14 @@ def psf(told: str, values: np.ndarray, channels: int) -> tuple[np.ndarray, list[
             f"its centre of mass lies {off[0]:.1f} rows and {off[1]:.1f} columns from its "
             "middle: the image is moved by as much"
         )
+    off = _offset(planes)
+    half = [axis for axis, d in zip(("rows", "columns"), off, strict=True) if abs(d) > 0.25]
+    if half and np.hypot(*off) <= 1:
+        notes.append(
+            f"its centre of mass lies {off[0]:.2f} rows and {off[1]:.2f} columns from its middle "
+            "pixel: the image is moved by as much; a PSF with an odd number of "
+            f"{' and '.join(half)}, its peak in the middle pixel, moves nothing"
+        )
     planes = planes / total
     return (planes[0] if len(planes) == 1 else planes[None]), notes
 

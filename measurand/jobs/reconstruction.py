@@ -298,12 +298,15 @@ class Runner:
                 np.save(folder / "sd.npy", stored[0] if items == 1 else stored, allow_pickle=False)
                 panels.append(("standard deviation", operator.framed(sd)))
         metrics: dict[str, float] = {}
-        if problem.truth is not None:
+        truth = problem.truth
+        if truth is not None and shown.is_complex() and not truth.is_complex():
+            truth = torch.polar(truth, shown.angle())  # magnitudes are compared with magnitudes
+        if truth is not None:
             framed = None
             if draws is not None:
                 framed = torch.stack([as_written(operator.framed(d), form) for d in draws], 1)
-            metrics = metrics_of(shown, problem.truth, framed)
-            panels.append(("truth", problem.truth))
+            metrics = metrics_of(shown, truth, framed)
+            panels.append(("truth", truth))
         metrics |= problem.loaded.remarks(problem.measurement[:1], x[:1].to(self.device))
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(method).__name__}"

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..files import claimed, publish, sha256_file, write_atomic
+from ..files import claimed, publish, sha256, sha256_file, write_atomic
 from .manifest import Scan
 
 __all__ = ["Outcome", "Restore", "Task", "Work", "forget", "scan_seed"]
@@ -165,20 +165,42 @@ def _outcome(scan: Scan, status: str, record: dict[str, Any]) -> Outcome:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    found = path.stat()
-    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": sha256_file(path)}
+    size, time = _stamp(path)
+    return {"bytes": size, "mtime_ns": time, "sha256": _digest(path)}
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file; of a folder those of all files in it, and the latest."""
+    found = [file.stat() for file in _files(path)]
+    return sum(f.st_size for f in found), max((f.st_mtime_ns for f in found), default=0)
+
+
+def _digest(path: Path) -> str:
+    """Digest of a file; of a folder that of the names and contents in it."""
+    if not path.is_dir():
+        return sha256_file(path)
+    lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}" for file in _files(path)]
+    return sha256("\n".join(lines))
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _changed(path: Path, seen: dict[str, Any]) -> bool:
     """Whether a file is not what it was; one that is gone cannot be done again, and is not."""
     try:
-        found = path.stat()
+        if not path.exists():
+            return False
+        size, time = _stamp(path)
     except OSError:
         return False
-    if found.st_size != seen["bytes"]:
+    if size != seen["bytes"]:
         return True
     # a copy has another time: only then is the content read
-    return found.st_mtime_ns != seen["mtime_ns"] and sha256_file(path) != seen["sha256"]
+    return time != seen["mtime_ns"] and _digest(path) != seen["sha256"]
 
 
 def _size(path: Path) -> int:

@@ -310,7 +310,8 @@ def _varying_axes(spectrum: Tensor) -> tuple[int, ...]:
 def _check_single(operator: LinearOperator) -> None:
     if len(operator.in_shape) != 3 or operator.in_shape[0] != 1:
         raise ValueError(
-            f"{type(operator).__name__}: got image shape {operator.in_shape}, wanted (1, H, W)"
+            f"{type(operator).__name__}: got image shape {operator.in_shape}, wanted (1, H, W); "
+            "k-space of several coils is that of SENSE (--operator sense)"
         )
 
 

@@ -78,37 +78,48 @@ def _bands(residual: Tensor) -> Tensor:
     return torch.stack([power[(radius >= a) & (radius < b)].mean() for a, b in bands])
 
 
-def noise_level(measurement: Measurement, residual: Tensor, expected: Tensor) -> Verdict:
-    """The residual against the one that the claimed noise would leave, and the noise seen in y."""
+def noise_level(
+    measurement: Measurement, residual: Tensor, expected: Tensor, unit: float = 1.0
+) -> Verdict:
+    """The residual against the one that the claimed noise would leave, and the noise seen in y.
+
+    Args:
+        measurement: The measurement.
+        residual: What a quick reconstruction leaves of the data.
+        expected: The same of simulated data.
+        unit: What noise levels are multiplied by in words: units of `--sigma` in one of y.
+    """
     y, sigma = measurement.y, float(measurement.sigma.max())
     left, usual = float(norm(residual).mean()), float(norm(expected).mean())
     ratio = left / max(usual, 1e-30)
-    words = f"claimed {sigma:.3g}, residual {ratio:.2f} x the one that it would leave"
+    words = f"claimed {unit * sigma:.3g}, residual {ratio:.2f} x the one that it would leave"
     seen: float | None = None
     doubts: tuple[str, ...] = ()
     whole = bool((measurement.operator.observed(torch.ones_like(y)) != 0).all())
     if whole and not y.is_complex() and y.ndim == 4 and min(y.shape[2:]) >= 16:
         estimate = noise_seen(y)
         seen, doubts = float(estimate.sigma.max()), estimate.doubts
-        words += f", visible in y {seen:.3g}" + (" or less (texture?)" if doubts else "")
+        words += f", visible in y {unit * seen:.3g}" + (" or less (texture?)" if doubts else "")
     visible = None if doubts else seen
     if sigma == 0.0:
         if seen is None or seen < 0.01:
             return Verdict("noise level", FITS, words)
-        words = f"claimed 0, visible in y {seen:.3g}"
-        return Verdict("noise level", DOUBTFUL, words, f"the data look noisy: --sigma {seen:.2g}")
-    better = sigma * ratio if visible is None or ratio > 1.0 else visible
+        words = f"claimed 0, visible in y {unit * seen:.3g}"
+        advice = f"the data look noisy: --sigma {unit * seen:.2g}"
+        return Verdict("noise level", DOUBTFUL, words, advice)
+    better = unit * (sigma * ratio if visible is None or ratio > 1.0 else visible)
     advice = f"a noise level near {better:.2g} explains the data better (--sigma {better:.2g})"
     above = visible is not None and visible > 1.8 * sigma
     below = visible is not None and visible < sigma / 1.8
     if above and visible is not None:
-        advice = f"the noise that is seen is {visible:.2g} (--sigma {visible:.2g})"
+        advice = f"the noise that is seen is {unit * visible:.2g} (--sigma {unit * visible:.2g})"
     if not 0.6 <= ratio <= 1.9 or above or below:
         return Verdict("noise level", NOT, words, advice)
     if not 0.8 <= ratio <= 1.5:
         return Verdict("noise level", DOUBTFUL, words, advice)
     fine = y[0].numel() > 0.5 * measurement.adjoint_y[0].numel()  # small copies are all texture
     if seen is not None and seen > 2.2 * sigma and fine:
-        advice = f"a noise level up to {seen:.2g} is seen in the data (--sigma {seen:.2g})"
+        up_to = f"{unit * seen:.2g}"
+        advice = f"a noise level up to {up_to} is seen in the data (--sigma {up_to})"
         return Verdict("noise level", DOUBTFUL, words, advice)
     return Verdict("noise level", FITS, words)

@@ -1,0 +1,104 @@
+"""Data that contradict what was said of them: the mask of other data, noise in other units.
+
+    mask     of k-space: samples that are zero are selected, and others that are not are left out;
+             of pictures: what is selected has one value, what is left out has not
+    noise    has three times the deviation of all data, which contain it
+
+What is refused here would give an image without a word, and a wrong one.
+"""
+
+import torch
+from torch import Tensor
+
+from ..data.sampling import gaps
+from .noise_kinds import Poisson
+
+__all__ = ["check_counts", "check_level", "check_selection"]
+
+_SHARE = 0.05  # of the samples of a mask that may be wrong
+_TIMES = 3.0
+
+
+def check_selection(name: str, x: Tensor, seen: Tensor) -> None:
+    """Check that a mask is that of the data.
+
+    Args:
+        name: The file of the data.
+        x: All data of it, with shape (N, C, H, W), also what was not measured.
+        seen: What the mask selects, with the same shape.
+    Raises:
+        ValueError: It is the mask of other data.
+    """
+    if bool(seen.all()) or x.ndim != 4:
+        return
+    if x.is_complex():
+        chosen, empty = seen.all(1), (x == 0).all(1)
+        wrong = [float(w.sum() / chosen.sum()) for w in (chosen & empty, ~(chosen | empty))]
+        if min(wrong) > _SHARE and gaps(x[len(x) // 2].numpy()):
+            raise ValueError(
+                f"{name}: the mask is not that of the data: {100 * wrong[0]:.0f} % of the samples "
+                "in it are zero, and others that are not lie beside it. Leave --operator.mask "
+                "away, if the operator sees the mask in the data, or save the mask "
+                "(abs(kspace) > 0).any(0) of (coils, H, W)"
+            )
+        return
+    inside, outside = x[seen], x[~seen]
+    value = inside.median()
+    if (
+        float((inside == value).double().mean())
+        > 0.99
+        > 0.1 + float((outside == value).double().mean())
+    ):
+        raise ValueError(
+            f"{name}: the mask selects pixels that all have the value {float(value):.4g}, and "
+            "leaves out those that differ: is it inverted? Not zero is what was measured; save "
+            "mask == 0"
+        )
+
+
+def check_level(name: str, y: Tensor, seen: Tensor, sigma: float, unit: float, said: str) -> None:
+    """Check that a noise level can be one of the data: they contain it.
+
+    Args:
+        name: The file of the data.
+        y: The data.
+        seen: Which of them were measured.
+        sigma: Noise level in units of y, per real component.
+        unit: What `--sigma` is in, in units of y.
+        said: What it is in, in words.
+    Raises:
+        ValueError: It is too large for any data like these.
+    """
+    values = torch.view_as_real(y[seen]).flatten() if y.is_complex() else y[seen]
+    spread = float(values.double().std()) if values.numel() > 1 else 0.0
+    if spread > 0 and sigma > _TIMES * spread:
+        raise ValueError(
+            f"--sigma: got {sigma * unit:.4g}, and all data of {name} have a deviation of "
+            f"{spread * unit:.3g}, noise included; --sigma is in {said}"
+        )
+
+
+def check_counts(name: str, noise: Poisson, u: Tensor, deviation: Tensor) -> None:
+    """Check that samples can be counts of a detector.
+
+    Args:
+        name: The file of the data.
+        noise: The detector.
+        u: Samples that were measured.
+        deviation: Their standard deviation by that detector.
+    Raises:
+        ValueError: They lie below the offset, or vary far less than their counts would.
+    """
+    if float(u.double().mean()) <= noise.offset:
+        raise ValueError(
+            f"--noise.offset: got {noise.offset:g}, and the mean sample of {name} is "
+            f"{float(u.double().mean()):.4g}; wanted the sample without any light, below it"
+        )
+    spread = float(u.double().std()) if u.numel() > 1 else 0.0
+    if spread > 0 and float(deviation.min()) > _TIMES * spread:
+        raise ValueError(
+            f"--noise.gain: with {noise.gain:g} samples per count and a read noise of "
+            f"{noise.read:g} every sample of {name} has a deviation above "
+            f"{float(deviation.min()):.3g}, and all of them vary by {spread:.3g}; wanted samples "
+            "of the file per count"
+        )
