@@ -235,6 +235,10 @@ def test_ranges_are_recognised_and_said_or_refused():
     assert found([-2000, 3000.5], "f4")[:2] == (-1000, 2000)
     low, high, said = found([31744, 34000], "u2")
     assert (low, high) == (31768, 34768) and "+ 32768" in said
+    assert (
+        "nearly black" in found([0, 200], "u2")[2] and "nearly black" in found([0, 0.02], "f4")[2]
+    )
+    assert "black" not in found([0, 1], "f4")[2] + found([0, 200], "u1")[2]
     assert found([0, 1], "f4")[:2] == (0, 1) and found([-0.9, 0.9], "f8")[:2] == (-1, 1)
     ct = {"window": (-1000.0, 2000.0)}
     assert found([-1024, 1500], "i2", **ct)[:2] == (-1000, 2000)

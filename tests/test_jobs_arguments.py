@@ -131,7 +131,7 @@ def test_what_does_not_follow_is_asked_for():
         build_for(twins()["parallel-ct"](angles="even_angles:7"), (1, 7, 11))
     with pytest.raises(ValueError, match="CartesianMRI: got image shape .3, 8, 8., wanted .1, H"):
         build_for(twins()["cartesian-mri"](mask="random_lines:2"), (3, 8, 8))
-    with pytest.raises(ValueError, match="--shape C H W"):
+    with pytest.raises(ValueError, match="coils differ, rows and columns do not"):
         build_for(twins()["sense"](**CASES["sense"]), (5, 18, 18))
     with pytest.raises(ValueError, match="--shape C H W"):
         build_for(twins()["parallel-ct"](angles="even_angles:5", detectors=9), (1, 5, 9))

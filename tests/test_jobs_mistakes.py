@@ -134,3 +134,18 @@ def test_a_sinogram_on_its_side_is_named(here, capsys):  # noqa: F811
     assert "np.swapaxes(a, -1, -2)" in refused(capsys, "s.npy", *words, "--sigma", 1, *TV)
     np.save("s.npy", np.swapaxes(np.load("s.npy"), -1, -2))
     assert run("reconstruct", "s.npy", *words, "--sigma", 0.1, *TV) == 0
+
+
+def test_flat_and_dark_fields_may_be_tiffs(here):  # noqa: F811
+    """Their samples are counts like those of the data, whatever their range as a picture."""
+    scanned()
+    words = ["counts.npy", "--operator", "parallel-ct", "--shape", 1, 48, 48, "--sigma", 0.02]
+    words += ["--operator.angles", "even_angles:90", "--operator.pixel", 2, *TV]
+    found = []
+    for suffix in ("npy", "tif"):
+        for name in ("flat", "dark"):
+            tifffile.imwrite(f"{name}.tif", np.load(f"{name}.npy").round().astype(np.uint32))
+        fields = ["--flat", f"flat.{suffix}", "--dark", f"dark.{suffix}"]
+        assert run("reconstruct", *words, *fields) == 0
+        found.append(np.load("r/estimate.npy"))
+    assert np.abs(found[0] - found[1]).max() < 1e-3 * np.abs(found[0]).max()

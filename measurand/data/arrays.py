@@ -236,7 +236,8 @@ def _choose(name: str, key: str | None, names: list[str]) -> str:
             f"{name}: which array? It holds none of numbers (tables, text, links, cells and "
             "structs are none; of a struct save the field by a name of its own)"
         )
-    key = key.lstrip("/") if key else key
+    if key is not None and key.startswith("/") and key[1:] in names:
+        return key[1:]
     if key is None or key not in names:
         shown = " ".join(names[:12]) or "none"
         asked = f"no array '{key}'" if key else "which array?"

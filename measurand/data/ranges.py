@@ -44,6 +44,7 @@ _AIR = (-3100.0, -900.0)  # the least value of a CT slice, with what scanners pa
 _METAL = 2e4
 _OFFSET = 32768.0  # that some programs add to write signed samples as unsigned
 _BITS = (10, 12, 14)
+_DARK = 0.05  # of white; what is below is seldom a picture
 
 
 def value_range(
@@ -98,7 +99,10 @@ def value_range(
     if kind.kind == "f":
         for ends, reach in (((0.0, 1.0), 0.5), ((-1.0, 1.0), 1.0)):
             if ends[0] - reach <= low and high <= ends[1] + reach:
-                return *ends, f"{shown}: taken as an image in [{ends[0]:g}, {ends[1]:g}]"
+                said = f"{shown}: taken as an image in [{ends[0]:g}, {ends[1]:g}]"
+                if not ends[0] and 0 < high < _DARK:
+                    said += ", nearly black to the prior (--value-range)"
+                return *ends, said
     raise UnreadableFile(
         f"{name}: {kind} {shown}; say which mean black and white (--value-range LOW HIGH)"
     )

@@ -254,9 +254,9 @@ def build_for(twin: Any, y: Shape, given: Given = NONE) -> LinearOperator:
         raise ValueError(f"{error}; {advice}") from error
     operator = build(twin, shape, given)
     if operator.out_shape != y:
-        more = turned(y, operator.out_shape)
-        if not more and operator.out_shape[-2:] != y[-2:]:
-            more = f"; {advice}"
+        more = turned(y, operator.out_shape) or f"; {advice}"
+        if operator.out_shape[-2:] == y[-2:]:
+            more = "; channels or coils differ, rows and columns do not"
         raise ValueError(
             f"{cls.__name__}: an image of shape {shape} gives measurements of shape "
             f"{operator.out_shape}, the data have shape {y}{more}"

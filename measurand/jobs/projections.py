@@ -11,9 +11,11 @@ from dataclasses import replace
 
 import torch
 
-from ..data.files import read_array
+from ..data.arrays import ARRAYS
+from ..data.files import read_array, read_stored
 from ..data.form import Stored
 from ..data.ranges import HOUNSFIELD, Range
+from ..data.sources import split_key
 from ..operators import LinearOperator, ParallelCT, line_integrals, rotation_axis
 from ..operators.transmission import attenuation
 
@@ -32,14 +34,22 @@ def projections(stored: Stored, flat: str, dark: str | None) -> tuple[Stored, li
     """
     if stored.x.is_complex() or stored.missing:
         raise ValueError(f"{stored.name}: --flat is for counts that are real and complete")
-    fields = [torch.as_tensor(read_array(name)).double() for name in (flat, dark) if name]
-    fields = [f.mean(0) if f.ndim == 3 or (f.ndim == 2 and len(f) > 1) else f for f in fields]
+    fields = [_field(name) for name in (flat, dark) if name]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         p = line_integrals(stored.x, fields[0], fields[1] if dark else 0.0)
     notes = [f"counts taken as line integrals, -ln((I - D) / (F - D)), F from {flat}"]
     form = replace(stored.form, dtype="<f4")
     return replace(stored, x=p.double(), form=form), notes + [str(w.message) for w in told]
+
+
+def _field(name: str) -> torch.Tensor:
+    """The mean of the frames of a field, in samples as they are stored."""
+    if split_key(name)[0].suffix.lower() in ARRAYS:
+        field = torch.as_tensor(read_array(name)).double()
+    else:
+        field = read_stored(name).x.double().mean((0, 1))  # not in the range of a picture
+    return field.mean(0) if field.ndim == 3 or (field.ndim == 2 and len(field) > 1) else field
 
 
 def attenuations(water: float, window: Range | None) -> tuple[Range, Range]:
