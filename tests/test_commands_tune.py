@@ -44,7 +44,8 @@ def test_what_tune_writes_reconstruct_takes(here, capsys):
     record = json.loads((here / "t" / "trials.json").read_text())
     assert len(record["trials"]) == 8 and record["settings"][0]["name"] == "prior.weight"
     first, best = record["trials"][0], min(record["trials"], key=lambda t: t["loss"] or 0)
-    assert first["values"]["prior.weight"] == pytest.approx(1.0)  # 0.1 / sigma
+    usual = 0.1 / 0.1 * (0.1 / 0.04) ** 0.5  # of a blur, which determines little
+    assert first["values"]["prior.weight"] == pytest.approx(usual, rel=0.05)
     assert best["values"]["prior.weight"] == weight and best["loss"] < first["loss"]
 
     words = ["reconstruct", seen[0], *BLUR, "--sigma", 0.1, "--truth", truths[0]]
