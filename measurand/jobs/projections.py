@@ -1,9 +1,11 @@
 """What comes to a tomograph's data at the door: counts, units of attenuation, the rotation axis.
 
-counts    `--flat` and `--dark` make line integrals of them (`operators.line_integrals`)
-units     `--water MU`, the attenuation of water in the units of the image (per mm where pixels
-          are in mm), makes the image one in Hounsfield units
-axis      compared with what the data say (`operators.rotation_axis`)
+    counts    `--flat` and `--dark` make line integrals of them (`operators.line_integrals`)
+    units     `--water MU`, the attenuation of water in the units of the image (per mm where pixels
+              are in mm), makes the image one in Hounsfield units
+    axis      compared with what the data say (`operators.rotation_axis`)
+
+What was decided is said in notes.
 """
 
 import warnings

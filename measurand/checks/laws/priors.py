@@ -1,15 +1,17 @@
 r"""The laws of priors: what every denoiser D, proximal map of tau g, and density p must satisfy.
 
-kept         the result has the shape, dtype and device of the images
-independent  the rows of a batch do not see each other, each with its own sigma or tau
-small noise  ||D(v, sigma) - v|| <= sigma sqrt(n) on average, since the difference is
-             `sigma^2 grad log p_sigma(v)` (Tweedie) and `E ||D - v||^2 <= sigma^2 n`
-range        where nothing but noise is left of an image, D stays in the declared range
-codes        a latent prior gives back an image of the kind and size it was given, more noise
-             is more noise of the code, and its denoiser of codes obeys the laws of denoisers
-prox         h(q) >= h(p) + 1/2 ||q - p||^2 at p = prox(v, tau), for any q and the strongly
-             convex h(x) = tau g(x) + 1/2 ||x - v||^2
-gradient     of log p by autograd, against finite differences
+    kept         the result has the shape, dtype and device of the images
+    independent  the rows of a batch do not see each other, each with its own sigma or tau
+    small noise  ||D(v, sigma) - v|| <= sigma sqrt(n) on average, since the difference is
+                 `sigma^2 grad log p_sigma(v)` (Tweedie) and `E ||D - v||^2 <= sigma^2 n`
+    range        where nothing but noise is left of an image, D stays in the declared range
+    codes        a latent prior gives back an image of the kind and size it was given, more noise
+                 is more noise of the code, and its denoiser of codes obeys the laws of denoisers
+    prox         h(q) >= h(p) + 1/2 ||q - p||^2 at p = prox(v, tau), for any q and the strongly
+                 convex h(x) = tau g(x) + 1/2 ||x - v||^2
+    gradient     of log p by autograd, against finite differences
+
+Each is a number beside its limit, see `law`.
 """
 
 import math

@@ -1,10 +1,12 @@
 r"""Questions of k-space: its samples, its order, its coils.
 
-samples  points that the mask calls measured, and where all coils are exactly zero
-order    the largest magnitudes stand at the zero frequency, at index (H // 2, W // 2)
-coils    many coils see one image: what no image explains, `min_x ||A x - y|| / ||y||`, is
-         noise. Where it is more, the same is asked of data that are conjugated, mirrored,
-         or of an image whose halves are exchanged
+    samples  points that the mask calls measured, and where all coils are exactly zero
+    order    the largest magnitudes stand at the zero frequency, at index (H // 2, W // 2)
+    coils    many coils see one image: what no image explains, `min_x ||A x - y|| / ||y||`, is
+             noise. Where it is more, the same is asked of data that are conjugated, mirrored,
+             or of an image whose halves are exchanged
+
+Each answer is a `Verdict`.
 """
 
 from collections.abc import Callable
