@@ -116,12 +116,12 @@ def coils(measurement: Measurement) -> Verdict:
     # a number of images as large as the coils' data explains some of the noise, never more of it
     if left <= max(1.5 * floor, 0.1):
         return Verdict("coils", FITS, words)
-    rivals = []
+    changes = []
     for name, code, change in _OTHERS:
         other = change(y)
         if bool((operator.observed(other) == other).all()):
-            rivals.append((_unexplained(operator, other), name, code))
-    best = min(rivals, default=(left, "", ""))
+            changes.append((_unexplained(operator, other), name, code))
+    best = min(changes, default=(left, "", ""))
     if best[0] < 0.6 * left:
         advice = f"as if the data were {best[1]}: {best[2]}"
         return Verdict("coils", NOT, f"{words}, {best[1]} {100 * best[0]:.2g} %", advice)
