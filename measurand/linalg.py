@@ -136,41 +136,42 @@ def power_method(gram: Apply, like: Tensor, *, iterations: int = 60, tol: float 
     """The norm ||A|| from the action of `A^H A`, by a Lanczos-accelerated power method.
 
     The largest eigenvalue of the Krylov space of a random start is found from its three-term
-    recurrence, with full re-orthogonalisation of the last vectors; it converges much faster than
-    plain powers when the leading eigenvalues are close.
+    recurrence; it converges much faster than plain powers when the leading eigenvalues are close.
+    Three vectors are kept: those before lose their orthogonality by rounding, which repeats
+    eigenvalues already found and leaves the largest as it is.
 
     Args:
         gram: The map `x -> A^H A x` on a batch of one.
         like: A tensor with the shape and dtype of one input, with shape (1, ...).
-        iterations: Largest number of steps, each of which keeps one vector more.
+        iterations: Largest number of steps.
         tol: Relative change of the estimate at which to stop.
     Returns:
         The largest singular value of A.
+    References:
+        | The Lanczos and Conjugate Gradient Algorithms in Finite Precision Arithmetic
+        | (Meurant & Strakos, 2006)
     """
     v = randn_like(like, generators(0, 1, like.device))
     v = v / norm(v)
-    basis = [v]
+    before = torch.zeros_like(v)
     diagonal: list[float] = []
     off: list[float] = []
-    estimate = 0.0
+    estimate, length = 0.0, 0.0
     calm = 0
     for _ in range(iterations):
-        w = gram(basis[-1])
-        diagonal.append(float(inner(basis[-1], w)))
-        for u in basis + basis:  # twice is enough for orthogonality to rounding
-            w = w - per_item(inner(u, w), w) * u
+        w = gram(v).sub(before, alpha=length)
+        diagonal.append(float(inner(v, w)))
+        w.sub_(v, alpha=diagonal[-1])
         small = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-        if off:
-            side = torch.tensor(off, dtype=torch.float64)
-            small = small + torch.diag(side, 1) + torch.diag(side, -1)
+        side = torch.tensor(off, dtype=torch.float64)
+        small = small + torch.diag(side, 1) + torch.diag(side, -1)
         top = float(torch.linalg.eigvalsh(small)[-1])
         calm = calm + 1 if abs(top - estimate) <= tol * abs(top) else 0
-        estimate = top
-        length = float(norm(w))
+        estimate, length = top, float(norm(w))
         if calm == 2 or length <= 1e-7 * max(top, 1e-30):
             break
         off.append(length)
-        basis.append(w / length)
+        before, v = v, w.div_(length)
     return max(estimate, 0.0) ** 0.5
 
 
