@@ -119,7 +119,11 @@ def strip_matrix(
     most = math.ceil(2 * float(outer.max()) / spacing) + 1  # bins that a pixel touches
     offset = (np.arange(len(angles), dtype=np.int32) * bins)[:, None]
     weight = np.empty((width, len(angles), most), dtype=np.float32)
-    counts, columns, values = [], [], []
+    # room for every bin that could be touched; what is not needed is never written, and costs none
+    room = height * width * len(angles) * most
+    values, columns = np.empty(room, dtype=np.float32), np.empty(room, dtype=np.int32)
+    start = np.zeros(height * width + 1, dtype=np.int64)
+    filled = 0
     for row in range(height):
         center = across + ((height - 1) / 2 - row) * np.sin(angles)  # (W, angles)
         left = np.floor((center - outer) / spacing + origin)
@@ -129,14 +133,16 @@ def strip_matrix(
             weight[..., k], below = (above - below) / spacing, above
         bin_ = left.astype(np.int32)[..., None] + np.arange(most, dtype=np.int32)
         keep = ((weight > 1e-9) & (bin_ >= 0) & (bin_ < bins)).reshape(width, -1)
-        counts.append(np.count_nonzero(keep, axis=1))
-        values.append(np.compress(keep.ravel(), weight))
-        columns.append(np.compress(keep.ravel(), bin_ + offset))
-    start = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-    if start[-1] >= 2**31:
+        counts = np.count_nonzero(keep, axis=1)
+        place = slice(filled, filled + int(counts.sum()))
+        np.compress(keep.ravel(), weight, out=values[place])
+        np.compress(keep.ravel(), bin_ + offset, out=columns[place])
+        start[row * width + 1 : (row + 1) * width + 1] = filled + np.cumsum(counts)
+        filled = place.stop
+    if filled >= 2**31:
         raise ValueError(
-            f"ParallelCT: {len(angles)} angles of a {height}x{width} image need {start[-1]} "
+            f"ParallelCT: {len(angles)} angles of a {height}x{width} image need {filled} "
             "matrix entries, wanted at most 2^31: fewer angles or a smaller image"
         )
-    parts = np.concatenate(values), np.concatenate(columns), start.astype(np.int32)
+    parts = values[:filled], columns[:filled], start.astype(np.int32)
     return csr_array(parts, shape=(height * width, len(angles) * bins))

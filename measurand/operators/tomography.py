@@ -43,6 +43,7 @@ from .strips import plan_of, strip_matrix, views_adjoint, views_of
 
 __all__ = ["ParallelCT", "angular_weights", "cut_off", "even_angles", "fbp", "hann", "radians"]
 
+_TOGETHER = 16  # columns of a product: of more, those that an entry meets fall out of the cache
 _TURN = 2 * math.pi + 0.15  # radians; scanners run on for some degrees beyond a full turn
 _SAME = 1e-5  # radians; what differs by less is one direction
 _NEAR = 4  # gaps on either side that a gap is compared with,
@@ -153,9 +154,10 @@ class ParallelCT(LinearOperator):
         return image.reshape(len(y), *self.in_shape)
 
     def _register(self, name: str, matrix: Any, pixel: float) -> None:
-        values = torch.from_numpy(matrix.data * np.float32(pixel))
+        values = torch.from_numpy(matrix.data).mul_(pixel)
         start, place = (
-            torch.from_numpy(a.astype(np.int32)) for a in (matrix.indptr, matrix.indices)
+            torch.from_numpy(a.astype(np.int32, copy=False))
+            for a in (matrix.indptr, matrix.indices)
         )
         for part, tensor in (("start", start), ("place", place), ("value", values)):
             self.register_buffer(f"{name}_{part}", tensor, persistent=False)
@@ -174,7 +176,9 @@ class ParallelCT(LinearOperator):
         matrix = torch.sparse_csr_tensor(start, place, value, size, check_invariants=False)
         if columns.shape[1] == 1:
             return (matrix @ columns[:, 0])[:, None]
-        return matrix @ columns
+        if columns.shape[1] <= _TOGETHER or columns.device.type != "cpu":
+            return matrix @ columns
+        return torch.cat([matrix @ some.contiguous() for some in columns.split(_TOGETHER, 1)], 1)
 
     @classmethod
     def image_shape(  # type: ignore[override]
