@@ -19,6 +19,7 @@ from measurand.priors import (
     tv_norm,
     tv_prox,
     tv_prox_exact,
+    variation,
 )
 from measurand.priors.differences import Grid
 
@@ -563,3 +564,27 @@ def test_page_shows_the_results_on_file():
         found = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())
         for table in tables:
             assert table(found) in text
+
+
+@pytest.mark.parametrize("inner", [0, 3])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ISOTROPIC,
+        ANISOTROPIC,
+        Variation(joint=True, axis_weights=(0.5, 2.0)),
+        Variation(axes=(-1,)),
+    ],
+)
+def test_strips_of_a_large_image_are_the_whole(monkeypatch, kind, inner):
+    x = torch.randn(2, 3, 37, 11, generator=torch.Generator().manual_seed(0))
+    tau = torch.tensor([0.2, 0.05])
+    whole = tv_prox(x, tau, kind, inner=inner)
+    for strip in (1, 300, 700):  # one row, a few, many
+        monkeypatch.setattr(variation, "_STRIP", strip)
+        assert torch.equal(tv_prox(x, tau, kind, inner=inner), whole)
+    volume = torch.complex(x, x.flip(0))[:, None]
+    monkeypatch.setattr(variation, "_STRIP", 500)
+    strips = tv_prox(volume, 0.1, inner=inner)
+    monkeypatch.setattr(variation, "_STRIP", 10**9)
+    assert torch.equal(strips, tv_prox(volume, 0.1, inner=inner))

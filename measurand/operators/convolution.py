@@ -29,6 +29,11 @@ __all__ = [
 ]
 
 
+_LARGE = (
+    2**17
+)  # pixels of planes that a processor transforms back one by one: they leave its cache
+
+
 def fast_size(n: int) -> int:
     """The smallest number from n on with no prime factor above five, whose transforms are fast."""
     while True:
@@ -62,7 +67,11 @@ def irfft2(spectrum: Tensor, size: tuple[int, ...]) -> Tensor:
 
     Filters carry the factor: it would cost one more pass over the image.
     """
-    return torch.fft.irfft2(spectrum, s=size, norm="forward")
+    planes = spectrum.flatten(0, -3) if spectrum.ndim > 2 else spectrum[None]
+    if len(planes) == 1 or size[0] * size[1] < _LARGE or spectrum.device.type != "cpu":
+        return torch.fft.irfft2(spectrum, s=size, norm="forward")
+    images = [torch.fft.irfft2(plane, s=size, norm="forward") for plane in planes]
+    return torch.stack(images).reshape(*spectrum.shape[:-2], *size)
 
 
 def filtered(x: Tensor, spectrum: Tensor) -> Tensor:

@@ -139,15 +139,18 @@ class Ascent:
         for (a, w), field in zip(self.grid.axes, d, strict=True):
             self.grid.difference_(x, a, field)
             field.mul_(w)
-        downhill = _total(d * (self.p - self.r)) < 0
-        self.age[:, downhill] = 1
-        tv = self.grid.squares(d).sqrt_().mul_(self.tau)
-        gap = tv - self.grid.gather(d.mul_(self.p))
-        objective = _total(tv) + 0.5 * (x - self.v).square_().flatten(1).sum(1)
+        slope, length = x.new_zeros(len(x)), _absolute(x)
+        for difference, p, old in zip(d, self.p, self.r, strict=True):
+            slope += torch.sub(p, old, out=self.g).mul_(difference).flatten(1).sum(1)
+            length += _absolute(p)
+        self.age[:, slope < 0] = 1
+        tv = self.grid.squares(d, torch.empty_like(self.n)).sqrt_().mul_(self.tau)
+        misfit = torch.sub(x, self.v, out=self.g).square_().flatten(1).sum(1)
+        objective = _total(tv) + 0.5 * misfit
+        gap = tv.sub_(self.grid.gather(d.mul_(self.p)))
         # x and p are known to rounding only, and so is every difference of x
         size = sum(w for _, w in self.grid.axes) * torch.finfo(x.dtype).eps
-        rounding = size * self.tau.flatten() * (x.abs().flatten(1).sum(1) + _total(self.p.abs()))
-        return _total(gap), objective, rounding
+        return _total(gap), objective, size * self.tau.flatten() * length
 
     def keep(self, items: Tensor) -> None:
         """Goes on with some items only."""
@@ -162,6 +165,10 @@ def _total(field: Tensor) -> Tensor:
     return field.transpose(0, 1).flatten(1).sum(1)
 
 
+def _absolute(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x.flatten(1), ord=1, dim=1)
+
+
 class Solution:
     """What the ascent found for a batch: x, p, and per item the relative gap and the steps."""
 
@@ -169,9 +176,18 @@ class Solution:
 
     def __init__(self, state: Ascent) -> None:
         n = len(state.v)
-        self.x, self.p = torch.empty_like(state.v), torch.empty_like(state.p)
+        self.x, self.p = state.x, state.p  # where all items end together there are no others
         self.gap = state.v.new_empty(n)
         self.iterations = torch.empty(n, dtype=torch.long, device=state.v.device)
+
+    def keep(self, state: Ascent, items: Tensor, done: Tensor) -> None:
+        """Takes what is done of a state, whose items have these numbers."""
+        if len(items) == len(self.gap) and bool(done.all()):
+            self.x, self.p = state.x, state.p
+            return
+        if len(items) == len(self.gap):
+            self.x, self.p = torch.empty_like(state.x), torch.empty_like(state.p)
+        self.x[items[done]], self.p[:, items[done]] = state.x[done], state.p[:, done]
 
 
 def ascend(state: Ascent, tol: float, max_iter: int) -> Solution:
@@ -193,7 +209,7 @@ def ascend(state: Ascent, tol: float, max_iter: int) -> Solution:
             done = torch.ones_like(done)
         if done.any():
             items = active[done]
-            found.x[items], found.p[:, items] = state.x[done], state.p[:, done]
+            found.keep(state, active, done)
             found.gap[items] = torch.where(gap > 0, gap / objective, 0)[done]
             found.iterations[items] = state.steps
             active = active[~done]
