@@ -103,3 +103,15 @@ def test_the_card_is_plain_json(file):
     size = struct.unpack("<Q", content[:8])[0]
     card = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["card"])
     assert card["format"] == "measurand-1" and set(card["tensors"]) == set(small())
+
+
+def test_the_same_tensors_give_the_same_bytes(tmp_path):
+    tensors = small()
+    contents = set()
+    for k in range(12):  # the order of metadata is drawn anew in each call of safetensors
+        save_tensors(tmp_path / "x.safetensors", tensors, {"k": "é"})
+        contents.add((tmp_path / "x.safetensors").read_bytes())
+        tensors = dict(sorted(tensors.items(), reverse=bool(k % 2)))
+    assert len(contents) == 1
+    size = struct.unpack("<Q", next(iter(contents))[:8])[0]
+    assert size % 8 == 0

@@ -46,20 +46,32 @@ def digest(name: str, tensor: Tensor) -> dict[str, Any]:
 def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], card: Mapping[str, Any]
 ) -> None:
-    """Writes tensors and their card to one safetensors file, atomically.
+    """Writes tensors and their card to one file, atomically: the same ones give the same bytes.
 
     Args:
         path: The file to write or replace.
         tensors: Name and value of each.
         card: Anything JSON can hold; "format" and "tensors" are added.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    arrays = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    arrays = {k: v.detach().cpu().contiguous() for k, v in sorted(tensors.items())}
     lines = {k: digest(k, v) for k, v in arrays.items()}
     text = json.dumps({**card, "format": FORMAT, "tensors": lines}, ensure_ascii=False)
-    with atomic(path) as temporary:
-        save_file(arrays, temporary, metadata={"card": text, "sha256": sha256(text)})
+    raw = save(arrays, metadata={"card": text, "sha256": sha256(text)})
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        size = int.from_bytes(raw[:8], "little")
+        head = ordered(raw[8 : 8 + size])
+        file.write(len(head).to_bytes(8, "little") + head)
+        file.write(memoryview(raw)[8 + size :])
+
+
+def ordered(head: bytes) -> bytes:
+    """Returns the head of a safetensors file with its metadata sorted, which come in any order."""
+    table = json.loads(head)
+    table["__metadata__"] = dict(sorted(table["__metadata__"].items()))
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)  # what follows is aligned
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
