@@ -99,6 +99,12 @@ def _run(words: list[str]) -> int:
     except (ValueError, TypeError, KeyError, OSError, ArithmeticError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         return _fail(str(text))
+    except (RuntimeError, MemoryError) as error:
+        from .memory import exhausted, lacking
+
+        if not exhausted(error):
+            raise
+        return _fail(lacking(error))
 
 
 def arranged(words: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..files import sha256_file
 from ..measurement import Measurement
+from ..memory import exhausted
 from ..methods import Method, Step
 from ..operators import LinearOperator
 from ..priors import Penalty
@@ -98,7 +99,8 @@ def restore(
         method: A solver or a sampler.
         draws: Number S of draws of a sampler; solvers do not look at it.
         seed: Draw i of item b depends on (seed, b, i) alone, not on S, B or the batch.
-        batch: Images made at a time by a sampler; at least one draw of every item.
+        batch: Images made at a time by a sampler; at least one draw of every item. Half as many
+            where so many do not fit into the memory.
         on_step: Called with (draws done, draws under way, step) after every step.
     Returns:
         The estimate, the draws, and what they cost.
@@ -121,7 +123,8 @@ def restore(
     # the draws of the first item are those of a measurement of one item
     seeds = [seed, *(g.initial_seed() for g in generators(seed, items)[1:])]
     parts, started = [], time.perf_counter()
-    for first in range(0, count, share):
+    first = 0
+    while first < count:
         some = min(share, count - first)
         if method.draws:
             every = [g for s in seeds for g in generators(s, first + some, device)[first:]]
@@ -129,8 +132,17 @@ def restore(
             every = generators(seed, items, device)
         told = None if on_step is None else _told(on_step, first, some)
         repeated = measurement.repeat(some) if some > 1 else measurement
-        made = method(repeated, used, generator=every, callback=told)
+        try:
+            made = method(repeated, used, generator=every, callback=told)
+        except (RuntimeError, MemoryError) as error:
+            if not exhausted(error) or some == 1:
+                raise
+            made = None
+        if made is None:  # outside the handler: what the failed attempt held is free by now
+            share = some // 2
+            continue
         parts.append(made.unflatten(0, (items, some)).transpose(0, 1))
+        first += some
     images = torch.cat(parts)
     seconds = time.perf_counter() - started
     bad = int((~torch.isfinite(images)).sum())

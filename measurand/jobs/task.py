@@ -217,6 +217,10 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _said(error: Exception) -> str:
     """An error as one line; the kind stands before those that are no message of ours."""
+    from ..memory import exhausted, lacking
+
+    if exhausted(error):
+        return lacking(error)
     text = " ".join(str(error).split())
     ours = isinstance(error, ValueError | OSError | ArithmeticError | ImportError) and text
     return text if ours else f"{type(error).__name__}: {text}"

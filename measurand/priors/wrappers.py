@@ -7,11 +7,13 @@ what a network may see besides the noisy image, `Counted` for how often it was a
 
 import itertools
 import math
+import warnings
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from ..memory import exhausted
 from ..tensors import convert_range, per_item
 from .brief import one_line
 from .capabilities import Denoiser, Posterior, Range
@@ -73,7 +75,8 @@ class Tiled(nn.Module):
     An axis of L pixels is cut into the smallest number n of tiles that cover it, and their common
     length fits the axis: `(L + (n - 1) overlap) / n`, rounded up to a multiple. The denoiser is
     given about `(1 + (n - 1) overlap / L)` times the pixels of the axis. Along an axis of at most
-    `tile` pixels nothing is cut.
+    `tile` pixels nothing is cut. Where a tile does not fit into the memory, tiles are halved from
+    then on, down to twice their overlap, with a warning.
 
     Args:
         prior: A denoiser.
@@ -110,6 +113,21 @@ class Tiled(nn.Module):
 
     def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
         """The blended estimate; a condition of the image's size is cut with it."""
+        try:
+            return self._blended(v, sigma, condition)
+        except (RuntimeError, MemoryError) as error:
+            smaller = self.tile // 2 // self.multiple * self.multiple
+            if not exhausted(error) or smaller < 2 * self.overlap:
+                raise
+        # outside the handler: what the failed attempt held is free by now
+        warnings.warn(
+            f"tiles of {self.tile} pixels do not fit into the memory; from here on {smaller}",
+            stacklevel=2,
+        )
+        self.tile = smaller
+        return self.denoise(v, sigma, condition)
+
+    def _blended(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None) -> Tensor:
         if max(v.shape[2:]) <= self.tile:
             return self.prior.denoise(v, sigma, condition)
         out = torch.zeros_like(v)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batches import Batch
+from ..memory import exhausted
 from .distributed import all_reduce, rank, ranks
 
 __all__ = ["Gradients", "Loss", "laid_out_as"]
@@ -92,7 +93,7 @@ class Gradients:
                 torch._foreach_add_(total, gradients)
             return losses, total
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not exhausted(error):
                 raise
             if most == 1:
                 raise MemoryError(f"one item of the batch does not fit: {error}") from error
@@ -124,12 +125,6 @@ def prepare_thread(threads: int) -> None:
     """
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error says that memory ran out, on any device."""
-    typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return typed or "allocate memory" in str(error)  # the CPU allocator has no type of its own
 
 
 def laid_out_as(p: Tensor, value: Tensor) -> Tensor:
