@@ -204,4 +204,4 @@ def test_a_kernel_stays_in_place_also_in_a_folder_of_scans(here):
         for name in ("kept", "moved")
     )
     errors = [np.abs(kept - np.roll(moved, k, 0))[6:-6].mean() for k in (0, 3)]
-    assert errors[1] < 2 < 5 * errors[1] < errors[0]
+    assert errors[1] < 0.5 and errors[0] > 10
