@@ -18,9 +18,13 @@ from torch.autograd.function import once_differentiable
 
 from .tensors import generators, inner, norm, per_item, randn_like
 
-__all__ = ["cg", "enough", "hutchinson_trace", "power_method"]
+__all__ = ["Unconverged", "cg", "enough", "hutchinson_trace", "power_method"]
 
 Apply = Callable[[Tensor], Tensor]
+
+
+class Unconverged(UserWarning):
+    """Conjugate gradients ended with a larger error than was asked for."""
 
 
 def enough(x: Tensor) -> float:
@@ -127,6 +131,7 @@ def _iterate(
         warnings.warn(
             f"cg: relative {what} {worst:.1e} after {max_iter} iterations, wanted {tol:.1e}; "
             "allow more iterations (max_iter) or a larger gamma",
+            Unconverged,
             stacklevel=3,
         )
     return x

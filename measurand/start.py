@@ -72,6 +72,8 @@ def _divided(back: Tensor, seen: Tensor, peak: Tensor, energy: Tensor) -> Tensor
         return torch.where(whole, back / seen, back / energy)
     share = (seen / peak.clamp_min(torch.finfo(seen.dtype).tiny)).clamp_min(0)
     share = share.expand(back.shape)
+    # what negative lobes of a kernel alone have reached, at the margins, was not seen
+    back = torch.where(share > 0, back, 0)
     if back.is_complex():
         return from_channels(_fill(to_channels(back / peak), torch.cat((share, share), 1)))
     return _fill(back / peak, share)

@@ -183,3 +183,29 @@ def test_grey_pictures_and_masks(here):
                "--sigma", 0.05, *SMALL, "--trials", 3, "--time-budget", "60s", "--out", "t",
                "--quiet") == 0  # fmt: skip
     assert read_settings("t/settings.json").tuned["trials"] == 3
+
+
+@pytest.mark.parametrize("how", ["poisson", "seen", "saturated"])
+def test_counts_holes_and_saturation_are_those_of_reconstruct(here, capsys, how):
+    """What tune judges is what reconstruct makes of the same words."""
+    i, j = np.mgrid[:24, :28]
+    x = 0.5 + 0.4 * np.sin(0.3 * i) * np.cos(0.25 * j)
+    rng = np.random.default_rng(0)
+    y = rng.poisson(400 * x) / 400 if how == "poisson" else x + rng.normal(0, 0.02, x.shape)
+    bad = rng.random(x.shape) < 0.1
+    y = y if how == "poisson" else np.where(bad, 1.4, y)
+    np.save("x.npy", x), np.save("y.npy", y.astype(np.float32)), np.save("seen.npy", ~bad)
+    words = {
+        "poisson": ["--noise", "poisson", "--noise.gain", 1 / 400],
+        "seen": ["--seen", "seen.npy", "--sigma", 0.04],
+        "saturated": ["--saturated", 1.4, "--sigma", 0.04],
+    }[how]
+    common = ["y.npy", "--truth", "x.npy", "--operator", "identity", *SMALL, *words, "--json"]
+    assert run("tune", *common, "--trials", 3, "--out", "t") == 0
+    capsys.readouterr()
+    default = json.loads((here / "t" / "trials.json").read_text())["trials"][0]
+    assert run("reconstruct", *common, "--out", "r") == 0
+    found = json.loads(capsys.readouterr().out)["metrics"]["psnr"]
+    assert found == pytest.approx(-default["losses"][0], abs=0.05) and found > 20
+    assert run("tune", "x.npy", "--simulate", "--operator", "identity", *SMALL, "--sigma", 0.1,
+               *words[:2], "--out", "s") == 2  # fmt: skip

@@ -11,7 +11,7 @@ import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from measurand.data.arrays import UnreadableFile
 from measurand.data.collection import images
@@ -239,16 +239,66 @@ def test_pictures_hold_grey_or_colours(tmp_path):
             write_image(tmp_path / f"a{suffix}", torch.zeros(1, 4, 8, 8), Form(suffix))
 
 
-def test_a_ppm_of_sixteen_bits_is_no_picture_of_eight(tmp_path):
-    deep = samples(5, 7, 3, dtype=np.uint16)
-    (tmp_path / "a.ppm").write_bytes(b"P6 # deep\n7 5\n65535\n" + deep.astype(">u2").tobytes())
-    with pytest.raises(ValueError, match="65535 levels"):
-        read_samples(tmp_path / "a.ppm")
-    grey = deep[..., 0]
-    (tmp_path / "b.ppm").write_bytes(b"P5\n7 5\n65535\n" + grey.astype(">u2").tobytes())
-    found = read_samples(tmp_path / "b.ppm").values
-    assert found.dtype == np.uint16
-    np.testing.assert_array_equal(found, grey)
+@pytest.mark.parametrize("white", [65535, 4095])
+def test_a_ppm_of_sixteen_bits_keeps_them(tmp_path, white):
+    deep = samples(5, 7, 3, dtype=np.uint16) // (65536 // (white + 1))
+    spread = np.rint(deep * (65535 / white))
+    head = b" # deep\n7 5\n%d\n" % white
+    (tmp_path / "a.ppm").write_bytes(b"P6" + head + deep.astype(">u2").tobytes())
+    (tmp_path / "b.pgm").write_bytes(b"P5" + head + deep[..., 0].astype(">u2").tobytes())
+    for name, true in (("a.ppm", spread), ("b.pgm", spread[..., 0])):
+        found = read_samples(tmp_path / name).values
+        assert found.dtype == np.uint16
+        np.testing.assert_array_equal(found, true)
+        picture = read_image(tmp_path / name)
+        assert any("is a PNG" in note for note in picture.notes)
+        write_image(tmp_path / "c.png", picture.x, picture.form)
+        np.testing.assert_array_equal(read_samples(tmp_path / "c.png").values, true)
+    (tmp_path / "a.ppm").write_bytes(b"P6" + head + b"123")
+    with pytest.raises(UnreadableFile, match="ends early"):
+        read_image(tmp_path / "a.ppm")
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".webp", ".pgm", ".ppm"])
+def test_other_pictures_are_read_and_written_as_png(tmp_path, suffix):
+    shape = (9, 7) if suffix == ".pgm" else (9, 7, 3)
+    options = {"lossless": True} if suffix == ".webp" else {}
+    array = samples(*shape)
+    Image.fromarray(array).save(tmp_path / f"a{suffix}", **options)
+    picture = read_image(tmp_path / f"a{suffix}")
+    write_image(tmp_path / "b.png", picture.x, picture.form)
+    np.testing.assert_array_equal(stored(tmp_path / "b.png"), array)
+
+
+@pytest.mark.parametrize(("suffix", "depth"), [(".png", 8), (".png", 16), (".jpg", 8)])
+def test_what_a_picture_says_of_itself_comes_back(tmp_path, suffix, depth):
+    """EXIF without the orientation, which was applied, resolution and colour profile."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[274], exif[271] = 6, "a maker"
+    exif.get_ifd(34665).update({33434: 0.01, 40962: 30, 40963: 20})
+    said = {"exif": exif.tobytes(), "dpi": (300, 200), "icc_profile": profile}
+    name = tmp_path / f"a{suffix}"
+    if depth == 8:
+        Image.fromarray(samples(20, 30, 3)).save(name, **said)
+    else:
+        pixels = samples(20, 30, 3, dtype=np.uint16)
+        name.write_bytes(encode_png16(pixels, profile=profile, exif=said["exif"], dpi=(300, 200)))
+    picture = read_image(name)
+    assert picture.x.shape == (1, 3, 30, 20)
+    larger = picture.x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    for k, x in ((1, picture.x), (2, larger)):
+        write_image(tmp_path / f"b{suffix}", x, picture.form)
+        with Image.open(tmp_path / f"b{suffix}") as image:
+            assert image.size == (20 * k, 30 * k) and image.info["icc_profile"] == profile
+            assert image.info["dpi"] == pytest.approx((200 * k, 300 * k), abs=0.02)
+            back = image.getexif()
+            assert 274 not in back and back[271] == "a maker"
+            camera = back.get_ifd(34665)
+            assert float(camera[33434]) == pytest.approx(0.01)
+            assert (camera[40962], camera[40963]) == (20 * k, 30 * k)
+        again = read_image(tmp_path / f"b{suffix}")
+        assert again.x.shape == x.shape and "upright" not in " ".join(again.notes)
 
 
 def test_alpha_follows_an_image_that_has_grown(tmp_path):

@@ -91,6 +91,25 @@ def test_an_ome_tiff_stays_one(here):
         assert 'PhysicalSizeX="0.1"' in back.ome_metadata
 
 
+@pytest.mark.parametrize("shape", [(3, 24, 28), (24, 28, 3)])
+def test_an_ome_tiff_of_a_larger_image_says_its_own_size(here, shape):
+    u = (np.broadcast_to(scene(3).reshape(3, 24, 28), (3, 24, 28)) * 60000).astype(np.uint16)
+    u = u if shape[0] == 3 else np.ascontiguousarray(np.moveaxis(u, 0, -1))
+    axes = "ZYX" if shape[0] == 3 else "YXS"
+    told = {"axes": axes, "PhysicalSizeX": 0.1, "PhysicalSizeY": 0.2, "PhysicalSizeXUnit": "µm"}
+    tifffile.imwrite("a.ome.tif", u, ome=True, metadata=told)
+    restored("a.ome.tif")
+    with tifffile.TiffFile("r/estimate.tif") as back:
+        assert back.is_ome and back.series[0].axes == axes and back.asarray().shape == u.shape
+    words = ["--operator", "block-average", "--operator.factor", 2, "--sigma", 1e-3, *SMALL]
+    assert run("reconstruct", "a.ome.tif", *words, "--out", "r", "--quiet") == 0
+    with tifffile.TiffFile("r/estimate.tif") as back:
+        assert back.is_ome and back.series[0].axes == axes
+        assert back.asarray().shape == tuple(2 * n if n > 3 else n for n in u.shape)
+        for words in ('SizeX="56"', 'SizeY="48"', 'PhysicalSizeX="0.05"', 'PhysicalSizeY="0.1"'):
+            assert words in back.ome_metadata
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".mat"])
 def test_images_along_the_last_axis_are_refused(here, capsys, suffix):
     """The order of MATLAB: it is not the first axis that counts the images."""

@@ -28,7 +28,7 @@ def test_background_place_and_scale_of_a_bead():
     assert np.abs(kernel - wanted).max() < 0.02 * wanted.max()
     assert kernel.sum() == pytest.approx(1)
     assert "background of 99.64 subtracted" in notes[0] and "median of its border" in notes[0]
-    assert notes[1] == "centred: moved by 5 rows and -3 columns"
+    assert notes[1].startswith("centred: moved by 5 rows and -3 columns (")
     assert notes[2].startswith("divided by its sum")
 
 
@@ -67,11 +67,19 @@ def test_negative_lobes_are_kept():
     np.testing.assert_allclose(found, lobes / lobes.sum(), rtol=1e-9)
 
 
-def test_a_kernel_of_sum_one_keeps_its_place_and_this_is_said():
+def test_a_kernel_of_sum_one_is_centred_unless_it_stays_in_place(tmp_path):
     kernel = spot(at=(12, 16)) / spot(at=(12, 16)).sum()
     found, (note,) = psf("psf", kernel, 1)
-    np.testing.assert_allclose(found, kernel, rtol=1e-6)
-    assert "-4.0 rows and" in note
+    assert found.shape == (41, 33) and found[20, 16] == found.max()
+    np.testing.assert_allclose(found[8:], kernel, rtol=1e-6)
+    assert "centred: moved by 4 rows and 0 columns" in note and ":in-place" in note
+    np.save(tmp_path / "k.npy", kernel)
+    kept, (note,) = operand(f"{tmp_path / 'k.npy'}:in-place", "kernel", GREY)
+    np.testing.assert_allclose(kept.numpy(), kernel, rtol=1e-6)
+    assert "-4.0 rows and" in note and "image is moved" in note
+    counts, notes = psf("psf", 1000 * kernel, 1, in_place=True)
+    np.testing.assert_allclose(counts, kernel, rtol=1e-6)
+    assert "image is moved" in notes[0] and "divided" in notes[1]
     moved, notes = psf("psf", kernel + 1e-3, 1)  # on a background it is a measured one
     assert "centred: moved by 4 rows" in notes[1] and moved[20, 16] == moved.max()
 

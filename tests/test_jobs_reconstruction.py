@@ -187,3 +187,21 @@ def test_metrics_are_those_of_the_file_that_is_written(here):
     written = np.asarray(Image.open(here / "r/estimate.png"), np.float64)
     mse = ((written - truth) ** 2).mean() / 255**2
     assert record["metrics"]["psnr"] == pytest.approx(-10 * np.log10(mse), abs=1e-3)
+
+
+def test_a_kernel_stays_in_place_also_in_a_folder_of_scans(here):
+    """Other settings: a folder of results made without the word is not taken for it."""
+    kernel = np.zeros((7, 7))
+    kernel[0, 3] = 1.0
+    np.save("k.npy", kernel)
+    common = ["reconstruct", "scans", *FAST, "--quiet", "--operator", "circular-blur"]
+    words = [*common, "--operator.kernel", "k.npy:in-place"]
+    assert run(*words, "--out", "kept") == 0
+    assert run(*common, "--operator.kernel", "k.npy", "--out", "kept") == 2
+    assert run(*common, "--operator.kernel", "k.npy", "--out", "moved") == 0
+    kept, moved = (
+        np.asarray(Image.open(f"{name}/s1/estimate.png")).astype(float)
+        for name in ("kept", "moved")
+    )
+    errors = [np.abs(kept - np.roll(moved, k, 0))[6:-6].mean() for k in (0, 3)]
+    assert errors[1] < 0.5 and errors[0] > 10

@@ -99,3 +99,20 @@ def test_items_and_complex_parts_and_warnings():
         estimate_sigma(torch.randn(1, 1, 6, 6))
     with pytest.raises(ValueError, match="wanted"):
         noise_seen(torch.zeros(1, 1, 1, 5))
+
+
+@pytest.mark.parametrize("sigma", [2.0, 6.0])
+def test_the_background_of_magnitudes_tells_their_level(sigma):
+    """Rayleigh noise, as MRI has it in air: its standard deviation is 0.66 of the level."""
+    g = torch.Generator().manual_seed(3)
+    inside = (AXIS[:, None] ** 2 + AXIS**2) < 0.5
+    real = PICTURE * inside + sigma * torch.randn(128, 128, generator=g)
+    y = torch.hypot(real, sigma * torch.randn(128, 128, generator=g))
+    for image in (y, y.round(), 2 * y / 255 - 1):
+        estimate = noise_seen(image[None, None])
+        scale = 1 if image.max() > 2 else 2 / 255
+        assert float(estimate.sigma) == pytest.approx(sigma * scale, rel=0.08)
+        if not image.equal(y.round()):  # many zeros are clipped: then bright parts tell it
+            assert any("magnitudes" in doubt for doubt in estimate.doubts)
+    plain = noise_seen(real[None, None])
+    assert float(plain.sigma) == pytest.approx(sigma, rel=0.08) and not plain.doubts

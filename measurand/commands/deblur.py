@@ -27,7 +27,7 @@ class Deblur:
     frame, as a camera sees it; noise, prior and method are chosen, and printed.
 
     Args:
-        file: The picture: PNG, JPEG, TIFF or .npy.
+        file: The picture: PNG, JPEG, TIFF, BMP, WebP, PGM, PPM or .npy.
         psf: Picture or array of the point spread function; a measured one loses its background.
         defocus: Radius of the disk that a lens out of focus makes of a point, in pixels.
         gaussian: Standard deviation of a Gaussian, in pixels.

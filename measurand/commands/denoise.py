@@ -22,7 +22,7 @@ class Denoise:
     and printed.
 
     Args:
-        file: The picture: PNG, JPEG, TIFF or .npy.
+        file: The picture: PNG, JPEG, TIFF, BMP, WebP, PGM, PPM or .npy.
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
             255 are 2 s / 255); estimated from the picture when absent.
         prior: A prior that ships, a weight file, or total-variation; the best when absent.

@@ -38,10 +38,10 @@ class Reconstruct:
     what is missing; the exit code is 1 when a scan failed.
 
     Args:
-        file: The measurement: PNG, JPEG, TIFF[:page], .npy, .npz[:key], .h5[:dataset],
-            .mat[:name], NIfTI, MetaImage or DICOM, also a folder of one DICOM series; a folder of
-            these; or a manifest, .csv or .jsonl, with columns file, truth, name and options of
-            the operator. Several pages or slices in, several out.
+        file: The measurement: PNG, JPEG, TIFF[:page], BMP, WebP, PGM, PPM, .npy, .npz[:key],
+            .h5[:dataset], .mat[:name], NIfTI, MetaImage or DICOM, also a folder of one DICOM
+            series; a folder of these; or a manifest, .csv or .jsonl, with columns file, truth,
+            name and options of the operator. Several pages or slices in, several out.
         operator: How it was measured; unknown-blur where the kernel is to be found too.
         method: How the image is recovered; the best that ships for the problem when absent (hqs
             where --method.NAME sets something).

@@ -13,11 +13,13 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from ..data.files import read_image
+from ..data.sources import split_key
 from ..devices import device_named
 from ..files import write_atomic
 from ..jobs.arguments import build, files_of, kebab, notes_of, union
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
 from ..jobs.measured import measured, noise_of, operator_for, truth_in
+from ..jobs.noise_kinds import Gaussian
 from ..jobs.reading import Reading
 from ..jobs.restore import bar, environment, prior_for, prior_loaded, resolved, suited
 from ..measurement import Measurement
@@ -28,7 +30,7 @@ from ..tuning import objectives
 from ..tuning.objectives import PSNR, Case
 from ..tuning.settings import Settings, write_settings
 from ..tuning.trials import Trial, Tuned, tune
-from .shared import Method, Operator, seconds
+from .shared import Method, Noise, Operator, seconds
 
 __all__ = ["Tune"]
 
@@ -60,6 +62,9 @@ class Tune:
         crop: With --simulate: use the central square of this side, in pixels.
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1]; estimated from
             the first measurement when absent.
+        noise: Kind of the noise: gaussian, or poisson for counts.
+        seen: A mask of the data, zero where nothing was measured; NaN is not measured either.
+        saturated: Samples of the files from this value on are not used.
         prior: A prior that ships (`measurand priors`), a weight file, or total-variation or
             wavelets[:WEIGHT] with the weight at which its search begins.
         trials: Largest number of trials.
@@ -90,6 +95,9 @@ class Tune:
     simulate: bool = False
     crop: int | None = None
     sigma: float | None = None
+    noise: Noise = field(default_factory=Gaussian)
+    seen: str | None = None
+    saturated: float | None = None
     prior: str = "natural-color"
     trials: int = 40
     time_budget: str | None = None
@@ -114,6 +122,7 @@ class Tune:
             raise ValueError(f"--draws: got {self.draws}, wanted at least 1")
         of, inputs = named_inputs(*self.files), [*self.files, *self.truth, Path(self.prior)]
         inputs += files_of(self.operator).values()
+        inputs += [split_key(self.seen)[0]] if self.seen else []
         check_outside(self.out, inputs)
         device = device_named(self.device)
         limit = None if self.time_budget is None else seconds(self.time_budget)
@@ -159,6 +168,7 @@ class Tune:
                 "seed": self.seed,
                 "operator": resolved(self.operator),
                 "sigma": sigma,
+                "noise": resolved(self.noise),
             }
             settings = Settings(found.method, _named(self.prior, record, found.prior), summary)
             write_settings(folder / "settings.json", settings)
@@ -180,10 +190,15 @@ class Tune:
             _print(found, out)
         return 0
 
-    def _simulated(self) -> tuple[list[Case], float, list[str]]:
+    def _simulated(self) -> tuple[list[Case], float | None, list[str]]:
         """The cases that pictures make once they are measured."""
         if self.sigma is None or self.truth:
             raise ValueError("--simulate: say --sigma, and no --truth: the files are the truth")
+        if self.noise != Gaussian() or self.seen or self.saturated is not None:
+            raise ValueError(
+                "--simulate: measures with white noise of --sigma and nothing missing; --noise, "
+                "--seen and --saturated are for measured files"
+            )
         cases, notes, images = list[Case](), list[str](), list[Tensor]()
         for file in self.files:
             picture = read_image(file, value_range=self.value_range)
@@ -198,7 +213,7 @@ class Tune:
             cases.append(Case(Measurement(operator, noise, y), x))
         return cases, self.sigma, notes
 
-    def _seen(self) -> tuple[list[Case], float, list[str]]:
+    def _seen(self) -> tuple[list[Case], float | None, list[str]]:
         """The cases that measured files make, with their truths."""
         if self.crop is not None:
             raise ValueError(
@@ -208,11 +223,11 @@ class Tune:
             raise ValueError(
                 f"--truth: got {len(self.truth)} images for {len(self.files)} measurements"
             )
-        cases, sigma, notes = list[Case](), self.sigma, list[str]()
+        reading = Reading(self.sigma, self.value_range, self.noise, self.seen, self.saturated)
+        cases, sigma, notes = list[Case](), reading.level, list[str]()
         window = prior_loaded(self.prior).window
         operator_of = partial(operator_for, self.operator, self.shape)
         for k, file in enumerate(self.files):
-            reading = Reading(self.sigma, self.value_range)
             found = measured(file, operator_of, reading, lambda operator, ct: window)
             m, notes = found.measurement, [*notes, *found.notes]
             notes += notes_of(self.operator, m.operator.in_shape) if k == 0 else []
@@ -224,13 +239,13 @@ class Tune:
                 notes += told
                 if m.operator.in_dtype.is_complex and not truth.is_complex():
                     raise ValueError(f"{self.truth[k]}: got magnitudes, wanted the complex image")
-            if self.sigma is None:
-                sigma = float(m.sigma.mean()) if sigma is None else sigma  # of the first for all
-                m = Measurement(m.operator, noise_of(sigma, m.y), m.y)
+            if reading.level is None and isinstance(self.noise, Gaussian):
+                if sigma is None:  # of the first for all, in units of the files
+                    sigma = float(m.sigma.mean()) * found.unit
+                m = Measurement(m.operator, noise_of(sigma / found.unit, m.y), m.y)
             cases += [
                 Case(m[i], None if truth is None else truth[i : i + 1]) for i in range(len(m))
             ]
-        assert sigma is not None  # of the first file at the latest
         return cases, sigma, notes
 
 

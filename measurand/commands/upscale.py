@@ -23,7 +23,7 @@ class Upscale:
     are; noise, prior and method are chosen, and printed.
 
     Args:
-        file: The picture: PNG, JPEG, TIFF or .npy.
+        file: The picture: PNG, JPEG, TIFF, BMP, WebP, PGM, PPM or .npy.
         factor: How many times larger each side becomes.
         sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
             255 are 2 s / 255); estimated from the picture when absent.

@@ -6,7 +6,8 @@ geometry, calibration), so that `writing` gives back a file of the same kind and
 of several images (pages, slices) is N images, never one of them without a word.
 
     pictures   PNG (8 and 16 bit, grey, colour, palette), JPEG, TIFF[:page] (`tiff`): EXIF
-               orientation is applied, opacity is set aside, palettes and CMYK become RGB
+               orientation is applied, opacity is set aside, palettes and CMYK become RGB; BMP,
+               WebP, PGM and PPM (8 and 16 bit), which are written as PNG
     arrays     .npy, .npz[:key], .h5[:dataset], .mat[:name]: real ones as `axes` says; complex
                arrays keep their values: (H, W) is one image of one channel, (C, H, W) one of
                several, (N, C, H, W) is N of them
@@ -32,7 +33,8 @@ from torch import Tensor
 from . import fastmri, pillow, tiff, volumes
 from .arrays import ARRAYS, load, split_key
 from .axes import images_first
-from .form import Form, Picture, Stored
+from .form import Form, Picture, Stored, Template
+from .picture_writing import Description
 from .ranges import HOUNSFIELD, MAGNITUDE, Range
 from .sources import File, UnreadableFile, file_at, reading
 from .tiff import Samples
@@ -48,7 +50,8 @@ __all__ = [
     "read_stored",
 ]
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_AS_PNG = (".bmp", ".webp", ".pgm", ".ppm", ".pnm")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *_AS_PNG)
 FILES = PICTURES + ARRAYS + volumes.SUFFIXES
 
 
@@ -75,8 +78,9 @@ def read_stored(path: str | Path) -> Stored:
     """Return what a file holds, before its samples are given a meaning.
 
     Args:
-        path: A PNG, JPEG, TIFF[:page], .npy, .npz[:key], .h5[:dataset], .mat[:name], NIfTI, DICOM
-            or MetaImage file, or a folder of one DICOM series; pages count from 0.
+        path: A PNG, JPEG, TIFF[:page], BMP, WebP, PGM, PPM, .npy, .npz[:key], .h5[:dataset],
+            .mat[:name], NIfTI, DICOM or MetaImage file, or a folder of one DICOM series; pages
+            count from 0.
     Raises:
         FileNotFoundError: There is no such file.
         UnreadableFile: It cannot be read; the message says what is wrong and what would do.
@@ -101,8 +105,13 @@ def _pictures(file: File) -> Stored:
     with reading(file):
         tiffs = file.suffix in tiff.SUFFIXES and tiff.is_tiff(file)
         pages = tiff.pages(file) if tiffs else [pillow.read(file)]
-        kept = calibration(file) if tiffs else None
     first, name = pages[0], file.name
+    kept: Template | None = None
+    if tiffs:
+        with reading(file):
+            kept = calibration(file)
+    elif file.suffix not in tiff.SUFFIXES:
+        kept = Description(first.values.shape[:2], first.exif, first.dpi)
     if len({(page.values.shape, page.values.dtype, page.further) for page in pages}) > 1:
         raise UnreadableFile(
             f"{name}: its {len(pages)} pages differ in size or kind; write {file.base}:N for one "
@@ -120,8 +129,12 @@ def _pictures(file: File) -> Stored:
         notes.append(f"{len(pages)} pages, each an image")
     if first.alpha is not None:
         notes.append("alpha set aside")
+    suffix = file.suffix
+    if suffix in _AS_PNG:
+        suffix = ".png"
+        notes.append(f"a {file.suffix} file, the estimate of which is a PNG")
     form = Form(
-        file.suffix,
+        suffix,
         values.dtype.str,
         alpha=alpha,
         multiplied=first.multiplied,

@@ -1,12 +1,14 @@
 """Picture files that are no TIFF: their samples as pillow decodes them, upright, opacity apart.
 
-PNG of 16 bits and several channels, which pillow cuts to 8, is decoded here (`png`).
+PNG of 16 bits and several channels, which pillow cuts to 8, is decoded by `png`, PPM of 16 bits
+in colour here.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,18 +36,23 @@ def read(source: File) -> Samples:
         if image.format == "TIFF":
             return tiff.read(source)
         orientation = image.getexif().get(274, 1)
-        profile = image.info.get("icc_profile")
+        profile, dpi = image.info.get("icc_profile"), image.info.get("dpi")
         frames = int(getattr(image, "n_frames", 1))
+        told = Samples(
+            np.empty(0),
+            exif=image.info.get("exif"),
+            dpi=None if dpi is None or 0 in dpi else (float(dpi[0]), float(dpi[1])),
+            pages=frames,
+        )
         if frames > 1:
             notes.append(f"first of {frames} frames")
         deep = is_png16(content[:32])
         if deep and content[25] != 0:  # pillow keeps 16 bits of grey, of nothing else
             samples, gray = decode_png16(content), content[25] == 4
-            return _parted(samples, 1 if gray else 3, orientation, profile, notes, frames)
+            told = replace(told, profile=profile, notes=tuple(notes))
+            return _parted(samples, 1 if gray else 3, orientation, told)
         if image.format == "PPM" and image.mode == "RGB" and _widest(content) > 255:
-            raise ValueError(
-                f"got {_widest(content)} levels, wanted 255 at most (or a PNG or TIFF)"
-            )
+            return Samples(_deep_ppm(content))  # pillow cuts it to 8 bits
         if image.mode in ("P", "PA"):
             notes.append("palette read as colours")
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -60,8 +67,8 @@ def read(source: File) -> Samples:
         samples = np.array(image, dtype=np.uint16 if wide else None)
     if orientation != 1:
         notes.append("turned upright (EXIF orientation)")
-    colors = 3 if samples.shape[2:] > (2,) else 1
-    return _parted(samples, colors, orientation, profile, notes, frames)
+    told = replace(told, profile=profile, notes=tuple(notes))
+    return _parted(samples, 3 if samples.shape[2:] > (2,) else 1, orientation, told)
 
 
 def _widest(content: bytes) -> int:
@@ -71,19 +78,29 @@ def _widest(content: bytes) -> int:
     return int(words[3]) if len(words) > 3 and words[3].isdigit() else 0
 
 
-def _parted(
-    samples: np.ndarray,
-    colors: int,
-    orientation: int,
-    profile: bytes | None,
-    notes: list[str],
-    frames: int,
-) -> Samples:
-    """Samples (H, W[, C]) turned upright, and their opacity apart."""
+def _deep_ppm(content: bytes) -> np.ndarray:
+    """The colours (H, W, 3) of a PPM with more than 256 levels, spread over 16 bits."""
+    head = re.match(rb"P6(?:\s+|#[^\n]*\n)+" + 3 * rb"(\d+)(?:\s|#[^\n]*\n)+?", content)
+    if head is None:
+        raise ValueError("a PPM of 16 bits in words, or damaged; wanted a binary one (P6)")
+    width, height, white = map(int, head.groups())
+    body = content[head.end() : head.end() + 6 * width * height]
+    if len(body) < 6 * width * height:
+        raise ValueError(f"it ends early: {len(body)} bytes of pixels of {6 * width * height}")
+    pixels = np.frombuffer(body, ">u2")
+    if white > 65535 or pixels.max(initial=0) > white:
+        raise ValueError(f"it has values above the {white} that it calls white")
+    spread = np.rint(pixels * (65535 / white)).astype(np.uint16)
+    return spread.reshape(height, width, 3)
+
+
+def _parted(samples: np.ndarray, colors: int, orientation: int, told: Samples) -> Samples:
+    """Samples (H, W[, C]) turned upright, their opacity apart, with what the file says."""
     turned = tiff.upright(samples, orientation)
     values, alpha = turned, None
     if turned.ndim == 3:
         if turned.shape[2] > colors:
             values, alpha = turned[..., :-1], np.ascontiguousarray(turned[..., -1])
         values = values[..., 0] if values.shape[2] == 1 else values
-    return Samples(values, alpha=alpha, profile=profile, pages=frames, notes=tuple(notes))
+    dpi = told.dpi[::-1] if told.dpi and orientation >= 5 else told.dpi
+    return replace(told, values=values, alpha=alpha, dpi=dpi)

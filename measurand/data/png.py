@@ -95,11 +95,20 @@ def _unfilter(filtered: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(done[1:, 1:].astype(np.uint8))
 
 
-def encode_png16(pixels: np.ndarray) -> bytes:
+def encode_png16(
+    pixels: np.ndarray,
+    *,
+    profile: bytes | None = None,
+    exif: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+) -> bytes:
     """A 16-bit PNG of some samples.
 
     Args:
         pixels: Samples, with shape (H, W, channels), 1 to 4 channels, and dtype uint16.
+        profile: ICC colour profile.
+        exif: EXIF data.
+        dpi: Pixels per inch along x and y.
     Returns:
         The file's bytes.
     """
@@ -115,6 +124,13 @@ def encode_png16(pixels: np.ndarray) -> bytes:
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0)
-    packed = zlib.compress(rows.tobytes(), 6)
-    return _SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0))]
+    if profile:
+        chunks.append(chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)))
+    if dpi:
+        per_metre = [round(value / 0.0254) for value in dpi]
+        chunks.append(chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    if exif:
+        chunks.append(chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    chunks += [chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)), chunk(b"IEND", b"")]
+    return b"".join((_SIGNATURE, *chunks))

@@ -95,12 +95,16 @@ def file_at(path: str | os.PathLike[str] | File) -> File:
     return File(str(alone), alone, key=key)
 
 
+IN_PLACE = ":in-place"
+
+
 def split_key(path: str | Path) -> tuple[Path, str | None]:
     """`file.npz:key` as the file and the key; a name without a key gives None.
 
-    The key of a TIFF is the number of a page, from 0: `stack.tif:3`.
+    The key of a TIFF is the number of a page, from 0: `stack.tif:3`. `:in-place` at the end, which
+    a kernel may have (`jobs.psf`), belongs to neither.
     """
-    text = str(path)
+    text = str(path).removesuffix(IN_PLACE)
     for suffix in (".npz:", ".h5:", ".hdf5:", ".mat:", ".tif:", ".tiff:"):
         at = text.lower().rfind(suffix)
         if at >= 0:

@@ -77,6 +77,8 @@ class Samples:
         multiplied: Whether the colours are multiplied by the opacity.
         missing: Pixels that the file calls missing, with shape (H, W).
         profile: ICC colour profile.
+        exif: EXIF data of a picture that is no TIFF.
+        dpi: Its pixels per inch, along x and y.
         pages: Number of images in the file.
         notes: What was decided on the way, one sentence each.
     """
@@ -87,6 +89,8 @@ class Samples:
     multiplied: bool = False
     missing: np.ndarray | None = None
     profile: bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
     pages: int = 1
     notes: tuple[str, ...] = ()
 

@@ -1,13 +1,15 @@
 """TIFF files written with the calibration that another one has.
 
 Resolution, the unit of a pixel and the stack of ImageJ, and the coordinates of a GeoTIFF are kept.
-Where an image has k times as many pixels, its pixels are k times smaller.
+Where an image has k times as many pixels, its pixels are k times smaller; so it says in the
+description of an OME-TIFF, which then loses the regions of interest, drawn in the old pixels.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +41,7 @@ class Calibration:
         unit: Unit of the resolution: 1 none, 2 inch, 3 centimetre.
         imagej: Metadata of ImageJ; None where ImageJ did not write it.
         ome: Description of an OME-TIFF; None where it is none.
-        pages: Number of pages and type of samples that this describes.
+        pages: Number of pages, type and number of samples that this describes.
         geo: Tags of a GeoTIFF, as (code, type, count, value).
     """
 
@@ -48,7 +50,7 @@ class Calibration:
     unit: int = 1
     imagej: dict[str, Any] | None = None
     ome: bytes | None = None
-    pages: tuple[int, str] = (0, "")
+    pages: tuple[int, str, int] = (0, "", 1)
     geo: tuple[tuple[int, int, int, Any], ...] = ()
 
     def write(self, path: Path, values: np.ndarray, form: Form) -> None:
@@ -97,12 +99,28 @@ class Calibration:
             )
         else:
             with tifffile.TiffWriter(out) as tiff:
-                kind = (n, values.dtype.str[1:])
-                same = kind == self.pages and (height, width) == self.size and channels == 1
+                same = (n, values.dtype.str[1:], channels) == self.pages
                 for k, page in enumerate(samples):
-                    told = self.ome if same and k == 0 else None
+                    told = self._ome(height, width) if same and k == 0 else None
                     tiff.write(page, metadata=None, description=told, **options)
         write_atomic(path, out.getvalue())
+
+    def _ome(self, height: int, width: int) -> bytes | None:
+        """The description of an OME-TIFF; pixels of another size cover the same ground."""
+        if self.ome is None or (height, width) == self.size:
+            return self.ome
+        told = re.sub(
+            rb"<(\w+:)?ROI\b.*?</(\w+:)?ROI>|<(\w+:)?ROIRef\b[^>]*/>", b"", self.ome, flags=re.S
+        )
+        for axis, old, new in ((b"Y", self.size[0], height), (b"X", self.size[1], width)):
+            factor = resized(old, new)[0]
+
+            def smaller(match: re.Match[bytes], factor: float = factor) -> bytes:
+                return match[1] + repr(float(match[2]) * factor).encode() + b'"'
+
+            told = re.sub(rb'( Size%s=")\d+"' % axis, rb'\g<1>%d"' % new, told)
+            told = re.sub(rb'( PhysicalSize%s=")([^"]+)"' % axis, smaller, told)
+        return told
 
     def _geo(self, height: int, width: int) -> list[tuple[int, int, int, Any]]:
         """The tags of a GeoTIFF; pixels of another size cover the same ground."""
@@ -147,5 +165,6 @@ def calibration(source: File) -> Calibration:
         size = (page.imagelength, page.imagewidth)
         told = page.description.encode() if tiff.is_ome else b""
         ome = told if told and b"FileName" not in told else None  # one of several files
-        pages = (len(tiff.pages), page.dtype.str[1:] if page.dtype else "")
+        kind = page.dtype.str[1:] if page.dtype else ""
+        pages = (len(tiff.pages), kind, int(page.samplesperpixel))
         return Calibration(size, resolution, unit, tiff.imagej_metadata, ome, pages, geo)

@@ -20,7 +20,7 @@ from . import tiff
 from .axes import laid_out
 from .files import PICTURES
 from .form import Form
-from .png import encode_png16
+from .picture_writing import Description
 from .tiff_writing import Calibration
 
 __all__ = ["as_written", "write_image"]
@@ -63,7 +63,13 @@ def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
         wanted = "(1, C, H, W), C 1 or 3" if most else "(N, C, H, W)"
         raise ValueError(f"{path}: got {x.dtype} of shape {tuple(x.shape)}, wanted real {wanted}")
     pixels = _samples(x, form)
-    template = form.template or (Calibration() if form.suffix in tiff.SUFFIXES else None)
+    template = form.template
+    if template is None and form.suffix in PICTURES:
+        template = (
+            Calibration()
+            if form.suffix in tiff.SUFFIXES
+            else Description((x.shape[2], x.shape[3]))
+        )
     if template is not None:
         template.write(path, pixels, form)
     else:
@@ -128,15 +134,6 @@ def _encode(samples: np.ndarray, form: Form) -> bytes:
         from scipy.io import savemat
 
         savemat(out, {form.key or "x": samples})
-    elif samples.dtype == np.uint16:
-        out.write(encode_png16(samples if samples.ndim == 3 else samples[..., None]))
     else:
-        from PIL import Image
-
-        image = Image.fromarray(samples[..., 0] if samples.shape[2:] == (1,) else samples)
-        options = {"icc_profile": form.profile} if form.profile else {}
-        if form.suffix == ".png":
-            image.save(out, "PNG", **options)
-        else:
-            image.save(out, "JPEG", quality=95, subsampling=0, **options)
+        raise ValueError(f"no file ending in '{form.suffix}' can be written")
     return out.getvalue()

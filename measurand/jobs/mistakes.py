@@ -42,7 +42,9 @@ def check_selection(name: str, x: Tensor, seen: Tensor) -> None:
                 "(abs(kspace) > 0).any(0) of (coils, H, W)"
             )
         return
-    inside, outside = x[seen], x[~seen]
+    inside, outside = x[seen], x[~seen & ~x.isnan()]  # what is NaN is left out rightly
+    if not len(outside):
+        return
     value = inside.median()
     if (
         float((inside == value).double().mean())

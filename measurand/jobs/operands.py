@@ -4,8 +4,8 @@
               measured; a few grey values between black and white (JPEG, smooth edges) are cut at
               half of white (255, or 65535), many are refused; real numbers with fractions are
               gains and keep their values; NaN and nodata are not measured
-    kernel    as it is where it sums to one; else a measured PSF, whose background is subtracted,
-              which is centred and divided by its sum (`psf`)
+    kernel    centred; where it does not sum to one it is a measured PSF, whose background is
+              subtracted, and which is divided by its sum (`psf`)
     others    the values as they are
 
 One image of a picture file is taken, never a part of it without a word: pages are named by a
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..data.arrays import ARRAYS, load
 from ..data.files import PICTURES, read_samples
-from ..data.sources import File, UnreadableFile, reading, split_key
+from ..data.sources import IN_PLACE, File, UnreadableFile, reading, split_key
 from .psf import psf
 
 __all__ = ["operand"]
@@ -48,7 +48,8 @@ def operand(text: str, name: str, shape: Shape) -> tuple[Tensor, list[str]]:
     """Returns the tensor that a file holds for an operator, and what was decided about it.
 
     Args:
-        text: A file, with the name of an array or the number of a page where it has several.
+        text: A file, with the name of an array or the number of a page where it has several; of a
+            kernel that keeps its place with `:in-place` behind it.
         name: The option that it is for: mask, kernel, or another.
         shape: Shape (C, H, W) of the image.
     Raises:
@@ -65,7 +66,8 @@ def operand(text: str, name: str, shape: Shape) -> tuple[Tensor, list[str]]:
         if not np.isfinite(stored.values).all():
             raise ValueError(f"{told} has values that are NaN or infinite")
         if name == "kernel":
-            values, notes = psf(told, _real(told, stored.values), shape[0])
+            kept = text.endswith(IN_PLACE)
+            values, notes = psf(told, _real(told, stored.values), shape[0], in_place=kept)
         else:
             values, notes = _one_channel(told, stored), []
     if name == "angles" and values.size == max(values.shape, default=0):

@@ -1,13 +1,15 @@
 """Point spread functions from files: kernels of sum one, or what a camera or microscope measured.
 
-A kernel that sums to one was made by somebody and is taken as it is. Anything else is a measured
-PSF, and three things of the measurement are taken away:
+A kernel that sums to one was normalised by somebody, and only its place is looked at. Anything
+else is a measured PSF, and three things of the measurement are taken away:
 
     background   the median of the outermost pixels, where that is positive and these are alike:
                  in the corners as between them, which the tail of a spot is not, and within a
                  tenth of the peak
     place        the centre of mass of what is above a tenth of the peak, which is moved to the
-                 middle by whole pixels; the planes of a colour PSF are moved together
+                 middle by whole pixels; the planes of a colour PSF are moved together. Of sum one
+                 it is moved where it lies more than a pixel off. `psf.tif:in-place` keeps it
+                 where it is
     scale        the sum
 
 A kernel of sum one on a background is a measured PSF, too. Negative lobes are kept.
@@ -20,7 +22,9 @@ import numpy as np
 __all__ = ["psf"]
 
 
-def psf(told: str, values: np.ndarray, channels: int) -> tuple[np.ndarray, list[str]]:
+def psf(
+    told: str, values: np.ndarray, channels: int, *, in_place: bool = False
+) -> tuple[np.ndarray, list[str]]:
     """Returns a point spread function of sum one, and what was done to it.
 
     Args:
@@ -28,6 +32,7 @@ def psf(told: str, values: np.ndarray, channels: int) -> tuple[np.ndarray, list[
         values: Real values with shape (h, w), or one plane for each channel of the image, first or
             last: (C, h, w) or (h, w, C).
         channels: Number C of channels of the image.
+        in_place: Whether it stays where it is: it moves the image.
     Returns:
         The kernel, with shape (h, w) or (1, C, h, w).
     Raises:
@@ -37,23 +42,29 @@ def psf(told: str, values: np.ndarray, channels: int) -> tuple[np.ndarray, list[
     _check_light(told, planes)
     total = planes.sum((-2, -1), keepdims=True)
     background = np.array([_background(plane) for plane in planes])
-    if background.any() or (np.abs(total - 1) > 1e-3).any():
-        if background.any():
-            levels = ", ".join(f"{level:.4g}" for level in background)
-            notes.append(f"background of {levels} subtracted, the median of its border")
-            planes = planes - background[:, None, None]
-            _check_light(told, planes)
-        planes, moved = _centred(planes)
-        if moved != (0, 0):
-            notes.append(f"centred: moved by {moved[0]} rows and {moved[1]} columns")
-        total = planes.sum((-2, -1), keepdims=True)
-        sums = ", ".join(f"{one:.6g}" for one in total.flat)
-        notes.append(f"divided by its sum, {sums}")
-    elif np.hypot(*(off := _offset(planes))) > 1:
+    measured = bool(background.any() or (np.abs(total - 1) > 1e-3).any())
+    if background.any():
+        levels = ", ".join(f"{level:.4g}" for level in background)
+        notes.append(f"background of {levels} subtracted, the median of its border")
+        planes = planes - background[:, None, None]
+        _check_light(told, planes)
+    off = _offset(planes)
+    if in_place and np.hypot(*off) > 1:
         notes.append(
             f"its centre of mass lies {off[0]:.1f} rows and {off[1]:.1f} columns from its "
             "middle: the image is moved by as much"
         )
+    elif not in_place and (measured or np.hypot(*off) > 1):
+        planes, moved = _centred(planes)
+        if moved != (0, 0):
+            notes.append(
+                f"centred: moved by {moved[0]} rows and {moved[1]} columns (FILE:in-place keeps "
+                "its place)"
+            )
+    if measured:
+        total = planes.sum((-2, -1), keepdims=True)
+        sums = ", ".join(f"{one:.6g}" for one in total.flat)
+        notes.append(f"divided by its sum, {sums}")
     off = _offset(planes)
     half = [axis for axis, d in zip(("rows", "columns"), off, strict=True) if abs(d) > 0.25]
     if half and np.hypot(*off) <= 1:

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.arrays import split_key
 from ..data.form import Form, Stored
+from ..data.sources import IN_PLACE, split_key
 from ..data.writing import as_written, write_image
 from ..devices import device_named
 from ..files import sha256_file
@@ -98,8 +98,9 @@ class Reconstruction:
         """
         operator = resolved(self.operator)
         for key, file in files_of(self.operator).items():
-            array = split_key(operator[key])[1]
+            array, place = split_key(operator[key])[1], operator[key].endswith(IN_PLACE)
             operator[key] = {"sha256": sha256_file(file), "array": array}
+            operator[key] |= {"in place": True} if place else {}
         weights = None if self.prior is None else prior_file(self.prior)
         said = {f.name: resolved(getattr(self.reading, f.name)) for f in fields(Reading)}
         for key, name in self.reading.files.items():
@@ -363,4 +364,5 @@ def absolute(text: str) -> str:
     file, key = split_key(text)
     if not file.exists():
         return text
-    return f"{file.absolute()}:{key}" if key else str(file.absolute())
+    place = IN_PLACE if text.endswith(IN_PLACE) else ""
+    return f"{file.absolute()}:{key}{place}" if key else f"{file.absolute()}{place}"

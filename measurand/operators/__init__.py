@@ -23,6 +23,7 @@ from .mri import SENSE, CartesianMRI
 from .pixels import Mask, box_mask, random_mask
 from .resample import BicubicDownsample, BlockAverage, Downsample, GaussianDownsample
 from .rotation import rotation_axis
+from .sensor import ValidBicubicDownsample, ValidDownsample, ValidGaussianDownsample
 from .tomography import ParallelCT, angular_weights, even_angles, fbp, hann
 from .transmission import attenuation, hounsfield, line_integrals
 
@@ -55,8 +56,11 @@ __all__ = [
     "Sum",
     "UnknownBlur",
     "UnknownValidBlur",
+    "ValidBicubicDownsample",
     "ValidBlur",
+    "ValidDownsample",
     "ValidGaussianBlur",
+    "ValidGaussianDownsample",
     "ValidMotionBlur",
     "angular_weights",
     "attenuation",

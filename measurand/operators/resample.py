@@ -37,11 +37,21 @@ from ..tensors import Generators, per_item, randn_like
 from .base import LinearOperator, Shape
 from .convolution import Convolution, energy, filtered, irfft2, transfer_function
 
-__all__ = ["BicubicDownsample", "BlockAverage", "Downsample", "GaussianDownsample"]
+__all__ = [
+    "BicubicDownsample",
+    "BlockAverage",
+    "Downsample",
+    "GaussianDownsample",
+    "bicubic_kernel",
+    "gaussian_kernel_of_blocks",
+]
 
 
 class Downsample(Convolution):
-    """Circular blur by any kernel, then one pixel in `factor` along each axis.
+    """Periodic: circular blur by any kernel, then one pixel in `factor` along each axis.
+
+    A photograph is not periodic: its edges need `ValidDownsample`, which the command line calls
+    `downsample`.
 
     Args:
         shape: Shape (C, H, W) of the large image; H and W are multiples of the factor.
@@ -50,6 +60,8 @@ class Downsample(Convolution):
         factor: The factor s.
         phase: Row and column of the pixel that is kept, in each block of s x s.
     """
+
+    command = "circular-downsample"
 
     def __init__(self, shape: Shape, kernel: Any, factor: int, phase: int = 0) -> None:
         super().__init__(shape, kernel, _reduced(type(self).__name__, shape, factor))
@@ -119,7 +131,10 @@ class Downsample(Convolution):
 
 
 class BicubicDownsample(Downsample):
-    """Bicubic resizing with antialiasing: Keys' cubic (a = -1/2) stretched by the factor.
+    """Periodic: bicubic resizing with antialiasing.
+
+    The kernel is Keys' cubic (a = -1/2), stretched by the factor. A photograph needs
+    `ValidBicubicDownsample`, which the command line calls `bicubic-downsample`.
 
     Args:
         shape: Shape (C, H, W) of the large image; H and W are multiples of the factor.
@@ -128,13 +143,11 @@ class BicubicDownsample(Downsample):
         | Cubic Convolution Interpolation for Digital Image Processing (Keys, 1981)
     """
 
+    command = "circular-bicubic-downsample"
+
     def __init__(self, shape: Shape, factor: int) -> None:
         _reduced(type(self).__name__, shape, factor)
-        t = _block_positions(2 * factor, factor).abs() / factor
-        near = 1 + t**2 * (1.5 * t - 2.5)
-        far = 2 - t * (4 - t * (2.5 - 0.5 * t))
-        profile = torch.where(t < 1, near, torch.where(t < 2, far, 0.0))
-        super().__init__(shape, _product(profile), factor, (factor - 1) // 2)
+        super().__init__(shape, bicubic_kernel(factor), factor, (factor - 1) // 2)
 
     @classmethod
     def example(cls) -> Self:
@@ -142,7 +155,10 @@ class BicubicDownsample(Downsample):
 
 
 class GaussianDownsample(Downsample):
-    """Gaussian blur, then decimation.
+    """Periodic: Gaussian blur, then decimation.
+
+    A photograph needs `ValidGaussianDownsample`, which the command line calls
+    `gaussian-downsample`.
 
     Args:
         shape: Shape (C, H, W) of the large image; H and W are multiples of the factor.
@@ -150,15 +166,13 @@ class GaussianDownsample(Downsample):
         sigma: Standard deviation of the blur, in pixels of the large image.
     """
 
+    command = "circular-gaussian-downsample"
+
     def __init__(self, shape: Shape, factor: int, sigma: float) -> None:
         _reduced(type(self).__name__, shape, factor)
-        if not 0 < sigma < float("inf"):
-            raise ValueError(f"GaussianDownsample: got sigma = {sigma}, wanted a positive number")
         fits = (min(shape[-2:]) - 2) / 2  # nobody asked for a size: at most the image
-        t = _block_positions(max(min(4 * sigma, fits), 0.5), factor)
-        super().__init__(
-            shape, _product(torch.exp(-0.5 * (t / sigma) ** 2)), factor, (factor - 1) // 2
-        )
+        kernel = gaussian_kernel_of_blocks(sigma, factor, most=fits)
+        super().__init__(shape, kernel, factor, (factor - 1) // 2)
 
     @classmethod
     def example(cls) -> Self:
@@ -241,6 +255,28 @@ class BlockAverage(LinearOperator):
     @classmethod
     def example(cls) -> Self:
         return cls((2, 4, 6), 2)
+
+
+def bicubic_kernel(factor: int) -> Tensor:
+    """Return Keys' cubic kernel (a = -1/2) stretched by a factor, centred on a block."""
+    t = _block_positions(2 * factor, factor).abs() / factor
+    near = 1 + t**2 * (1.5 * t - 2.5)
+    far = 2 - t * (4 - t * (2.5 - 0.5 * t))
+    return _product(torch.where(t < 1, near, torch.where(t < 2, far, 0.0)))
+
+
+def gaussian_kernel_of_blocks(sigma: float, factor: int, *, most: float = math.inf) -> Tensor:
+    """Return a Gaussian kernel centred on a block of `factor` x `factor` pixels.
+
+    Args:
+        sigma: Standard deviation, in pixels of the large image.
+        factor: The side of a block.
+        most: Pixels that it reaches to each side at most; four deviations otherwise.
+    """
+    if not 0 < sigma < float("inf"):
+        raise ValueError(f"GaussianDownsample: got sigma = {sigma}, wanted a positive number")
+    t = _block_positions(max(min(4 * sigma, most), 0.5), factor)
+    return _product(torch.exp(-0.5 * (t / sigma) ** 2))
 
 
 def _reduced(name: str, shape: Shape, factor: int) -> Shape:
