@@ -9,6 +9,7 @@ so the backward pass is one more solve with the same M, then one application of 
 no iteration is recorded. It reaches everything `apply` closes over (weights, kernels, masks).
 """
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -53,8 +54,8 @@ def cg(
             asked for gives a warning.
         least: Positive lower bound of the eigenvalues of M, a scalar or one per item.
     Returns:
-        The solution, with the shape of `b`. Rounding adds an error of the order of
-        `eps ||M|| / least`, relative to x.
+        The solution, with the shape of `b`; NaN for an item whose residual is not a number.
+        Rounding adds an error of the order of `eps ||M|| / least`, relative to x.
     References:
         | Methods of Conjugate Gradients for Solving Linear Systems (Hestenes & Stiefel, 1952)
     """
@@ -109,7 +110,8 @@ def _iterate(
             size = bound * norm(x)
         active = rr.sqrt() > tol * size
         if not active.any():
-            return x
+            lost = ~torch.isfinite(rr)  # NaN is not above the bound, and no solution either
+            return x.masked_fill_(per_item(lost, x) != 0, torch.nan) if bool(lost.any()) else x
         q = apply(p)
         # a finished item takes a step of length zero: its neighbours do not change it
         alpha = torch.where(active, rr / inner(p, q).clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
@@ -145,7 +147,7 @@ def power_method(gram: Apply, like: Tensor, *, iterations: int = 60, tol: float 
         iterations: Largest number of steps, each of which keeps one vector more.
         tol: Relative change of the estimate at which to stop.
     Returns:
-        The largest singular value of A.
+        The largest singular value of A; NaN where the map returns what is not finite.
     """
     v = randn_like(like, generators(0, 1, like.device))
     v = v / norm(v)
@@ -163,10 +165,12 @@ def power_method(gram: Apply, like: Tensor, *, iterations: int = 60, tol: float 
         if off:
             side = torch.tensor(off, dtype=torch.float64)
             small = small + torch.diag(side, 1) + torch.diag(side, -1)
+        length = float(norm(w))
+        if not (math.isfinite(diagonal[-1]) and math.isfinite(length)):
+            return math.nan
         top = float(torch.linalg.eigvalsh(small)[-1])
         calm = calm + 1 if abs(top - estimate) <= tol * abs(top) else 0
         estimate = top
-        length = float(norm(w))
         if calm == 2 or length <= 1e-7 * max(top, 1e-30):
             break
         off.append(length)
