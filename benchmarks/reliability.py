@@ -31,6 +31,7 @@ COLLECTIONS = {
         "test_weights_quantized",
     ),  # 1 2 3 6 7
     "inputs": ("test_data_files", "test_faults"),  # 9 15
+    "api": ("test_injections",),  # 6
     "data_collection": ("test_data_collection",),  # 9
     "jobs": ("test_jobs_batch", "test_jobs_task", "test_jobs_executors"),  # 4 5 12
     "ranks": ("test_training_distributed",),  # 12

@@ -242,6 +242,15 @@ def quantile(x: Tensor, level: float) -> float:
     return float(x.flatten().kthvalue(max(1, int(level * x.numel()))).values)
 
 
+def legible(text: str) -> str:
+    """Return a text, such as a file's name, as one line of letters that a font can have.
+
+    Bytes that are no text and control characters stand as escapes, like `\\xff` and `\\n`.
+    """
+    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in whole)
+
+
 def with_matplotlib() -> Any:
     """Return matplotlib.
 
@@ -359,7 +368,10 @@ def _drawn(
     FigureCanvasAgg(figure)
 
     def text(x: float, y: float, said: str, size: float, color: str = _INK) -> None:
-        figure.text(x / total_w, 1 - y / total_h, said, fontsize=size, va="baseline", color=color)
+        where = x / total_w, 1 - y / total_h
+        figure.text(
+            *where, legible(said), fontsize=size, va="baseline", color=color, parse_math=False
+        )
 
     def image(x: int, y: int, array: np.ndarray) -> None:
         h, w = array.shape[:2]

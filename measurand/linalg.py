@@ -9,6 +9,7 @@ so the backward pass is one more solve with the same M, then one application of 
 no iteration is recorded. It reaches everything `apply` closes over (weights, kernels, masks).
 """
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -57,8 +58,8 @@ def cg(
             asked for gives a warning.
         least: Positive lower bound of the eigenvalues of M, a scalar or one per item.
     Returns:
-        The solution, with the shape of `b`. Rounding adds an error of the order of
-        `eps ||M|| / least`, relative to x.
+        The solution, with the shape of `b`; NaN for an item whose residual is not a number.
+        Rounding adds an error of the order of `eps ||M|| / least`, relative to x.
     References:
         | Methods of Conjugate Gradients for Solving Linear Systems (Hestenes & Stiefel, 1952)
     """
@@ -113,7 +114,8 @@ def _iterate(
             size = bound * norm(x)
         active = rr.sqrt() > tol * size
         if not active.any():
-            return x
+            lost = ~torch.isfinite(rr)  # NaN is not above the bound, and no solution either
+            return x.masked_fill_(per_item(lost, x) != 0, torch.nan) if bool(lost.any()) else x
         q = apply(p)
         # a finished item takes a step of length zero: its neighbours do not change it
         alpha = torch.where(active, rr / inner(p, q).clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
@@ -151,7 +153,7 @@ def power_method(gram: Apply, like: Tensor, *, iterations: int = 60, tol: float 
         iterations: Largest number of steps.
         tol: Relative change of the estimate at which to stop.
     Returns:
-        The largest singular value of A.
+        The largest singular value of A; NaN where the map returns what is not finite.
     References:
         | The Lanczos and Conjugate Gradient Algorithms in Finite Precision Arithmetic
         | (Meurant & Strakos, 2006)
@@ -168,11 +170,14 @@ def power_method(gram: Apply, like: Tensor, *, iterations: int = 60, tol: float 
         diagonal.append(float(inner(v, w)))
         w.sub_(v, alpha=diagonal[-1])
         small = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+        length = float(norm(w))
+        if not (math.isfinite(diagonal[-1]) and math.isfinite(length)):
+            return math.nan
         side = torch.tensor(off, dtype=torch.float64)
         small = small + torch.diag(side, 1) + torch.diag(side, -1)
         top = float(torch.linalg.eigvalsh(small)[-1])
         calm = calm + 1 if abs(top - estimate) <= tol * abs(top) else 0
-        estimate, length = top, float(norm(w))
+        estimate = top
         if calm == 2 or length <= 1e-7 * max(top, 1e-30):
             break
         off.append(length)

@@ -13,6 +13,7 @@ of them is on a graph (blind problems), where every call has its own.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import NamedTuple, TypeVar
@@ -62,6 +63,10 @@ class Measurement:
             raise ValueError(
                 f"Measurement: got y with shape {tuple(y.shape)} from {operator}, wanted (B, "
                 f"{', '.join(map(str, operator.out_shape))})"
+            )
+        if not len(y):
+            raise ValueError(
+                f"Measurement: got y with no item, of {operator}, wanted at least one"
             )
         wanted = torch.complex64 if operator.out_dtype.is_complex else torch.float32
         if y.dtype not in (wanted, torch.promote_types(wanted, torch.float64)):
@@ -123,6 +128,11 @@ class Measurement:
                 value = compute(y)
             if value.requires_grad:
                 return value if torch.is_grad_enabled() else value.detach()
+            if not bool(torch.isfinite(value).all()):
+                raise FloatingPointError(
+                    f"{self}: the adjoint of {self.operator} returns values that are NaN or "
+                    "infinite, or too large for its precision"
+                )
             self._kept[name] = value
         return self._kept[name]
 
@@ -157,7 +167,10 @@ class Measurement:
                 HQS and ADMM: a half to a fifth of the iterations, PSNR within 0.01 dB.
         Returns:
             The minimiser, with the shape of `v`.
+        Raises:
+            ValueError: r is not positive; it may be infinite, which leaves v without weight.
         """
+        _check_radius("prox", r, finite=False)
         gamma, options = self._gamma(v, r), {} if residual is None else {"residual": residual}
         return self.operator.prox(v, self.y, gamma, prepared=self._prepared, **options)
 
@@ -173,7 +186,10 @@ class Measurement:
         Returns:
             The draw, with the shape of `v`. Its mean is `prox(v, r)`, its covariance
             `(A^H A / sigma^2 + 1 / r^2)^-1`.
+        Raises:
+            ValueError: r is not positive and finite.
         """
+        _check_radius("conditional_sample", r)
         gamma = self._gamma(v, r)
         sigma = gamma.reshape(-1).sqrt() * torch.as_tensor(r, dtype=gamma.dtype, device=v.device)
         return self.operator.sample(v, self.y, gamma, sigma, generator, prepared=self._prepared)
@@ -212,8 +228,11 @@ class Measurement:
             return torch.where(s > 0, update / s.clamp_min(tiny), x)
         weight = self.noise.gain * torch.as_tensor(beta, dtype=torch.float64)
         weight = weight.to(x) if weight.ndim == x.ndim else per_item(weight, x)
-        if bool((weight < 0).any()):
-            raise ValueError("Measurement.em_step: got a negative beta, wanted weights >= 0")
+        if not bool(((weight >= 0) & weight.isfinite()).all()):
+            raise ValueError(
+                "Measurement.em_step: got a negative beta or one that is not finite, wanted "
+                "weights >= 0"
+            )
         half = (s - weight * anchor) / 2
         # the root whose two terms add, so that nothing cancels
         root = (half**2 + weight * update).sqrt()
@@ -265,6 +284,22 @@ class Measurement:
             norms = per_item(torch.tensor(self.operator.norms, dtype=torch.float64), v)
             sigma = torch.where(sigma > 0, sigma, 1e-3 * norms * per_item(r, v))
         return (sigma / per_item(r, v)).square().reshape(-1)
+
+
+def _check_radius(asked: str, r: float | Tensor, *, finite: bool = True) -> None:
+    """Raise a `ValueError` unless radii are positive.
+
+    Those on a GPU are not looked at, where the question costs a wait in every step of a loop.
+    """
+    if isinstance(r, Tensor) and r.device.type != "cpu":
+        return
+    values = r.tolist() if isinstance(r, Tensor) else r
+    each = values if isinstance(values, list) else [values]
+    if not all(value > 0 and (math.isfinite(value) or not finite) for value in each):
+        raise ValueError(
+            f"Measurement.{asked}: got r = {values}, wanted a positive standard deviation, in "
+            "image units, a number or one per item"
+        )
 
 
 class Unknowns(NamedTuple):
@@ -320,6 +355,10 @@ class BlindMeasurement:
         if y.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"BlindMeasurement: got y of {y.dtype}, wanted single or double precision"
+            )
+        if not len(y):
+            raise ValueError(
+                f"BlindMeasurement: got y with no item ({family}), wanted at least one"
             )
         if not bool(torch.isfinite(y).all()):
             bad = int((~torch.isfinite(y)).sum())

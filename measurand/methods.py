@@ -149,8 +149,9 @@ class Method(ABC):
             The images, with shape (B, ...).
         Raises:
             TypeError: The prior lacks what the method needs, or there is no measurement.
-            ValueError: x0 or the generators do not fit the measurement.
-            FloatingPointError: The result is not finite.
+            ValueError: x0 or the generators do not fit the measurement, or x0 is not finite.
+            FloatingPointError: The result is not finite; the operator, the prior or the settings
+                are named as the cause.
         """
         if isinstance(measurement, Tensor):
             raise TypeError(
@@ -161,6 +162,8 @@ class Method(ABC):
         with torch.inference_mode(False), torch.no_grad():
             self.check(measurement, prior)
             x = self.start(measurement, x0)
+            if x0 is not None:
+                _check_start(x0, by=self)
             generator = as_generators(generator, next(iter(parts(x).values())))
             steps = self.settled(measurement).iterate(measurement, prior, x, generator)
             if not isinstance(steps, Generator):
@@ -168,7 +171,15 @@ class Method(ABC):
                     f"{type(self).__name__}.iterate: got a {type(steps).__name__}, wanted a loop "
                     "that yields a Step after every step and returns the result"
                 )
-            return finite(emptied(finished(steps, callback), measurement), by=self)
+            try:
+                return finite(emptied(finished(steps, callback), measurement), by=self)
+            except FloatingPointError as error:
+                if _answers(measurement):
+                    raise
+                raise FloatingPointError(
+                    f"{self}: {measurement.operator} returns values that are NaN or infinite, or "
+                    "too large for its precision"
+                ) from error
 
 
 @dataclass(frozen=True)
@@ -220,6 +231,25 @@ def finite(x: Unknown, *, by: object) -> Unknown:
                 "not a number, or the step is too long"
             )
     return x
+
+
+def _answers(measurement: Any) -> bool:
+    """Whether an operator maps ones to finite data and back; asked once a result is lost."""
+    if not isinstance(measurement, Measurement):  # none, or a family of operators
+        return True
+    seen = measurement.operator(torch.ones_like(measurement.adjoint_y))
+    back = measurement.operator.adjoint(torch.ones_like(seen))
+    return bool(torch.isfinite(seen).all() and torch.isfinite(back).all())
+
+
+def _check_start(x0: Unknown, *, by: object) -> None:
+    """Raise a `ValueError` where the start that a caller gives is not finite."""
+    for name, part in parts(x0).items():
+        if not bool(torch.isfinite(part).all()):
+            raise ValueError(
+                f"{type(by).__name__}: got x0{name and f'.{name}'} with values that are NaN or "
+                "infinite, wanted a finite start"
+            )
 
 
 def fitting(x0: Unknown, like: Unknown, *, by: object) -> Unknown:

@@ -1,15 +1,18 @@
 """Checks of the numbers that a method holds, for the `__post_init__` of its dataclass.
 
 Each takes the method and names of its fields, and raises a `ValueError` that names the field, its
-value and what was wanted. A field that holds None has been left to the method and passes, which
-the type of the field allows or not. How fields must stand to each other (levels that fall) is
-seen when they are used: a search changes them one by one.
+value and what was wanted. Numbers are bounded so that single precision holds their squares: noise
+levels become variances. A field that holds None has been left to the method and passes, which the
+type of the field allows or not. How fields must stand to each other (levels that fall) is seen
+when they are used: a search changes them one by one.
 """
 
 import math
 from collections.abc import Callable
 
 __all__ = ["count", "not_negative", "positive", "share"]
+
+LEAST, MOST = 1e-18, 1e18
 
 
 def count(owner: object, *names: str) -> None:
@@ -18,13 +21,14 @@ def count(owner: object, *names: str) -> None:
 
 
 def positive(owner: object, *names: str) -> None:
-    """The fields are finite numbers above zero."""
-    _check(owner, names, lambda x: x > 0, "a positive number")
+    """The fields are numbers above zero, from 1e-18 to 1e18."""
+    wanted = f"a positive number, from {LEAST:g} to {MOST:g}"
+    _check(owner, names, lambda x: LEAST <= x <= MOST, wanted)
 
 
 def not_negative(owner: object, *names: str) -> None:
-    """The fields are finite numbers, zero or above."""
-    _check(owner, names, lambda x: x >= 0, "a number >= 0")
+    """The fields are numbers, zero or above, at most 1e18."""
+    _check(owner, names, lambda x: 0 <= x <= MOST, f"a number >= 0, at most {MOST:g}")
 
 
 def share(owner: object, *names: str, zero: bool = True) -> None:

@@ -9,7 +9,14 @@ import pytest
 from test_cli import TINY, files, picture, run, tiny
 
 from measurand.files import claimed
-from measurand.jobs.folders import check_outside, free, named_inputs, reserved, staged
+from measurand.jobs.folders import (
+    check_outside,
+    free,
+    named_inputs,
+    reserved,
+    staged,
+    write_record,
+)
 from measurand.weights.tensorfile import load_tensors
 
 
@@ -19,7 +26,7 @@ def filled(folder, by="reconstruct", **content):
             path = stage / name.replace("__", "/")
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
-        (stage / "run.json").write_text(json.dumps({"command": ["measurand", by, "y.png"]}))
+        write_record(stage / "run.json", {"command": ["measurand", by, "y.png"]})
 
 
 def test_a_folder_of_results_appears_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -73,6 +80,48 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, record):
     ):
         raise AssertionError("nothing may be done")
     assert files(tmp_path) == before
+
+
+def test_what_lies_beside_the_results_of_a_run_is_not_replaced_with_them(tmp_path):
+    filled(tmp_path / "r", estimate="old", draws__00="old")
+    (tmp_path / "r" / ".DS_Store").write_text("where the icons are")
+    filled(tmp_path / "r", estimate="new", draws__00="new")  # what file managers leave counts not
+    for name in ("notes.txt", "draws/mine.txt", ".hidden"):
+        path = tmp_path / "r" / name
+        path.write_text("thesis")
+        with pytest.raises(
+            OSError, match=f"it holds {name}, which no run of `measurand rec.*--out"
+        ):
+            filled(tmp_path / "r", estimate="newer")
+        assert path.read_text() == "thesis"
+        path.unlink()
+    (tmp_path / "r" / "link").symlink_to(tmp_path / "r" / "estimate")
+    with pytest.raises(OSError, match="it holds link"):
+        filled(tmp_path / "r", estimate="newer")
+
+
+def test_a_default_folder_with_something_else_in_it_is_left_alone(here, capsys):
+    picture(here / "photo.png", 16, 16, 3)
+    assert run("reconstruct", "photo.png", *TV) == 0
+    (here / "runs" / "photo-fista" / "notes.txt").write_text("thesis")
+    for _ in range(2):
+        assert run("reconstruct", "photo.png", *TV) == 0
+        assert capsys.readouterr().out.endswith("results in runs/photo-fista-2\n")
+    assert (here / "runs" / "photo-fista" / "notes.txt").read_text() == "thesis"
+    assert run("reconstruct", "photo.png", *TV, "--out", "runs/photo-fista") == 2
+    assert "holds notes.txt" in capsys.readouterr().err
+
+
+def test_what_lies_in_the_folder_of_a_scan_is_left_alone(here, capsys):
+    pictures(here / "in")
+    words = ["reconstruct", "in", *TV, "--out", "o"]
+    assert run(*words) == 0
+    (here / "o" / "1" / "notes.txt").write_text("thesis")
+    assert run(*words) == 0  # nothing is to be done again
+    picture(here / "in" / "1.png", 20, 20, 3)
+    assert run(*words) == 1
+    assert "o/1: holds notes.txt, which no run wrote" in capsys.readouterr().err
+    assert (here / "o" / "1" / "notes.txt").read_text() == "thesis"
 
 
 def test_what_appeared_while_the_run_lasted_is_left_alone(tmp_path):
@@ -255,6 +304,22 @@ def pictures(folder, n=3):
     return folder
 
 
+def refuses_weights(capsys, here):
+    """Weights, and records of other runs, in the folder of a training without states."""
+    before = everything(here)
+    assert run(*TRAINING, "--data", "a", "--out", "t") == 2
+    assert (
+        "--out t: holds natural-color-0.05.safetensors of another run" in capsys.readouterr().err
+    )
+    assert everything(here) == before
+    for text in ('{"command": ["measurand", "reconstruct"]}', "mine"):
+        (here / "r").mkdir(exist_ok=True)
+        (here / "r" / "run.json").write_text(text)
+        assert run(*TRAINING, "--data", "a", "--out", "r") == 2
+        assert "--out r: holds run.json of another run" in capsys.readouterr().err
+        assert (here / "r" / "run.json").read_text() == text
+
+
 def test_training_never_replaces_the_weights_that_it_starts_from(here, capsys):
     pictures(here / "a")
     assert run(*TRAINING, "--data", "a", "--out", "t") == 0
@@ -266,17 +331,36 @@ def test_training_never_replaces_the_weights_that_it_starts_from(here, capsys):
         refuses(capsys, here, init, *TRAINING, "--data", "a", "--init", init, "--out", "t")
     assert everything(here) == before
     assert run(*TRAINING, "--data", "a", "--init", "w.safetensors", "--out", "u") == 0
+    refuses_weights(capsys, here)
     pictures(here / "v" / "states")
     refuses(capsys, here, "v/states", *TRAINING, "--data", "v/states", "--out", "v")
 
 
-def test_export_never_replaces_what_it_reads(here):
+def test_export_never_replaces_what_it_reads(here, capsys):
     before = tiny(here / "n.safetensors").read_bytes()
     (here / "e.pt2").symlink_to("n.safetensors")
     words = ["export", "n.safetensors", "--size", 8, 8, "--portable-only", "--quiet", "--out"]
     for out in ("n.safetensors", "e.pt2"):
         assert run(*words, out) == 0
     assert (here / "n.safetensors").read_bytes() == before
+    assert run(*words[:-2], "--out", "n.safetensors") == 2  # once more
+    said = capsys.readouterr().err
+    assert "n.safetensors-portable.pt2 exists and would be replaced" in said and "--out" in said
+
+
+def test_networks_of_one_name_do_not_share_an_exported_file(here, capsys):
+    for name in ("a", "b"):
+        (here / name).mkdir()
+        tiny(here / name / "n.safetensors", seed=ord(name))
+    words = ["--size", 8, 8, "--portable-only"]
+    assert run("export", "a/n.safetensors", *words) == 0
+    before = everything(here)
+    assert run("export", "b/n.safetensors", *words) == 2
+    assert "exported/n-portable.pt2 exists and would be replaced" in capsys.readouterr().err
+    assert everything(here) == before
+    (here / "c.pt2").write_text("mine")
+    assert run("export", "exported/n-portable.pt2", "--out", "c.pt2") == 2
+    assert "c.pt2 exists" in capsys.readouterr().err and (here / "c.pt2").read_text() == "mine"
 
 
 def of(folder):

@@ -22,6 +22,7 @@ from ..jobs.folders import alone, named_inputs
 from ..jobs.manifest import Scan, is_many, name_of
 from ..jobs.reconstruction import Reconstruction
 from ..jobs.restore import bar
+from ..records import json_text
 from .reconstruct import Reconstruct
 
 __all__ = ["restored_beside"]
@@ -90,13 +91,13 @@ def restored_beside(
             target = _free(first, of, [source, *files_of(how.operator).values()])
             write_atomic(target, picture)
             record["picture"] = target.name
-            write_atomic(target.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+            write_atomic(target.with_suffix(".json"), json_text(record, indent=1) + "\n")
     except OSError as error:
         raise OSError(
             f"cannot write beside {source}: {error.strerror or error}; choose a folder with --out"
         ) from error
     if as_json:
-        print(json.dumps(record | {"out": str(target)}))
+        print(json_text(record | {"out": str(target)}))
     elif not quiet:
         print(f"{target} ({type(problem.method).__name__}, {record['seconds']:.1f} s)")
     return 0

@@ -1,6 +1,5 @@
 """The command that asks whether operator, prior and data fit: check."""
 
-import json
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,6 +15,7 @@ from ..jobs.noise_kinds import Gaussian, Poisson
 from ..jobs.reading import Reading
 from ..jobs.restore import Loaded, prior_for, prior_loaded
 from ..operators import LinearOperator
+from ..records import json_text
 from .shared import File, Noise, Operator
 
 __all__ = ["Check"]
@@ -99,7 +99,7 @@ class Check:
         good, doubts = fits(verdicts), sum(v.verdict == DOUBTFUL for v in verdicts)
         if self.json:
             said = {"fits": good, "doubts": doubts, "verdicts": [v._asdict() for v in verdicts]}
-            print(json.dumps(said))
+            print(json_text(said))
             return 0 if good else 1
         for note in notes + notes_of(twin, m.operator.in_shape) + more:
             print(f"note: {note}")

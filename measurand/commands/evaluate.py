@@ -1,6 +1,5 @@
 """The command that measures trained networks: evaluate."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..devices import device_named
 from ..domains import domain_of
 from ..priors.trained import Trained
 from ..problems.random import problem_of
+from ..records import json_text
 from ..training.quality import HeldOut
 from ..weights.store import load
 from .skipped import skips_said
@@ -78,7 +78,7 @@ class Evaluate:
             record = {"prior": self.prior, "images": len(images)}
             measured = {score.name: score.words for score in scores}
             found = {score.name: score.values for score in scores}
-            print(json.dumps({**record, "measured": measured, **found}))
+            print(json_text({**record, "measured": measured, **found}))
             return 0
         print(f"{self.prior} on {len(images)} images of {self.data}")
         for score in scores:

@@ -1,5 +1,7 @@
 """The command that makes files that run without Python: export."""
 
+import glob
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ import tyro
 from tyro.conf import Positional
 
 from ..devices import device_named
-from ..weights.export import compile_portable, export
+from ..weights.export import compile_portable, compiled_file, export
 from ..weights.store import load
 
 __all__ = ["Export"]
@@ -71,7 +73,9 @@ class Export:
             )
         first = Path(self.weights[0])
         name = re.sub(r"-portable(-\d+)?$", "", first.stem)
-        return compile_portable(self.weights, self.out or first.with_name(f"{name}.pt2"))
+        out = compiled_file(self.out or first.with_name(f"{name}.pt2"))
+        _check_new(out)
+        return compile_portable(self.weights, out)
 
     def _exported(self) -> list[Path]:
         """The files of weights."""
@@ -86,6 +90,20 @@ class Export:
         dtype = None if self.precision == "auto" else getattr(torch, self.precision)
         model = load(weights, device=device_named(self.device), dtype=dtype)
         name = Path(weights).name.removesuffix(".safetensors")
-        out = self.out or Path("exported") / f"{name}.pt2"
+        out = compiled_file(self.out or Path("exported") / f"{name}.pt2")
         compiled = not self.portable_only
+        portable = out.with_name(f"{out.stem}-portable")
+        _check_new(
+            *([out] if compiled else []), *out.parent.glob(f"{glob.escape(portable.name)}*.pt2")
+        )
         return export(model, out, size=self.size, batch=self.batch, compiled=compiled)
+
+
+def _check_new(*paths: Path) -> None:
+    """Raise a `ValueError` where a file is there: it does not say of which weights it is."""
+    for path in paths:
+        if os.path.lexists(path):
+            raise ValueError(
+                f"export: {path} exists and would be replaced; say another name by --out, or "
+                "remove it"
+            )

@@ -1,6 +1,5 @@
 """The command that lists the weights that ship: priors."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from tyro.conf import Positional
 
 from ..domains import domain_of
 from ..files import sha256_file
+from ..records import json_text
 from ..weights.store import kinds, known_weights, weight_file
 from ..weights.tensorfile import load_tensors
 
@@ -43,7 +43,7 @@ class Priors:
                 cards[name] = {"error": str(error)}
         if self.json:
             told = {k: {**c, "tensors": len(c.get("tensors", ()))} for k, c in cards.items()}
-            print(json.dumps(told))
+            print(json_text(told))
             return 0
         width = max((len(name) for name in cards), default=0)
         for name, card in cards.items():

@@ -1,6 +1,5 @@
 """The command that recovers the image behind measured files: reconstruct."""
 
-import json
 import sys
 import time
 from contextlib import nullcontext
@@ -11,18 +10,19 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from ..data.sources import split_key
-from ..files import sha256_file, write_atomic
+from ..files import sha256_file
 from ..jobs.arguments import files_of
 from ..jobs.batch import Job, failures, run, summary, table
 from ..jobs.blind import BlindReconstruction, is_family
 from ..jobs.executors import Loop
-from ..jobs.folders import alone, check_outside, free, named_inputs, reserved, staged
+from ..jobs.folders import alone, check_outside, free, named_inputs, reserved, staged, write_record
 from ..jobs.manifest import Scan, is_many, name_of, scans_in, shard, shard_named
 from ..jobs.noise_kinds import Gaussian
 from ..jobs.reading import Reading
 from ..jobs.reconstruction import Reconstruction, rounds_of, with_operands
 from ..jobs.restore import bar, resolved
 from ..methods import Step
+from ..records import json_text
 from ..samplers import BlindPnPDM
 from ..tuning.settings import Settings, read_settings
 from .shared import AnyMethod, AnyOperator, Executor, File, Noise
@@ -153,9 +153,9 @@ class Reconstruct:
 
                 record = restorer.solve(problem, folder, self.seed, on_step)
             record = {"command": ["measurand", *command], "inputs": of, **record}
-            write_atomic(folder / "run.json", json.dumps(record, indent=1) + "\n")
+            record = write_record(folder / "run.json", record)
         if self.json:
-            print(json.dumps(record | {"out": str(out)}))
+            print(json_text(record | {"out": str(out)}))
         elif not self.quiet:
             numbers = "".join(f", {key} {value:.4g}" for key, value in record["metrics"].items())
             calls = f", {record['nfe']} denoiser calls" if record["nfe"] else ""
@@ -237,7 +237,7 @@ class Reconstruct:
         record = {"out": str(out), **summary(found)}
         record["wall_seconds"] = round(time.perf_counter() - started, 3)
         if self.json:
-            print(json.dumps(record))
+            print(json_text(record))
         else:
             if not self.quiet:
                 print(table(found))

@@ -1,18 +1,17 @@
 """The command that asks which prior fits measurements: shift."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
 from ..devices import device_named
-from ..files import write_atomic
 from ..jobs.arguments import files_of
-from ..jobs.folders import check_outside, named_inputs, reserved, staged
+from ..jobs.folders import check_outside, named_inputs, reserved, staged, write_record
 from ..jobs.manifest import Scan, scans_in
 from ..jobs.restore import bar, environment, resolved
 from ..jobs.shift import evidence, judged, masks_of, plotted
+from ..records import json_text
 from ..shift import Curve, Divergence, Rank
 from ..tensors import generators
 from .shared import File, Operator
@@ -121,10 +120,10 @@ class Shift:
                 "notes": found.notes,
                 **environment(device),
             }
-            write_atomic(folder / "shift.json", json.dumps(record, indent=1) + "\n")
             plotted(folder / "shift.png", order, curves, f"{len(scans)} of {self._stem}")
+            record = write_record(folder / "shift.json", record)
         if self.json:
-            print(json.dumps(record | {"out": str(out)}))
+            print(json_text(record | {"out": str(out)}))
         elif not self.quiet:
             print("\n".join(_table(order, curves)))
             print(f"results in {out}")

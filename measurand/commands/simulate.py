@@ -1,6 +1,5 @@
 """The command that measures a picture: simulate."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +9,12 @@ from ..data.files import read_image
 from ..data.form import Form
 from ..data.sources import split_key
 from ..data.writing import write_image
-from ..files import write_atomic
 from ..jobs.arguments import build, files_of, notes_of
-from ..jobs.folders import check_outside, named_inputs, reserved, staged
+from ..jobs.folders import check_outside, named_inputs, reserved, staged, write_record
 from ..jobs.manifest import name_of
 from ..jobs.measured import noise_of
 from ..jobs.restore import environment, resolved
+from ..records import json_text
 from ..tensors import generators
 from .shared import File, Operator
 
@@ -78,9 +77,9 @@ class Simulate:
                 "notes": [*picture.notes, *notes_of(self.operator, operator.in_shape)],
                 **environment("cpu"),
             }
-            write_atomic(folder / "run.json", json.dumps(record, indent=1) + "\n")
+            record = write_record(folder / "run.json", record)
         if self.json:
-            print(json.dumps(record | {"out": str(out)}))
+            print(json_text(record | {"out": str(out)}))
         elif not self.quiet:
             print(f"{operator} with noise of sigma {self.sigma:g}: {out}/measurement.npz")
         return 0

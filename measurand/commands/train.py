@@ -1,5 +1,6 @@
 """The command that trains by a recipe: train."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -112,9 +113,28 @@ class Train:
             [*self.data, *self.held_out, *init],
             parts=["run.json", "metrics.jsonl", "states", *weights],
         )
+        if not self.resume and not (out / "states").exists():  # which say what can be done
+            self._check_unused(out)
         if out != first and self.out is None and not self.quiet and rank() == 0:
             tell(f"{first} holds a run on other data: this one is in {out}")
         return out
+
+    def _check_unused(self, out: Path) -> None:
+        """Raise a `ValueError` where a folder has weights of this name, or is of something else.
+
+        A run that died before its first state has left neither, and may begin again.
+        """
+        weights = sorted(out.glob(f"{self.recipe.name}-*.safetensors"))
+        record = out / "run.json"
+        try:
+            of_training = not record.exists() or "recipe" in json.loads(record.read_text())
+        except (OSError, ValueError):
+            of_training = False
+        if weights or not of_training:
+            raise ValueError(
+                f"--out {out}: holds {(weights or [record])[0].name} of another run, which would "
+                "be replaced; choose another folder with --out"
+            )
 
     def _licence(self) -> str:
         """Licence and origin of the data: what the user says of them."""

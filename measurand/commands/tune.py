@@ -1,7 +1,5 @@
 """The command that finds settings: tune."""
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,15 +13,15 @@ from tyro.conf import Positional
 from ..data.files import read_image
 from ..data.sources import split_key
 from ..devices import device_named
-from ..files import write_atomic
 from ..jobs.arguments import build, files_of, kebab, notes_of, union
-from ..jobs.folders import check_outside, named_inputs, reserved, staged
+from ..jobs.folders import check_outside, named_inputs, reserved, staged, write_record
 from ..jobs.measured import measured, noise_of, operator_for, truth_in
 from ..jobs.noise_kinds import Gaussian
 from ..jobs.reading import Reading
 from ..jobs.restore import bar, environment, prior_for, prior_loaded, resolved, suited
 from ..measurement import Measurement
 from ..priors import Penalty
+from ..records import json_text
 from ..solvers import HQS
 from ..tensors import generators
 from ..tuning import objectives
@@ -175,17 +173,15 @@ class Tune:
             trials = {
                 "command": ["measurand", *command],
                 "inputs": of,
-                "settings": [
-                    resolved(s) | {"reach": [_finite(r) for r in s.reach]} for s in found.settings
-                ],
+                "settings": [resolved(s) for s in found.settings],
                 "trials": [_plain(trial) for trial in found.trials],
                 "notes": notes + more,
                 **environment(device),
             }
-            write_atomic(folder / "trials.json", json.dumps(trials, indent=1) + "\n")
+            write_record(folder / "trials.json", trials)
         if self.json:
             told = {"best": found.best.values, "tuned": summary, "out": str(out)}
-            print(json.dumps(told))
+            print(json_text(told))
         elif not self.quiet:
             _print(found, out)
         return 0
@@ -284,15 +280,11 @@ def _named(asked: str, record: dict[str, Any], prior: Any) -> dict[str, Any]:
     return {"name": asked if Path(asked).exists() else record["name"], "sha256": record["sha256"]}
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _plain(trial: Trial) -> dict[str, Any]:
     return {
         "values": trial.values,
-        "loss": _finite(trial.loss),
-        "losses": [_finite(loss) for loss in trial.losses],
+        "loss": trial.loss,
+        "losses": list(trial.losses),
         "seconds": round(trial.seconds, 3),
         "note": trial.note,
     }

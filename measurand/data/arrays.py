@@ -167,10 +167,12 @@ def compact(samples: np.ndarray) -> np.ndarray:
     numbers become float32 (integers beyond 2^24 are rounded), complex ones complex64.
     """
     if samples.dtype.kind == "c":
-        return np.ascontiguousarray(samples, dtype=np.complex64)
+        with np.errstate(over="ignore"):  # whoever takes them looks for what is infinite
+            return np.ascontiguousarray(samples, dtype=np.complex64)
     keep = samples.dtype.kind in "uf" and samples.dtype.name in ("uint8", "float16")
     kind = samples.dtype.newbyteorder("=") if keep else np.dtype(np.float32)
-    return np.ascontiguousarray(samples, dtype=kind)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(samples, dtype=kind)
 
 
 def _members(archive: zipfile.ZipFile) -> list[str]:

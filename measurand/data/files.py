@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from . import fastmri, pillow, tiff, volumes
-from .arrays import ARRAYS, load, split_key
+from .arrays import ARRAYS, compact, load, split_key
 from .axes import images_first
 from .form import Form, Picture, Stored, Template
 from .picture_writing import Description
@@ -202,7 +202,7 @@ def _items(name: str, values: np.ndarray) -> tuple[Tensor, str]:
             f"{name}: got a complex array of shape {values.shape}, wanted (H, W), (C, H, W) or "
             "(N, C, H, W)"
         )
-    x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.complex64))
+    x = torch.from_numpy(compact(values))
     return x.reshape((1,) * (4 - x.ndim) + x.shape), axes
 
 

@@ -133,6 +133,11 @@ class Stored:
             self.unit,
         )
         x = (2.0 * (self.x - low) / (high - low) - 1.0).float()
+        if not bool(x.isfinite().all()):
+            raise UnreadableFile(
+                f"{self.name}: samples up to {float(self.x.abs().max()):.4g} are beyond single "
+                f"precision, with {low:g} as black and {high:g} as white (--value-range)"
+            )
         form = replace(self.form, low=low, high=high)
         return Picture(x, form, self.notes + ((note,) if note else ()))
 

@@ -23,7 +23,7 @@ from .form import Form
 from .picture_writing import Description
 from .tiff_writing import Calibration
 
-__all__ = ["as_written", "write_image"]
+__all__ = ["as_written", "check_finite", "write_image"]
 
 
 def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
@@ -45,10 +45,10 @@ def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
         raise ValueError(
             f"write_image: got the name '{path.name}', wanted an ending {form.suffix}"
         )
-    if not torch.isfinite(torch.view_as_real(x) if x.is_complex() else x).all():
-        raise ValueError(f"{path}: got an image with NaN or infinite values, nothing is written")
+    check_finite(path, x.detach().cpu().numpy())
     if form.axes == "" or np.dtype(form.dtype).kind == "c":
         values = (x.detach().cpu() * form.unit).numpy()
+        check_finite(path, values)
         if form.template is not None and values.shape[1] == 1:
             form.template.write(path, values.transpose(0, 2, 3, 1), form)
             return path
@@ -63,6 +63,7 @@ def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
         wanted = "(1, C, H, W), C 1 or 3" if most else "(N, C, H, W)"
         raise ValueError(f"{path}: got {x.dtype} of shape {tuple(x.shape)}, wanted real {wanted}")
     pixels = _samples(x, form)
+    check_finite(path, pixels)  # the type of the file may hold less than single precision
     template = form.template
     if template is None and form.suffix in PICTURES:
         template = (
@@ -75,6 +76,15 @@ def write_image(path: str | Path, x: Tensor, form: Form) -> Path:
     else:
         write_atomic(path, _encode(laid_out(pixels, form.axes), form))
     return path
+
+
+def check_finite(path: Path, values: np.ndarray) -> None:
+    """Raise a `ValueError` where something that is to be written is no finite number."""
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{path}: got an image with NaN or infinite values, or beyond what {values.dtype} "
+            "holds, nothing is written"
+        )
 
 
 def as_written(x: Tensor, form: Form) -> Tensor:
@@ -98,7 +108,8 @@ def _pixels(x: Tensor, form: Form) -> np.ndarray:
     if kind.kind in "ui":
         limits = np.iinfo(kind)
         pixels = pixels.round().clip(limits.min, limits.max)
-    return pixels > 0.5 if kind.kind == "b" else pixels.astype(kind)
+    with np.errstate(over="ignore"):
+        return pixels > 0.5 if kind.kind == "b" else pixels.astype(kind)
 
 
 def _samples(x: Tensor, form: Form) -> np.ndarray:

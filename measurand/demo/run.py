@@ -12,7 +12,6 @@ Needs scikit-image and matplotlib (extra `demo`).
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -24,8 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import write_atomic
-from ..jobs.folders import staged
+from ..jobs.folders import staged, write_record
 from ..jobs.restore import Restored, bar, environment, of_its_kind, restore, variation_weight
 from ..measurement import Measurement
 from ..methods import Step
@@ -256,7 +254,7 @@ def _write(
     )
     command = ["measurand", "demo"]  # by which a later demo knows the folder
     record = {"command": command, **weights, "seed": seed, "results": results, **machine}
-    write_atomic(folder / "results.json", json.dumps(record, indent=1) + "\n")
+    write_record(folder / "results.json", record)
 
 
 def _words(results: list[dict[str, Any]], out: Path) -> str:

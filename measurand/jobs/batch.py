@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from ..files import sha256, sweep, write_atomic
+from ..records import json_text
 from .manifest import Scan
 from .task import Outcome, Task, Work
 
@@ -64,7 +65,7 @@ class Job:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that decides the results but the scans, as plain JSON."""
-        return json.loads(json.dumps({**self.work.settings(), "seed": self.seed}))
+        return json.loads(json_text({**self.work.settings(), "seed": self.seed}))
 
     @cached_property
     def task(self) -> Task:
@@ -112,7 +113,7 @@ class Job:
                 "; choose another folder with --out, or replace them with --replace"
             )
         try:
-            write_atomic(card, json.dumps(content, indent=1) + "\n")
+            write_atomic(card, json_text(content, indent=1) + "\n")
         except OSError as error:
             raise _unwritable(self.out, error) from error
 

@@ -34,7 +34,7 @@ from .arguments import build, families
 from .manifest import Scan
 from .measured import measured, truth_in
 from .reconstruction import OnStep, Opened, Reconstruction, Runner
-from .report import comparison
+from .report import comparison, finite_metrics
 from .restore import prior_loaded, resolved
 
 __all__ = ["BlindReconstruction", "BlindRunner", "is_family"]
@@ -145,9 +145,10 @@ class BlindRunner(Runner):
         if problem.truth is not None:
             metrics["psnr"] = float(psnr(x, problem.truth, data_range=2.0))
             panels.append(("truth", problem.truth))
+        metrics, notes = finite_metrics(metrics)
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(how.method).__name__}"
-            comparison(folder / "comparison.png", panels, title=title)
+            notes += comparison(folder / "comparison.png", panels, title=title)
         return {
             "file": problem.scan.file,
             "operator": resolved(how.operator) | {"family": str(family)},
@@ -160,7 +161,7 @@ class BlindRunner(Runner):
             "modes": result.modes,
             "misfits": result.misfits,
             "seed": seed,
-            "notes": list(problem.notes),
+            "notes": [*problem.notes, *notes],
             "seconds": round(seconds, 3),
             "nfe": round(counted.items / how.draws),
             "metrics": metrics,

@@ -36,6 +36,7 @@ from uuid import uuid4
 
 import torch
 
+from ..records import json_text
 from .manifest import Scan
 from .task import Outcome, Task, forget
 
@@ -328,7 +329,7 @@ class _Part:
 
 def _note(file: TextIO, record: dict[str, Any]) -> None:
     """Adds a line that stays when the machine dies."""
-    file.write(json.dumps(record) + "\n")
+    file.write(json_text(record) + "\n")
     file.flush()
     os.fsync(file.fileno())
 

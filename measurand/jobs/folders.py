@@ -1,7 +1,8 @@
 """A folder of results: there as a whole or not at all, never in place of something else.
 
-What may be replaced is an earlier run of the same command. A folder that holds what a run reads is
-refused before anything is done (`check_outside`). A folder that nobody has named is of one input:
+What may be replaced is an earlier run of the same command, and only while nothing lies beside what
+that run wrote (`write_record` notes it). A folder that holds what a run reads is refused before
+anything is done (`check_outside`). A folder that nobody has named is of one input:
 `free` and `reserved` count on, name-2, name-3, where an earlier one is of another input.
 """
 
@@ -19,12 +20,23 @@ from pathlib import Path
 from typing import Any
 
 from ..data.arrays import split_key
-from ..files import claimed, publish
+from ..files import claimed, publish, write_atomic
+from ..records import json_text
 
-__all__ = ["alone", "check_outside", "free", "named_inputs", "reserved", "staged"]
+__all__ = [
+    "alone",
+    "check_outside",
+    "foreign",
+    "free",
+    "named_inputs",
+    "reserved",
+    "staged",
+    "write_record",
+]
 
 # where a folder says what has made it
 RECORDS = ("run.json", "results.json", "trials.json", "shift.json")
+DESKTOP = (".DS_Store", "Thumbs.db")  # what file managers leave wherever they look
 
 
 @contextmanager
@@ -34,8 +46,8 @@ def staged(
     """A folder to fill: it becomes `folder`, as a whole, when the block ends without an error.
 
     Args:
-        folder: The final folder. Results of an earlier run of the same command are replaced, with
-            everything in their folder; any other folder must be empty.
+        folder: The final folder. Results of an earlier run of the same command are replaced, if
+            their folder holds nothing else; any other folder must be empty.
         by: The command that fills it, as its record names it.
         inputs: What the block reads, see `check_outside`.
     Raises:
@@ -69,9 +81,42 @@ def _check_free(folder: Path, by: str) -> None:
 
     What another command has made is not taken: it may hold the very data that are read.
     """
-    if not folder.exists() or not any(folder.iterdir()) or _record(folder, by) is not None:
+    if not folder.exists() or not any(folder.iterdir()):
         return
-    raise FileExistsError(17, f"it holds something else than results of `measurand {by}`")
+    record = _record(folder, by)
+    if record is None:
+        raise FileExistsError(17, f"it holds something else than results of `measurand {by}`")
+    if others := foreign(folder, record.get("outputs", [])):
+        raise FileExistsError(17, f"it holds {others[0]}, which no run of `measurand {by}` wrote")
+
+
+def foreign(folder: Path, outputs: Iterable[str]) -> list[str]:
+    """Return the files and links in a folder of results that its run did not write.
+
+    Args:
+        folder: The folder.
+        outputs: What the run wrote, as its record names it.
+    """
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(folder).as_posix() for path in found)
+    ours = {*outputs, *RECORDS}
+    return sorted(name for name in names if name not in ours and Path(name).name not in DESKTOP)
+
+
+def write_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write what a folder of results says of its run, once all its other files are there.
+
+    Args:
+        path: The file, one of `RECORDS`, in the folder.
+        record: What it says.
+    Returns:
+        The same, with the names of the files that the run wrote.
+    """
+    written = [file for file in sorted(path.parent.rglob("*")) if file.is_file()]
+    outputs = [file.relative_to(path.parent).as_posix() for file in written]
+    record = record | {"outputs": outputs}
+    write_atomic(path, json_text(record, indent=1) + "\n")
+    return record
 
 
 def _record(folder: Path, by: str | None, names: Sequence[str] = RECORDS) -> dict[str, Any] | None:
@@ -227,9 +272,15 @@ def reserved(
                 ours = stack.enter_context(claimed(path.with_name(f".{path.name}.claim")))
             except OSError:  # whoever writes there will say so
                 ours = True
-            if ours and _fits(path, of, by, inputs, RECORDS):
+            if ours and _fits(path, of, by, inputs, RECORDS) and not _mixed(path, by):
                 yield path
                 return
+
+
+def _mixed(folder: Path, by: str) -> bool:
+    """Whether something lies in a folder beside what an earlier run of a command wrote."""
+    record = _record(folder, by)
+    return record is not None and bool(foreign(folder, record.get("outputs", [])))
 
 
 @contextmanager

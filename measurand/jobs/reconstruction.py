@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..data.form import Form, Stored
 from ..data.sources import IN_PLACE, split_key
-from ..data.writing import as_written, write_image
+from ..data.writing import as_written, check_finite, write_image
 from ..devices import device_named
 from ..files import sha256_file
 from ..measurement import Measurement
@@ -37,7 +37,7 @@ from .kspace import AUTO, known
 from .manifest import Scan
 from .measured import measured, operator_for, truth_in
 from .reading import Reading
-from .report import comparison, metrics_of
+from .report import comparison, finite_metrics, metrics_of
 from .restore import (
     Loaded,
     environment,
@@ -296,6 +296,7 @@ class Runner:
             if len(draws) > 1:
                 sd = draws.std(0) * form.unit
                 stored = inside(sd).numpy()
+                check_finite(folder / "sd.npy", stored)
                 np.save(folder / "sd.npy", stored[0] if items == 1 else stored, allow_pickle=False)
                 panels.append(("standard deviation", operator.framed(sd)))
         metrics: dict[str, float] = {}
@@ -309,9 +310,10 @@ class Runner:
             metrics = metrics_of(shown, truth, framed)
             panels.append(("truth", truth))
         metrics |= problem.loaded.remarks(problem.measurement[:1], x[:1].to(self.device))
+        metrics, notes = finite_metrics(metrics)
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(method).__name__}"
-            comparison(folder / "comparison.png", panels, title=title)
+            notes += comparison(folder / "comparison.png", panels, title=title)
         sigma = (problem.measurement.sigma * problem.unit).flatten().tolist()
         return {
             "file": problem.scan.file,
@@ -326,7 +328,7 @@ class Runner:
             "method": resolved(method),
             "draws": how.draws if method.draws else None,
             "seed": seed,
-            "notes": list(problem.notes),
+            "notes": [*problem.notes, *notes],
             "seconds": round(sum(result.seconds for result in results), 3),
             "nfe": results[0].nfe,
             "metrics": metrics,

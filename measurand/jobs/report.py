@@ -1,5 +1,6 @@
 """What a run says of its images once they are there: metrics, and a figure."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,18 @@ from torch import Tensor
 from ..figures import compare
 from ..metrics import coverage, crps, nmse, psnr, ssim
 
-__all__ = ["comparison", "metrics_of"]
+__all__ = ["comparison", "finite_metrics", "metrics_of"]
+
+
+def finite_metrics(metrics: dict[str, float]) -> tuple[dict[str, float], list[str]]:
+    """Return the metrics that are numbers, and a sentence for each that is none."""
+    lost = [name for name, value in metrics.items() if not math.isfinite(value)]
+    kept = {name: value for name, value in metrics.items() if name not in lost}
+    return kept, [
+        f"{name} is {metrics[name]:g} and is left out: the estimate is the truth, or the truth is "
+        "zero everywhere"
+        for name in lost
+    ]
 
 
 def metrics_of(x: Tensor, truth: Tensor, draws: Tensor | None) -> dict[str, float]:
@@ -41,8 +53,8 @@ def metrics_of(x: Tensor, truth: Tensor, draws: Tensor | None) -> dict[str, floa
     return found
 
 
-def comparison(path: str | Path, panels: Sequence[tuple[str, Tensor]], *, title: str) -> None:
-    """Write the figure of a run.
+def comparison(path: str | Path, panels: Sequence[tuple[str, Tensor]], *, title: str) -> list[str]:
+    """Write the figure of a run, whose results are there already and stay without it.
 
     Args:
         path: The PNG to write.
@@ -50,6 +62,8 @@ def comparison(path: str | Path, panels: Sequence[tuple[str, Tensor]], *, title:
             estimate, and, by these names, "standard deviation" and "truth". Of several slices
             the one in the middle.
         title: A line above them.
+    Returns:
+        Why it could not be drawn, in a sentence; nothing where it was.
     """
     slices = max(len(x) for _, x in panels)
     images = {name: x[len(x) // 2 :][:1] for name, x in panels}
@@ -57,4 +71,8 @@ def comparison(path: str | Path, panels: Sequence[tuple[str, Tensor]], *, title:
     truth, spread = images.pop("truth", None), images.pop("standard deviation", None)
     complex_ = any(x.is_complex() for x in images.values())
     window = None if complex_ else (-1.0, 1.0)
-    compare(images, truth=truth, deviation=spread, window=window, title=title).save(path)
+    try:
+        compare(images, truth=truth, deviation=spread, window=window, title=title).save(path)
+    except Exception as error:  # whatever a font, a name or a missing package does
+        return [f"{Path(path).name} could not be drawn: {' '.join(str(error).split())}"]
+    return []

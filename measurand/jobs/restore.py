@@ -143,21 +143,21 @@ def restore(
             continue
         parts.append(made.unflatten(0, (items, some)).transpose(0, 1))
         first += some
-    images = torch.cat(parts)
+    images = torch.cat(parts)  # finite: the method has checked that
     seconds = time.perf_counter() - started
-    bad = int((~torch.isfinite(images)).sum())
-    if bad:
-        raise FloatingPointError(
-            f"{type(method).__name__}: {bad} of {images.numel()} values of the result are NaN or "
-            "infinite; nothing is written. The noise level or a step size may be wrong: "
-            "`measurand check` says what does not fit"
-        )
     nfe = round(counted.items / (count * items)) if counted else 0
     if isinstance(prior, Trained):  # a call of an unfolded network is one for each of its steps
         nfe *= prior.evaluations
     if not method.draws:
         return Restored(images[0], None, seconds, nfe)
-    return Restored(images.mean(0), images, seconds, nfe)
+    found = Restored(images.mean(0), images, seconds, nfe)
+    for what, x in (("mean", found.estimate), ("standard deviation", found.sd)):
+        if x is not None and not bool(torch.isfinite(x).all()):
+            raise FloatingPointError(
+                f"{type(method).__name__}: the {what} of the draws, whose values go up to "
+                f"{float(images.abs().max()):.1e}, is too large for its precision"
+            )
+    return found
 
 
 def counting(prior: Any, method: Method) -> Counted | CountedLatent | CountedPosterior | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.files import PICTURES
-from ..figures import with_matplotlib
+from ..figures import legible, with_matplotlib
 from ..measurement import Measurement
 from ..operators import SENSE
 from ..priors import Penalty
@@ -156,16 +156,17 @@ def plotted(path: Path, order: Sequence[Rank], curves: Mapping[str, Curve], titl
     for row, rank in enumerate(reversed(order)):
         low, high = (abs(rank.excess - end) for end in rank.interval)
         axes[0].errorbar(rank.excess, row, xerr=[[low], [high]], fmt="o", color="C0", capsize=4)
-    axes[0].set_yticks(range(len(order)), [rank.name for rank in reversed(order)])
+    names = [legible(rank.name) for rank in reversed(order)]
+    axes[0].set_yticks(range(len(order)), names, parse_math=False)
     axes[0].set_ylim(-0.6, len(order) - 0.4)
     axes[0].set_xlabel("loss above that of the best prior, nats per unknown")
     axes[0].grid(axis="x", alpha=0.3)
     for name, curve in curves.items():
-        axes[1].semilogx(curve.levels, curve.cumulative, label=name)
+        axes[1].semilogx(curve.levels, curve.cumulative, label=legible(name).replace("$", r"\$"))
         axes[1].set_xlabel("noise level")
         axes[1].set_ylabel("divergence up to this level, nats")
         axes[1].grid(alpha=0.3)
         axes[1].legend()
-    figure.suptitle(title)
+    figure.suptitle(legible(title), parse_math=False)
     figure.tight_layout()
     FigureCanvasAgg(figure).print_png(str(path))

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..files import claimed, publish, sha256, sha256_file, write_atomic
+from ..records import json_text
+from .folders import foreign
 from .manifest import Scan
 
 __all__ = ["Outcome", "Restore", "Task", "Work", "forget", "scan_seed"]
@@ -102,7 +104,7 @@ class Task:
                     "inputs": inputs,
                     "outputs": _sizes(stage),
                 }
-                write_atomic(stage / "run.json", json.dumps(record, indent=1) + "\n")
+                write_atomic(stage / "run.json", json_text(record, indent=1) + "\n")
                 _check_free(self.out / scan.name)
                 publish(stage, self.out / scan.name, partial / "replaced")
                 return _outcome(scan, "new", record)
@@ -144,9 +146,16 @@ def forget() -> None:
 
 def _check_free(folder: Path) -> None:
     """Raise a `FileExistsError` unless a folder is new, empty, or an older result of ours."""
-    if folder.exists() and _record(folder) is None and any(folder.iterdir()):
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    record = _record(folder)
+    if record is None:
         raise FileExistsError(
             f"{folder}: exists, and is no result of a job; move it away to have the scan done"
+        )
+    if others := foreign(folder, record["batch"]["outputs"]):
+        raise FileExistsError(
+            f"{folder}: holds {others[0]}, which no run wrote; move it away to have the scan done"
         )
 
 

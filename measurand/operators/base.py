@@ -130,10 +130,9 @@ class LinearOperator(nn.Module, ABC):
         if x.dtype not in wanted:
             names = " or ".join(map(str, wanted))
             raise ValueError(f"{self}: got an input of {x.dtype}, wanted {names}")
-        if self.batch not in (1, len(x)):
-            raise ValueError(
-                f"{self}: got a batch of {len(x)}, wanted {self.batch} (one per item)"
-            )
+        if not len(x) or self.batch not in (1, len(x)):
+            size = "at least 1" if self.batch == 1 else f"{self.batch} (one per item)"
+            raise ValueError(f"{self}: got a batch of {len(x)}, wanted {size}")
 
     # -- what a method asks for ----------------------------------------------------------------
 
@@ -287,7 +286,13 @@ class LinearOperator(nn.Module, ABC):
         if self.batch > 1:
             return max(self.norms)
         with torch.no_grad():
-            return power_method(self.gram, self.blank_input())
+            found = power_method(self.gram, self.blank_input())
+        if not math.isfinite(found):
+            raise FloatingPointError(
+                f"{self}: its norm is not finite: forward or adjoint returns values that are NaN "
+                "or infinite, or too large for its precision"
+            )
+        return found
 
     @cached_property
     def norms(self) -> list[float]:

@@ -149,6 +149,9 @@ def simplex(k: Tensor) -> Tensor:
         | Efficient Projections onto the l1-Ball (Duchi et al., 2008)
     """
     flat = k.flatten(-2).double()
+    if not bool(torch.isfinite(flat).all()):
+        raise FloatingPointError("simplex: got kernels that are not finite")
+    flat = flat - flat.amax(-1, keepdim=True)  # the same nearest kernel, whatever the size
     ordered = flat.sort(-1, descending=True).values
     count = torch.arange(1, flat.shape[-1] + 1, device=k.device)
     level = (ordered.cumsum(-1) - 1) / count

@@ -30,6 +30,7 @@ from ..domains.material import Material
 from ..files import sha256, sha256_file, write_atomic
 from ..priors.edm import fast_dtype
 from ..priors.trained import Trained
+from ..records import json_text
 from ..training.distributed import joined, rank
 from ..training.ema import EMA
 from ..training.log import Journal, tell
@@ -222,7 +223,7 @@ def train_recipe(
         if resume and (out / "run.json").is_file():
             check_same(out / "run.json", asked)
         elif first:
-            write_atomic(out / "run.json", json.dumps(asked, indent=1))
+            write_atomic(out / "run.json", json_text(asked, indent=1))
 
         def quality() -> dict[str, float]:
             with averages[0].applied():
@@ -329,7 +330,7 @@ def check_same(file: Path, asked: Mapping[str, Any]) -> None:
     Raises:
         ValueError: Something differs; the message says what.
     """
-    before, now = json.loads(file.read_text()), json.loads(json.dumps(asked))
+    before, now = json.loads(file.read_text()), json.loads(json_text(asked))
     changed = [
         f"{name} {before['recipe'].get(name)!r}, now {now['recipe'].get(name)!r}"
         for name in sorted({*before["recipe"], *now["recipe"]})

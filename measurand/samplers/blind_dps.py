@@ -28,7 +28,7 @@ from itertools import pairwise
 import torch
 
 from ..measurement import BlindMeasurement, Unknowns
-from ..methods import Iterates, Step
+from ..methods import Iterates, Step, finite
 from ..schedules import edm_grid
 from ..tensors import Generators, norm, randn_like
 from ..validate import count, not_negative, positive
@@ -98,5 +98,6 @@ class BlindDPS(BlindSampler):
             x = ancestral(x, x_hat, t, t_next, generator)
             theta = ancestral(theta, theta_hat, self.scale * t, self.scale * t_next, generator)
             x, theta = x - self.zeta * pull, theta - self.zeta_theta * pull_theta
+            finite(theta, by=self)  # small beside an image, and no operator can be made of NaN
             yield Step(i, t, Unknowns(x, theta), Unknowns(x_hat, theta_hat))
         return Unknowns(*family.aligned(x, family.project(theta)))

@@ -140,6 +140,13 @@ class Divergence:
         positive(self, "low", "high")
         share(self, "confidence", zero=False)
         not_negative(self, "fills")
+        ends = (-1.0, 1.0) if self.range is None else self.range
+        if not (
+            isinstance(ends, tuple) and len(ends) == 2 and -math.inf < ends[0] < ends[1] < math.inf
+        ):
+            raise ValueError(
+                f"Divergence: got range = {ends!r}, wanted the lowest and the highest value"
+            )
         if self.nodes < 2 or not self.low < self.high or not math.isfinite(self.exponent):
             raise ValueError(
                 f"Divergence: got {self.nodes} nodes from {self.low} to {self.high} and exponent "

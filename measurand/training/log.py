@@ -1,6 +1,5 @@
 """How a training run goes: `metrics.jsonl`, a line on the screen, and TensorBoard where wanted."""
 
-import json
 import math
 import sys
 import time
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch
+from ..records import json_text
 from .loop import Progress
 
 __all__ = ["Journal", "tell"]
@@ -109,7 +109,7 @@ class Journal:
     def write(self, line: dict[str, Any]) -> None:
         """Writes one line to all that listen."""
         with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json_text(line) + "\n")
         if not self.quiet:
             stamp = time.strftime("%H:%M:%S ")
             words = " ".join(f"{k}={v}" for k, v in line.items())

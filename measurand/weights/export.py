@@ -29,7 +29,7 @@ from torch import nn
 from ..files import atomic
 from ..priors.trained import Trained, numbers
 
-__all__ = ["compile_portable", "export"]
+__all__ = ["compile_portable", "compiled_file", "export"]
 
 
 def export(

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..files import atomic, sha256
+from ..records import json_text
 
 __all__ = ["DamagedFile", "load_tensors", "save_tensors"]
 
@@ -57,7 +58,7 @@ def save_tensors(
 
     arrays = {k: v.detach().cpu().contiguous() for k, v in sorted(tensors.items())}
     lines = {k: digest(k, v) for k, v in arrays.items()}
-    text = json.dumps({**card, "format": FORMAT, "tensors": lines}, ensure_ascii=False)
+    text = json_text({**card, "format": FORMAT, "tensors": lines})
     raw = save(arrays, metadata={"card": text, "sha256": sha256(text)})
     with atomic(path) as temporary, temporary.open("wb") as file:
         size = int.from_bytes(raw[:8], "little")
