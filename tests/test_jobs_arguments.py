@@ -47,7 +47,7 @@ def test_a_blur_is_that_of_a_camera_and_a_periodic_one_says_so():
         operator = build(twins()[name](**CASES[name]), (1, 30, 32))
         assert isinstance(operator, Blur if name.startswith("circular") else ValidBlur)
         assert (operator.in_shape == operator.out_shape) == name.startswith("circular")
-    assert set(families()) == {"unknown-blur", "unknown-circular-blur"}
+    assert set(families()) == {"unknown-blur", "unknown-circular-blur", "unknown-defocus"}
     for name in twins():
         twin = twins()[name](**CASES.get(name, {}))
         assert pickle.loads(pickle.dumps(twin)) == twin

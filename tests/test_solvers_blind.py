@@ -8,6 +8,7 @@ from measurand.noises import Gaussian
 from measurand.operators import Identity, UnknownBlur, UnknownValidBlur, motion_kernel
 from measurand.samplers.blind_summary import correlation, summary
 from measurand.solvers import BlindEdges, BlindTV
+from measurand.solvers.blind import _centred, _cut
 
 
 def boxes(size: int, seed: int = 0) -> torch.Tensor:
@@ -100,8 +101,15 @@ def test_summary_names_the_best_chain_and_the_modes():
         summary(blind.repeat(2), draws)
 
 
+def test_a_kernel_of_specks_alone_keeps_the_largest():
+    k = torch.zeros(64, 64)
+    k[2::5, 2::5] = 1.0  # 169 specks, none of them a tenth of the sum
+    k[32, 32] = 1.5
+    torch.testing.assert_close(_cut(k, 0.2), _centred(torch.where(k == 1.5, k, 0.0)))
+
+
 def test_what_does_not_fit_is_named():
-    with pytest.raises(TypeError, match="wanted a BlindMeasurement of an UnknownBlur"):
+    with pytest.raises(TypeError, match="wanted a BlindMeasurement of a BlurFamily"):
         BlindEdges()(Measurement(Identity((1, 8, 8)), Gaussian(0.1), torch.zeros(1, 1, 8, 8)))
     blind, truth = problem()
     with pytest.raises(ValueError, match="it starts coarse"):

@@ -24,13 +24,13 @@ from ..devices import device_named
 from ..figures import save_image
 from ..measurement import BlindMeasurement
 from ..metrics import psnr
-from ..operators import Identity, OperatorFamily, UnknownValidBlur
+from ..operators import Identity
 from ..priors.trained import Images
 from ..priors.wrappers import Counted
 from ..samplers.blind import BlindPnPDM
 from ..samplers.blind_summary import summary
 from ..tensors import generators
-from .arguments import build, families
+from .arguments import build_for, families
 from .manifest import Scan
 from .measured import measured, truth_in
 from .reconstruction import OnStep, Opened, Reconstruction, Runner
@@ -50,7 +50,7 @@ class BlindReconstruction(Reconstruction):
     """How images and kernels behind measured files are recovered; see `Reconstruction`.
 
     Args:
-        theta_prior: Prior of the parameters; kernels-64 where None.
+        theta_prior: Prior of the parameters; that of the family where None.
     """
 
     theta_prior: str | None = None
@@ -87,7 +87,9 @@ class BlindRunner(Runner):
             )
         if len(y) > 1:
             raise ValueError(f"{scan.file}: got {len(y)} images at once, wanted one: save each")
-        family = family_of(how.operator, y)
+        family: Any = build_for(
+            how.operator, tuple(y.shape[1:])
+        )  # a family is built as operators are
         blind = BlindMeasurement(family, seen.noise, y).to(self.device)
         method, name = how.method, how.prior or "natural-color"
         assert method is not None  # BlindReconstruction says so
@@ -113,14 +115,19 @@ class BlindRunner(Runner):
         how, form = self.how, problem.form
         blind: Any = problem.measurement
         family = blind.family
-        theta = prior_loaded(how.theta_prior or "kernels-64", self.device)
+        theta = how.theta_prior or family.default_prior()
+        if isinstance(theta, str):
+            loaded = prior_loaded(theta, self.device)
+            theta, record = loaded.prior, loaded.record
+        else:
+            record = {"name": type(theta).__name__}
         counted = Counted(problem.prior)
         started = time.perf_counter()
         method: Any = how.method
         draws = method(
             blind.repeat(how.draws),
             counted,
-            theta.prior,
+            theta,
             generator=generators(seed, how.draws, blind.y.device),
             callback=None if on_step is None else lambda step: on_step(0, step),
         )
@@ -155,7 +162,7 @@ class BlindRunner(Runner):
             "sigma": float(blind.sigma.max()) if how.reading.level is None else how.reading.level,
             "sigma_estimated": how.reading.level is None,
             "prior": problem.prior_record,
-            "theta_prior": theta.record,
+            "theta_prior": record,
             "method": resolved(how.method),
             "draws": how.draws,
             "modes": result.modes,
@@ -168,11 +175,3 @@ class BlindRunner(Runner):
             **self.environment,
             "threads": torch.get_num_threads(),
         }
-
-
-def family_of(twin: Any, y: Tensor) -> OperatorFamily:
-    """The family that a twin describes for data (1, C, H, W)."""
-    made: Any = build(twin, tuple(y.shape[1:]))
-    if isinstance(made, UnknownValidBlur):  # of images with margins
-        return UnknownValidBlur.of(tuple(y.shape[1:]), made.side, made.alpha)
-    return made

@@ -4,7 +4,8 @@ from .base import Adjoint, Composed, Identity, LinearOperator, Normal, Scaled, S
 from .blur import Blur, GaussianBlur, MotionBlur
 from .boundaries import ReflectiveBlur, ValidBlur
 from .camera import ValidGaussianBlur, ValidMotionBlur
-from .families import OperatorFamily, UnknownBlur, UnknownValidBlur
+from .defocus import UnknownDefocus
+from .families import BlurFamily, OperatorFamily, UnknownBlur, UnknownValidBlur
 from .fourier import FourierMask
 from .function import AutogradOperator, FunctionOperator
 from .interop import ScipyOperator, to_scipy
@@ -33,6 +34,7 @@ __all__ = [
     "BicubicDownsample",
     "BlockAverage",
     "Blur",
+    "BlurFamily",
     "CartesianMRI",
     "Composed",
     "Downsample",
@@ -55,6 +57,7 @@ __all__ = [
     "Stacked",
     "Sum",
     "UnknownBlur",
+    "UnknownDefocus",
     "UnknownValidBlur",
     "ValidBicubicDownsample",
     "ValidBlur",

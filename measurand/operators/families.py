@@ -20,8 +20,10 @@ scale that depends on the kernel (its largest value) would not be affine. u itse
 **Shifts.** A kernel moved by d pixels and an image moved by -d give the same data. `aligned` moves
 both so that the kernel's centroid is at its centre pixel.
 
-Adding a family: subclass, write `at`, `at_image`, and `offset`, `project`, `aligned` where they
-are not trivial.
+**Adding a family**: a file with a subclass that writes `at` and `at_image`, and `offset`,
+`project`, `aligned` and `default_prior` where they are not trivial; its name in `__init__.py`. See
+`defocus` for one of a page. Families of blurs are subclasses of `BlurFamily`, which `BlindEdges`
+can start, `summary` can sort into modes, and the command line can write as pictures.
 """
 
 import math
@@ -38,7 +40,7 @@ from .boundaries import ValidBlur
 from .kernel_blur import KernelBlur, simplex
 from .kernels import gaussian_kernel
 
-__all__ = ["OperatorFamily", "UnknownBlur", "UnknownValidBlur"]
+__all__ = ["BlurFamily", "OperatorFamily", "UnknownBlur", "UnknownValidBlur"]
 
 
 class OperatorFamily(ABC):
@@ -50,10 +52,13 @@ class OperatorFamily(ABC):
         out_shape: Shape of one measurement; that of the image where None.
     Attributes:
         averages: Whether data without noise are weighted means of values of the image.
+        couplings: Couplings of the parameters in the first and the last sweep of a blind sampler,
+            in units of theta.
     """
 
     command: ClassVar[str] = ""  # name on the command line, where it is not that of the class
     averages: ClassVar[bool] = False
+    couplings: ClassVar[tuple[float, float]] = (0.05, 0.003)
 
     def __init__(self, shape: Shape, theta_shape: Shape, out_shape: Shape | None = None) -> None:
         self.in_shape, self.theta_shape = tuple(shape), tuple(theta_shape)
@@ -97,6 +102,18 @@ class OperatorFamily(ABC):
         """Raise a `ValueError` where a prior of theta is of other units than this family."""
         return None
 
+    def default_prior(self) -> Any:
+        """Return the prior of theta where nobody names one: a denoiser, or the name of weights."""
+        raise ValueError(f"{self}: has no prior of its own; say one")
+
+    @classmethod
+    def image_shape(cls, y_shape: Shape) -> Shape:
+        """Return the shape of the images whose measurements have a given shape.
+
+        That of the data by default; see `LinearOperator.image_shape`.
+        """
+        return tuple(y_shape)
+
     def __repr__(self) -> str:
         def sides(shape: Shape) -> str:
             return "x".join(map(str, shape))
@@ -107,7 +124,41 @@ class OperatorFamily(ABC):
         )
 
 
-class UnknownBlur(OperatorFamily):
+class BlurFamily(OperatorFamily):
+    """Blurs by a kernel of unknown parameters.
+
+    Attributes:
+        side: Height and width of the kernels, in pixels.
+    """
+
+    averages: ClassVar[bool] = True
+    side: int
+
+    @abstractmethod
+    def kernel(self, theta: Tensor) -> Tensor:
+        """Return the kernels of some parameters, on the simplex, with shape (B, 1, side, side)."""
+
+    @abstractmethod
+    def theta(self, kernel: Tensor) -> Tensor:
+        """Return the parameters that are nearest to a kernel (h, w) or (B, 1, h, w)."""
+
+    @abstractmethod
+    def periodic(self, y: Tensor) -> Tensor:
+        """Return data on the grid of the image, continued so that opposite edges touch."""
+
+    def moved(self, by: list[list[int]], *pairs: Tensor) -> tuple[Tensor, ...]:
+        """Return kernels moved down and right by some pixels, and images moved back by the same.
+
+        Nothing moves where all kernels of the family have the same centre.
+
+        Args:
+            by: Rows and columns, one pair of numbers per item.
+            pairs: Images and parameters, in turns.
+        """
+        return pairs
+
+
+class UnknownBlur(BlurFamily):
     """Blur of a periodic image by an unknown kernel: opposite edges touch.
 
     A photograph is not periodic: it needs `UnknownValidBlur`.
@@ -120,7 +171,6 @@ class UnknownBlur(OperatorFamily):
             None, 6.4 / side: 0.1 for `kernels-64`, 0.2 for `kernels-32`.
     """
 
-    averages: ClassVar[bool] = True
     command = "unknown-circular-blur"
 
     def __init__(self, shape: Shape, side: int, alpha: float | None = None) -> None:
@@ -229,23 +279,27 @@ class UnknownBlur(OperatorFamily):
                 f"{name}: got a prior of kernels with range {prior.range}, wanted (-1, 1): put "
                 "measurand.priors.Rescaled(prior) around it"
             )
-        alpha = known.get("alpha") if isinstance(known, dict) else None
-        if alpha is not None and not math.isclose(alpha, self.alpha, rel_tol=1e-6):
-            raise ValueError(
-                f"{name}: got a prior of kernels with alpha = {alpha:g}, the family has "
-                f"{self.alpha:g}; wanted the same: {name}(shape, side, alpha={alpha:g})"
-            )
         total = getattr(prior, "fixed_sum", None)
-        if total is not None and not math.isclose(total, 2 / self.alpha, rel_tol=1e-4):
-            raise ValueError(
-                f"{name}: the prior's kernels have the sum {total * self.alpha / 2:g}, wanted one"
-            )
         trained = known.get("recipe", {}).get("crops") if isinstance(known, dict) else None
         if total is not None and trained and int(trained[0]) != self.side:
             raise ValueError(
                 f"{name}: the prior was trained on kernels of {trained[0]} pixels, the family has "
                 f"side = {self.side}; wanted the same"
             )
+        alpha = known.get("alpha") if isinstance(known, dict) else None
+        if alpha is not None and not math.isclose(alpha, self.alpha, rel_tol=1e-6):
+            raise ValueError(
+                f"{name}: got a prior of kernels with alpha = {alpha:g}, the family has "
+                f"{self.alpha:g}; wanted the same: {name}(shape, side, alpha={alpha:g})"
+            )
+        if total is not None and not math.isclose(total, 2 / self.alpha, rel_tol=1e-4):
+            raise ValueError(
+                f"{name}: the prior's kernels have the sum {total * self.alpha / 2:g}, wanted one"
+            )
+
+    def default_prior(self) -> str:
+        """Return `kernels-64`, the prior of kernels that ships."""
+        return "kernels-64"
 
     def _affine(self, theta: Tensor) -> Tensor:
         return self.alpha / 2 * (theta + 1)
@@ -279,13 +333,23 @@ class UnknownValidBlur(UnknownBlur):
 
     @staticmethod
     def _measured(shape: Shape, side: int) -> Shape:
-        return shape[0], shape[1] - side + 1, shape[2] - side + 1
+        seen = shape[0], shape[1] - side + 1, shape[2] - side + 1
+        if side > min(seen[1:]):
+            raise ValueError(
+                f"UnknownValidBlur: got a kernel of {side}x{side} for data of {seen[1]}x"
+                f"{seen[2]}, wanted at most the size of the data"
+            )
+        return seen
 
     @classmethod
     def of(cls, y_shape: Shape, side: int, alpha: float | None = None) -> Self:
         """Return the family of photographs with shape (C, H, W)."""
+        return cls(cls.image_shape(y_shape, side), side, alpha)
+
+    @classmethod
+    def image_shape(cls, y_shape: Shape, side: int) -> Shape:  # type: ignore[override]
         channels, height, width = y_shape
-        return cls((channels, height + side - 1, width + side - 1), side, alpha)
+        return channels, height + side - 1, width + side - 1
 
     def at(self, theta: Tensor) -> LinearOperator:
         return ValidBlur(self.in_shape, self._affine(theta))

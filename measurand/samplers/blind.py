@@ -37,7 +37,7 @@ References:
     | arXiv:2505.22923
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -113,11 +113,7 @@ class BlindSampler(Sampler):
     def check(self, measurement: BlindMeasurement, prior: Priors) -> None:
         """Raise an error where measurement and priors do not fit each other."""
         name = type(self).__name__
-        if not isinstance(measurement, BlindMeasurement):
-            raise TypeError(
-                f"{name}: got a {type(measurement).__name__}, wanted "
-                "measurand.BlindMeasurement(family, noise, y)"
-            )
+        _require_blind(name, measurement)
         family = measurement.family
         if prior.theta is None:
             raise TypeError(
@@ -142,6 +138,16 @@ class BlindSampler(Sampler):
         """Return where the loop starts: the unknowns given, or those of the family."""
         plain = Unknowns(*measurement.family.start(measurement.y))
         return plain if x0 is None else fitting(x0, plain, by=self)
+
+
+def _require_blind(name: str, measurement: Any) -> None:
+    """Raise a `TypeError` where a measurement is one of a known operator."""
+    if not isinstance(measurement, BlindMeasurement):
+        raise TypeError(
+            f"{name}: got a {type(measurement).__name__}, wanted "
+            "measurand.BlindMeasurement(family, noise, y); on the command line an operator with "
+            "unknowns, such as unknown-blur"
+        )
 
 
 def _check_range(name: str, measurement: BlindMeasurement, prior: Any) -> None:
@@ -170,7 +176,8 @@ class BlindPnPDM(BlindSampler):
         sweeps: Number of sweeps.
         rho_max: Coupling of the image in the first sweep, in image units.
         rho_min: That of the last sweep.
-        theta_rho_max: Coupling of the parameters in the first sweep, in units of theta.
+        theta_rho_max: Coupling of the parameters in the first sweep, in units of theta; that
+            of the family (`couplings`) where None.
         theta_rho_min: That of the last sweep.
         reverse: The prior step of the image.
         theta_reverse: The prior step of the parameters.
@@ -189,8 +196,8 @@ class BlindPnPDM(BlindSampler):
     sweeps: int = 60
     rho_max: float = 0.5
     rho_min: float = 0.05
-    theta_rho_max: float = 0.05
-    theta_rho_min: float = 0.003
+    theta_rho_max: float | None = field(default=None, metadata={"start": 0.05})
+    theta_rho_min: float | None = field(default=None, metadata={"start": 0.003})
     reverse: Reverse = field(default_factory=lambda: HeunSDE(steps=8, sigma_max=1.0))
     theta_reverse: Reverse = field(
         default_factory=lambda: HeunSDE(steps=6, sigma_max=0.3, sigma_min=0.001)
@@ -213,18 +220,25 @@ class BlindPnPDM(BlindSampler):
             theta_reverse=HeunSDE(steps=5, sigma_max=0.3, sigma_min=0.001),
         )
 
-    @property
-    def levels(self) -> list[tuple[float, float]]:
-        """The couplings (rho_x, rho_theta) of every sweep, geometric from first to last."""
-        last = max(1, self.sweeps - 1)
-        ends = ((self.rho_max, self.rho_min), (self.theta_rho_max, self.theta_rho_min))
-        x, theta = ([a * (b / a) ** (k / last) for k in range(self.sweeps)] for a, b in ends)
-        return list(zip(x, theta, strict=True))
+    def settled(self, measurement: BlindMeasurement) -> Self:
+        """Return the method with the couplings of the family where none are given."""
+        _require_blind(type(self).__name__, measurement)
+        first, last = measurement.family.couplings
+        return replace(
+            self,
+            theta_rho_max=self.theta_rho_max or first,
+            theta_rho_min=self.theta_rho_min or last,
+        )
 
     @property
     def nfe(self) -> int:
         """Number of calls of the image denoiser of one chain."""
-        return sum(self.reverse.nfe(rho) for rho, _ in self.levels)
+        return sum(self.reverse.nfe(rho) for rho in self._annealed(self.rho_max, self.rho_min))
+
+    def _annealed(self, first: float, last: float) -> list[float]:
+        """The couplings of every sweep, geometric from first to last."""
+        n = max(1, self.sweeps - 1)
+        return [first * (last / first) ** (k / n) for k in range(self.sweeps)]
 
     @property
     def rounds(self) -> int:
@@ -242,9 +256,15 @@ class BlindPnPDM(BlindSampler):
     ) -> Iterates:
         """Yields a `Step` after every sweep (x: the copies z and m, x0: image and parameters)."""
         family = measurement.family
+        assert self.theta_rho_max is not None and self.theta_rho_min is not None  # settled
         x, theta = start
         m = theta
-        for sweep, (rho, rho_theta) in enumerate(self.levels):
+        levels = zip(
+            self._annealed(self.rho_max, self.rho_min),
+            self._annealed(self.theta_rho_max, self.theta_rho_min),
+            strict=True,
+        )
+        for sweep, (rho, rho_theta) in enumerate(levels):
             plugged = sweep < self.burn_in
             acting = theta if plugged else self.acting(m, theta)
             known = measurement.at(family.project(acting) if self.projected else acting)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..measurement import BlindMeasurement, Unknowns
-from ..operators.families import UnknownBlur
+from ..operators.families import BlurFamily
 
 __all__ = ["BlindSummary", "correlation", "summary"]
 
@@ -50,8 +50,8 @@ def summary(
         alike: Least correlation of two kernels of one mode.
     """
     family: Any = measurement.family
-    if not isinstance(family, UnknownBlur):
-        raise TypeError(f"summary: got {family}, wanted an UnknownBlur")
+    if not isinstance(family, BlurFamily):
+        raise TypeError(f"summary: got {family}, wanted a BlurFamily")
     n, rest = divmod(len(draws.x), len(measurement))
     if rest or n < 1:
         raise ValueError(

@@ -38,7 +38,7 @@ from torch.nn import functional
 from ..measurement import BlindMeasurement, Unknowns
 from ..methods import Iterates, Method, Step
 from ..operators.convolution import transfer_function
-from ..operators.families import UnknownBlur
+from ..operators.families import BlurFamily
 from ..operators.kernel_blur import KernelBlur, simplex
 from ..tensors import Generators
 from ..validate import count, positive, share
@@ -81,11 +81,11 @@ class BlindMAP(Method):
     def check(self, measurement: Any, prior: Any) -> None:
         """Raise a `TypeError` unless the measurement is a blind one of a blur."""
         if not isinstance(measurement, BlindMeasurement) or not isinstance(
-            measurement.family, UnknownBlur
+            measurement.family, BlurFamily
         ):
             raise TypeError(
-                f"{type(self).__name__}: got {measurement}, wanted a BlindMeasurement of an "
-                "UnknownBlur"
+                f"{type(self).__name__}: got {measurement}, wanted a BlindMeasurement of a "
+                "BlurFamily"
             )
 
     def start(self, measurement: BlindMeasurement, x0: Unknowns | None) -> Unknowns:
@@ -266,7 +266,8 @@ def _cut(k: Tensor, share: float) -> Tensor:
         return _two_pixels(k.shape[-1]).to(k)
     part = _parts(k > 0)
     light = torch.zeros(int(part.max()) + 1).to(k).index_add(0, part.flatten(), k.flatten())
-    return _centred(torch.where(light[part] >= 0.1 * k.sum(), k, 0.0))
+    least = min(0.1 * float(k.sum()), float(light.max()))  # of specks alone the largest stays
+    return _centred(torch.where(light[part] >= least, k, 0.0))
 
 
 def _parts(mask: Tensor) -> Tensor:
