@@ -4,11 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_cli import files, picture, run, tiny
 
+from measurand.checks import check_blind
+from measurand.checks.questions import NOT
 from measurand.jobs.arguments import build_for, families
+from measurand.measurement import BlindMeasurement
+from measurand.noises import Gaussian
 from measurand.operators import UnknownBlur, UnknownDefocus, UnknownValidBlur
+from measurand.priors import CallableDenoiser
 
 METHOD = ["--method", "blind-pnpdm", "--method.sweeps", 2, "--method.burn-in", 1]
 
@@ -90,3 +96,37 @@ def test_a_blind_method_for_a_known_operator_is_named(here, capsys):
     assert run("reconstruct", "photo.png", *words) == 2
     err = capsys.readouterr().err
     assert "unknown-blur" in err and "Traceback" not in err
+
+
+def verdicts(capsys, *words):
+    code = run("check", *words, "--sigma", 0.05, "--prior", "p.safetensors", "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert code == (0 if said["fits"] else 1)
+    return {v["name"]: v for v in said["verdicts"]}
+
+
+def test_check_knows_problems_with_an_unknown_operator(here, capsys):
+    options = ["--operator", "unknown-defocus", "--operator.largest", 2]
+    found = verdicts(capsys, "photo.png", *options)
+    names = ("bilinear", "adjoint of theta", "prior of theta", "adjoint", "noise level")
+    assert set(names) <= set(found)
+    assert all(found[name]["verdict"] == "fits" for name in names[:4])
+    found = verdicts(capsys, "photo.png", *options, "--theta-prior", "p.safetensors")
+    assert found["prior of theta"]["verdict"] == "does not fit" and "noise level" not in found
+    options = ["--operator", "unknown-circular-blur", "--operator.side", 16]
+    found = verdicts(capsys, "photo.png", *options)
+    assert "64 pixels" in found["prior of theta"]["found"]
+    picture(here / "grey.png", 40, 48)
+    assert run("check", "photo.png", "--operator", "identity", "--theta-prior", "kernels-64") == 2
+    assert "operators with unknowns" in capsys.readouterr().err
+
+
+def test_a_family_that_is_not_bilinear_is_found():
+    class Wrong(UnknownBlur):
+        def offset(self, x):
+            return 0 * super().offset(x)
+
+    family = Wrong((1, 20, 20), 5)
+    blind = BlindMeasurement(family, Gaussian(0.1), torch.zeros(1, 1, 20, 20))
+    (found, _) = check_blind(blind, None, CallableDenoiser(lambda v, sigma: v))
+    assert found.name == "bilinear" and found.verdict == NOT

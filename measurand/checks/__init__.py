@@ -1,5 +1,6 @@
 """Checks: what every operator and prior must satisfy, and whether those of a problem fit."""
 
+from .blind import check_blind
 from .compatibility import check_fit
 from .laws import (
     Law,
@@ -21,6 +22,7 @@ __all__ = [
     "Law",
     "Verdict",
     "adjoint_error",
+    "check_blind",
     "check_fit",
     "fits",
     "gradient_error",

@@ -2,21 +2,26 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
+import torch
 from tyro.conf import Positional
 
+from ..checks.blind import check_blind
 from ..checks.compatibility import check_fit
-from ..checks.questions import DOUBTFUL, fits
+from ..checks.questions import DOUBTFUL, Verdict, fits
 from ..devices import device_named
 from ..jobs.arguments import notes_of
+from ..jobs.blind import blind_measured, is_family, theta_prior_of
 from ..jobs.choice import choice
 from ..jobs.measured import measured, operator_for
 from ..jobs.noise_kinds import Gaussian, Poisson
 from ..jobs.reading import Reading
 from ..jobs.restore import Loaded, prior_for, prior_loaded
 from ..operators import LinearOperator
+from ..priors.trained import Images
 from ..records import json_text
-from .shared import File, Noise, Operator
+from .shared import AnyOperator, File, Noise
 
 __all__ = ["Check"]
 
@@ -31,7 +36,7 @@ class Check:
 
     Args:
         file: The measurement.
-        operator: How it was measured.
+        operator: How it was measured; unknown-blur where the kernel is not known.
         sigma: Its noise level; estimated from the data when absent.
         noise: Kind of the noise: gaussian, or poisson for counts.
         seen: A mask of the data, zero where nothing was measured.
@@ -41,6 +46,7 @@ class Check:
         water: Tomography: attenuation of water in the units of the image.
         prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT]; that of
             `reconstruct` when absent.
+        theta_prior: Unknown blur: the prior of kernels; the family's own when absent.
         shape: Shape C H W of the image, where it does not follow from the measurement.
         value_range: Samples that mean black and white, for floating-point files.
         device: cpu, cuda, or auto.
@@ -48,7 +54,7 @@ class Check:
     """
 
     file: Positional[File]
-    operator: Operator
+    operator: AnyOperator
     sigma: float | None = None
     noise: Noise = field(default_factory=Gaussian)
     seen: str | None = None
@@ -57,6 +63,7 @@ class Check:
     dark: str | None = None
     water: float | None = None
     prior: str | None = None
+    theta_prior: str | None = None
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
     device: str = "cpu"
@@ -64,6 +71,24 @@ class Check:
 
     def __call__(self, command: list[str]) -> int:
         device = device_named(self.device)
+        reading = Reading(
+            self.sigma,
+            self.value_range,
+            self.noise,
+            self.seen,
+            self.saturated,
+            self.flat,
+            self.dark,
+            self.water,
+        )
+        if is_family(self.operator):
+            return self._said(*self._blind(reading, device))
+        if self.theta_prior is not None:
+            raise ValueError("--theta-prior is for operators with unknowns, such as unknown-blur")
+        return self._said(*self._known(reading, device))
+
+    def _known(self, reading: Reading, device: torch.device) -> tuple[list[Verdict], list[str]]:
+        """Verdicts and notes on a known operator."""
         twin = self.operator
 
         def loaded(operator: LinearOperator, ct: bool) -> Loaded:
@@ -72,16 +97,7 @@ class Check:
         found = measured(
             self.file,
             partial(operator_for, twin, self.shape),
-            Reading(
-                self.sigma,
-                self.value_range,
-                self.noise,
-                self.seen,
-                self.saturated,
-                self.flat,
-                self.dark,
-                self.water,
-            ),
+            reading,
             lambda operator, ct: loaded(operator, ct).window,
         )
         m, notes = found.measurement.to(device), found.notes
@@ -96,12 +112,29 @@ class Check:
                 v._replace(advice=other) if v.name == "noise level" and v.advice else v
                 for v in verdicts
             ]
+        return verdicts, [*notes, *notes_of(twin, m.operator.in_shape), *more]
+
+    def _blind(self, reading: Reading, device: torch.device) -> tuple[list[Verdict], list[str]]:
+        """Verdicts and notes on an operator with unknowns."""
+        if self.shape is not None:
+            raise ValueError("--shape is for known operators: that of a family follows from y")
+        found = blind_measured(self.file, self.operator, reading)
+        blind: Any = found.measurement.to(device)
+        name = self.prior or "natural-color"
+        images = Images(blind.family.in_shape, torch.float32, str(blind.family))
+        prior, more = prior_loaded(name, device).prior.fitted(images, tile=1024, name=name)
+        theta, _ = theta_prior_of(blind.family, self.theta_prior, device)
+        verdicts = check_blind(blind, prior, theta, unit=found.unit)
+        return verdicts, [*found.notes, *more]
+
+    def _said(self, verdicts: list[Verdict], notes: list[str]) -> int:
+        """Print the verdicts; return the exit code."""
         good, doubts = fits(verdicts), sum(v.verdict == DOUBTFUL for v in verdicts)
         if self.json:
             said = {"fits": good, "doubts": doubts, "verdicts": [v._asdict() for v in verdicts]}
             print(json_text(said))
             return 0 if good else 1
-        for note in notes + notes_of(twin, m.operator.in_shape) + more:
+        for note in notes:
             print(f"note: {note}")
         width = max(len(v.name) for v in verdicts)
         for v in verdicts:

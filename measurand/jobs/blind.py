@@ -32,12 +32,19 @@ from ..samplers.blind_summary import summary
 from ..tensors import generators
 from .arguments import build_for, families
 from .manifest import Scan
-from .measured import measured, truth_in
+from .measured import Measured, measured, truth_in
+from .reading import Reading
 from .reconstruction import OnStep, Opened, Reconstruction, Runner
 from .report import comparison, finite_metrics
 from .restore import prior_loaded, resolved
 
-__all__ = ["BlindReconstruction", "BlindRunner", "is_family"]
+__all__ = [
+    "BlindReconstruction",
+    "BlindRunner",
+    "blind_measured",
+    "is_family",
+    "theta_prior_of",
+]
 
 
 def is_family(twin: Any) -> bool:
@@ -78,19 +85,10 @@ class BlindRunner(Runner):
     def problem(self, scan: Scan) -> Opened:
         """Reads one file, and says what is to be solved."""
         how = self.how
-        found = measured(scan.file, lambda s: (Identity(s.x.shape[1:]), []), how.reading)
-        (seen, form, notes, *_), y = found, found.measurement.y
-        if not isinstance(seen.operator, Identity):
-            raise ValueError(
-                f"{scan.file}: has values that are missing or differ in noise; a blind "
-                "reconstruction wants all of them, and white noise"
-            )
-        if len(y) > 1:
-            raise ValueError(f"{scan.file}: got {len(y)} images at once, wanted one: save each")
-        family: Any = build_for(
-            how.operator, tuple(y.shape[1:])
-        )  # a family is built as operators are
-        blind = BlindMeasurement(family, seen.noise, y).to(self.device)
+        found = blind_measured(scan.file, how.operator, how.reading)
+        form, notes, y = found.form, found.notes, found.measurement.y
+        blind: Any = found.measurement.to(self.device)
+        family = blind.family
         method, name = how.method, how.prior or "natural-color"
         assert method is not None  # BlindReconstruction says so
         loaded = self.loaded(name)
@@ -104,9 +102,8 @@ class BlindRunner(Runner):
                 scan.truth, found, scan.file, said=how.truth_range, of_file=how.reading.value_range
             )
         every = (*notes, *more, *told)
-        measurement: Any = blind
         record = dict(loaded.record)
-        return Opened(scan, measurement, y, form, method, loaded, prior, record, truth, every)
+        return Opened(scan, blind, y, form, method, loaded, prior, record, truth, every)
 
     def solve(
         self, problem: Opened, folder: Path, seed: int, on_step: OnStep | None = None
@@ -115,12 +112,7 @@ class BlindRunner(Runner):
         how, form = self.how, problem.form
         blind: Any = problem.measurement
         family = blind.family
-        theta = how.theta_prior or family.default_prior()
-        if isinstance(theta, str):
-            loaded = prior_loaded(theta, self.device)
-            theta, record = loaded.prior, loaded.record
-        else:
-            record = {"name": type(theta).__name__}
+        theta, record = theta_prior_of(family, how.theta_prior, self.device)
         counted = Counted(problem.prior)
         started = time.perf_counter()
         method: Any = how.method
@@ -175,3 +167,38 @@ class BlindRunner(Runner):
             **self.environment,
             "threads": torch.get_num_threads(),
         }
+
+
+def blind_measured(file: str | Path, twin: Any, how: Reading) -> Measured:
+    """What a measured file says of an image seen through an operator with unknowns.
+
+    Args:
+        file: The file, of one image.
+        twin: The family as the command line knows it (`arguments.families`).
+        how: What the user says of the file.
+    Returns:
+        What `measured` returns, with a `BlindMeasurement`.
+    """
+    found = measured(file, lambda s: (Identity(s.x.shape[1:]), []), how)
+    y = found.measurement.y
+    if not isinstance(found.measurement.operator, Identity):
+        raise ValueError(
+            f"{file}: has values that are missing or differ in noise; a blind "
+            "reconstruction wants all of them, and white noise"
+        )
+    if len(y) > 1:
+        raise ValueError(f"{file}: got {len(y)} images at once, wanted one: save each")
+    family: Any = build_for(twin, tuple(y.shape[1:]))  # built as operators are
+    blind: Any = BlindMeasurement(family, found.measurement.noise, y)
+    return found._replace(measurement=blind)
+
+
+def theta_prior_of(
+    family: Any, name: str | None, device: torch.device
+) -> tuple[Any, dict[str, Any]]:
+    """The prior of the parameters that a name says, or the family's own; and its record."""
+    prior = name or family.default_prior()
+    if not isinstance(prior, str):
+        return prior, {"name": type(prior).__name__}
+    loaded = prior_loaded(prior, device)
+    return loaded.prior, loaded.record
