@@ -1,16 +1,24 @@
 """Blind deblurring of test photographs: image, kernel, spread, seconds, beside the known kernel.
 
-    python benchmarks/blind.py --data DIR [--size 128] [--cases 8] [--noise 0.02]
+    python benchmarks/blind.py --data DIR [--cases 48] [--minutes 60] [--dps-every 4]
 
-Photographs of `natural_bsds500.zip` test, blurred periodically by kernels of `blur_kernels.npz`
-(never trained on) and by generated ones, with white noise (of an image in [0, 1]). Image PSNR and
-kernel correlation are those after the best shift by whole pixels; the mean of the chains of the
-best mode is the estimate. `bound` is PnP-DM with the true kernel, the mean of as many draws.
+24 photographs of `natural_bsds500.zip` test, each at 128 and 256 pixels, blurred periodically by
+kernels of `blur_kernels.npz` (never trained on, nothing was chosen by them but for levin09_1,
+levin09_6, kair12_2 and kair12_11, which are left out) and by generated ones, with white noise of
+0.01, 0.02 and 0.05 (of an image in [0, 1]). Cases are ordered so that the first few are of both
+sizes, all noises and many kernels. The file is written after each case; a rerun goes on with those
+that it lacks.
+
+Image PSNR and kernel correlation are those after the best shift by whole pixels. `bound` is HQS
+with the true kernel, `wrong kernel` HQS with a Gaussian of three pixels, `edges + HQS` HQS with
+the kernel of `BlindEdges`: the classical estimate with the same image prior. BlindDPS, one draw
+with its default settings, runs on every n-th case.
 """
 
 import argparse
 import io
 import json
+import os
 import platform
 import statistics
 import time
@@ -28,6 +36,8 @@ from measurand.metrics import interval_coverage
 from measurand.operators import disk_kernel, gaussian_kernel, motion_kernel
 from measurand.samplers.blind_summary import correlation
 
+METHOD, SOLVER = ms.samplers.BlindPnPDM.quick(), ms.solvers.HQS()
+NOISES, SIZES, PHOTOGRAPHS = (0.02, 0.01, 0.05), (128, 256), 24
 GENERATED = {
     "defocus 4": disk_kernel(4.0),
     "gaussian 2": gaussian_kernel(2.0),
@@ -65,7 +75,7 @@ def psnr(x: Tensor, truth: Tensor) -> float:
     return float(ms.psnr(aligned(x, truth), truth, data_range=2.0))
 
 
-def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple) -> dict:
+def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple, dps: bool) -> dict:
     family = ms.operators.UnknownBlur(tuple(x.shape[1:]), side=64)
     theta = family.theta(k)
     noise = ms.noises.Gaussian(sigma=sigma)
@@ -73,84 +83,136 @@ def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple) -> 
     blind, true = ms.BlindMeasurement(family, noise, y), family.kernel(theta)
     row: dict = {"blurred": {"psnr": psnr(y, x)}}
 
-    def scored(name: str, found: Unknowns, seconds: float) -> None:
-        kernel = family.kernel(found.theta)
+    def scored(name: str, found: Unknowns, started: tuple[float, float]) -> None:
         row[name] = {
             "psnr": psnr(found.x, x),
-            "kernel": correlation(true, kernel)[1],
+            "kernel": correlation(true, family.kernel(found.theta))[1],
             "misfit": float(blind.misfit(*found)),
-            "cpu_seconds": seconds,
+            **seconds(started),
         }
 
+    for name, known in (("bound", theta), ("wrong kernel", family.theta(gaussian_kernel(3.0)))):
+        row[name] = {"psnr": psnr(SOLVER(blind.at(known), priors[0]), x)}
     for name, method in (("blind-tv", ms.solvers.BlindTV()), ("edges", ms.solvers.BlindEdges())):
-        started = time.process_time()
-        found = method(blind)
-        scored(name, found, time.process_time() - started)
-    draws = ms.samplers.PnPDM.quick()(blind.at(theta).repeat(chains), priors[0])
-    row["bound"] = {"psnr": psnr(draws.mean(0, keepdim=True), x)}
-    for name, method in (("blind-pnpdm", ms.samplers.BlindPnPDM.quick()),):
-        started = time.process_time()
-        draws = method(blind.repeat(chains), *priors)
-        seconds = time.process_time() - started
-        result = ms.samplers.summary(blind, draws)[0]
-        row[name] = {
-            "psnr": psnr(result.x, x),
-            "kernel": correlation(true, result.kernel)[1],
-            "kernel of each chain": [
-                correlation(true, one[None])[1] for one in family.kernel(draws.theta)
-            ],
-            "psnr of each chain": [psnr(one[None], x) for one in draws.x],
-            "misfits": result.misfits,
-            "modes": result.modes,
-            "cpu_seconds": seconds,
-            "network calls of a chain": method.nfe,
-        }
-        if result.sd is not None:
-            moved, sd = aligned(result.x, x), result.sd  # the deviation moves with the mean
-            n = len(result.modes[0])
-            wide = sd * (1 + 1 / n) ** 0.5  # of a new draw around a mean of n
-            row[name]["coverage of 90 %"] = float(interval_coverage(moved, wide, x, factor=1.645))
+        started = now()
+        scored(name, method(blind), started)
+        if name == "edges":
+            edges = method(blind)
+    started = now()
+    scored("edges + HQS", edges._replace(x=SOLVER(blind.at(edges.theta), priors[0])), started)
+    if dps:
+        started = now()
+        scored("blind-dps", ms.samplers.BlindDPS()(blind, *priors), started)
+    started = now()
+    draws = METHOD(blind.repeat(chains), *priors)
+    result = ms.samplers.summary(blind, draws, priors[0], solver=SOLVER)[0]
+    found = row["blind-pnpdm"] = {
+        "psnr": psnr(result.x, x),
+        "kernel": correlation(true, result.kernel)[1],
+        **seconds(started),
+        "kernel of each chain": [
+            correlation(true, one[None])[1] for one in family.kernel(draws.theta)
+        ],
+        "psnr of each draw": [psnr(one[None], x) for one in draws.x],
+        "misfit": result.misfit,
+        "misfits": result.misfits,
+        "modes": result.modes,
+        "network calls of a chain": METHOD.nfe + SOLVER.settled(blind.at(theta)).rounds,
+    }
+    if result.sd is not None:
+        moved, sd = aligned(result.x, x), result.sd  # the deviation moves with the mean
+        wide = sd * (1 + 1 / len(result.modes[0])) ** 0.5  # of a draw around the mean of n
+        found["coverage of 90 %"] = float(interval_coverage(moved, wide, x, factor=1.645))
     return row
+
+
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def seconds(started: tuple[float, float]) -> dict[str, float]:
+    wall, cpu = (after - before for after, before in zip(now(), started, strict=True))
+    return {"seconds": wall, "cpu_seconds": cpu}
+
+
+def cases(names: list[str]) -> list[dict]:
+    """All cases: of each photograph both sizes, with one kernel and one noise level."""
+    found = []
+    for i in range(PHOTOGRAPHS):
+        noise = NOISES[(i + i // len(NOISES)) % len(NOISES)]
+        for size in SIZES:
+            case = {"photograph": 3 + 5 * i, "size": size, "kernel": names[i % len(names)]}
+            found.append({**case, "noise": noise})
+    # of the first thirty, every fifth is large
+    small, large = found[::2], found[1::2]
+    order = [part.pop(0) for _ in range(len(small) // 4) for part in (*[small] * 4, large)]
+    return [*order, *large]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--cases", type=int, default=8)
+    parser.add_argument("--cases", type=int, default=2 * PHOTOGRAPHS)
+    parser.add_argument("--minutes", type=float, default=1e9, help="no case is begun after these")
     parser.add_argument("--chains", type=int, default=4)
-    parser.add_argument("--noise", type=float, default=0.02, help="of an image in [0, 1]")
+    parser.add_argument("--dps-every", type=int, default=4, help="0: never")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/blind.json"))
     options = parser.parse_args()
-    priors = ms.load("natural-color"), ms.load("kernels-64")
-    named, rows = list(kernels(options.data).items()), []
-    for case in range(options.first, options.first + options.cases):
-        name, k = named[case % len(named)]
-        x = photograph(options.data, 3 + 5 * case, options.size)
-        row = one_case(x, k, 2 * options.noise, options.chains, priors)
-        rows.append({"photograph": 3 + 5 * case, "kernel": name, **row})
+    settings = {"method": repr(METHOD), "solver": repr(SOLVER), "chains": options.chains}
+    rows = []
+    if options.out.exists():
+        stored = json.loads(options.out.read_text())
+        if stored.get("settings") == settings:
+            rows = stored["rows"]
+        else:
+            print(f"{options.out} is of other settings and will be replaced")
+    done = {json.dumps(row["case"]) for row in rows}
+    priors, every = (ms.load("natural-color"), ms.load("kernels-64")), kernels(options.data)
+    first = time.monotonic()
+    for i, case in enumerate(cases(list(every))[: options.cases]):
+        if json.dumps(case) in done:
+            continue
+        if time.monotonic() - first > 60 * options.minutes:
+            break
+        x = photograph(options.data, case["photograph"], case["size"])
+        dps = options.dps_every > 0 and i % options.dps_every == 0
+        row = one_case(x, every[case["kernel"]], 2 * case["noise"], options.chains, priors, dps)
+        rows.append({"case": case, **row})
         print(json.dumps(rows[-1]), flush=True)
         record = {
             "command": "python benchmarks/blind.py",
-            "size": options.size,
-            "noise": options.noise,
-            "chains": options.chains,
-            "machine": f"{platform.processor() or platform.machine()}, one busy thread",
+            "settings": settings,
+            "machine": f"{platform.processor() or platform.machine()}, one thread of "
+            f"{os.cpu_count()} cores that other work shares",
             "torch": torch.__version__,
-            "summary": summarised(rows),
+            "cases": f"{len(rows)} of {2 * PHOTOGRAPHS}",
+            "summary": {"all": summarised(rows)}
+            | {
+                f"{size} pixels": summarised(part)
+                for size in SIZES
+                if (part := [row for row in rows if row["case"]["size"] == size])
+            },
             "rows": rows,
         }
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        partial = options.out.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+        partial.replace(options.out)  # a stop leaves the last whole file
 
 
 def summarised(rows: list[dict]) -> dict:
-    """Mean PSNR and median kernel correlation of every method."""
+    """Mean PSNR and median kernel correlation of every method, and over how many cases."""
     found = {}
-    for name in (key for key in rows[0] if isinstance(rows[0][key], dict)):
-        found[name] = {"mean psnr": statistics.mean(row[name]["psnr"] for row in rows)}
-        if "kernel" in rows[0][name]:
-            found[name]["median kernel"] = statistics.median(r[name]["kernel"] for r in rows)
+    for name in dict.fromkeys(key for row in rows for key in row if key != "case"):
+        parts = [row[name] for row in rows if name in row]
+        found[name] = {"cases": len(parts)}
+        for key, mean in (("psnr", statistics.mean), ("kernel", statistics.median)):
+            if key in parts[0]:
+                found[name][f"{mean.__name__} {key}"] = mean(part[key] for part in parts)
+        below = [row["bound"]["psnr"] - row[name]["psnr"] for row in rows if name in row]
+        found[name]["mean below the bound"] = statistics.mean(below)
+        covered = [p["coverage of 90 %"] for p in parts if "coverage of 90 %" in p]
+        if covered:
+            found[name]["mean coverage of 90 %"] = statistics.mean(covered)
     return found
 
 

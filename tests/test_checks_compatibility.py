@@ -29,7 +29,7 @@ from measurand.operators import (
     random_lines,
     random_mask,
 )
-from measurand.priors import CallableDenoiser, FourierGaussian, TotalVariation
+from measurand.priors import CallableDenoiser, FourierGaussian, LatentPrior, TotalVariation
 from measurand.tensors import generators
 from measurand.unfolded import FlowProximal, UnfoldedDR, proximal_folds
 
@@ -65,6 +65,18 @@ def test_what_fits_is_said_to_fit():
     found = check_fit(operator, Gaussian(0.05), y, ranged(PRIOR))
     assert fits(found) and len(found) == 14
     assert all(v.verdict == FITS and not v.advice for v in found)
+
+
+def test_a_latent_prior_is_asked_for_sizes_that_its_code_does_not_divide():
+    prior = LatentPrior.example()
+    for side in (31, 33):
+        y = Gaussian(0.1)(torch.zeros(1, 1, side, side), generators(0, 1))
+        found = check_fit(Identity((1, side, side)), Gaussian(0.1), y, prior)
+        assert verdict(found, "channels").verdict == FITS
+        assert verdict(found, "noise level").found  # the last question was reached
+    y = Gaussian(0.1)(torch.zeros(1, 3, 31, 31), generators(0, 1))
+    colour = check_fit(Identity((3, 31, 31)), Gaussian(0.1), y, prior)
+    assert verdict(colour, "channels").verdict == NOT
 
 
 @pytest.mark.parametrize("factor", [0.2, 5.0])

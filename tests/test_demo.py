@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from test_cli import tiny
 
-from measurand.demo import Scene, default_scenes, demo, photograph
+from measurand.demo import BlindScene, Scene, default_scenes, demo, photograph
 from measurand.demo.page import Panel, Row, overview, page
 from measurand.figures import heat, pixels
 from measurand.jobs.report import comparison
 from measurand.nets import Glow
 from measurand.operators import GaussianBlur, Mask
 from measurand.priors.flow import FlowPrior
-from measurand.samplers import PnPDM, ReverseSDE
+from measurand.samplers import BlindPnPDM, HeunSDE, PnPDM, ReverseSDE
 from measurand.unfolded import FlowProximal, UnfoldedDR, proximal_folds
 from measurand.weights.store import load_prior, save
 
@@ -70,6 +70,28 @@ def test_the_demo_writes_a_page_a_picture_and_a_table(tmp_path, small, weights):
     assert text.count("<section") == 2 and text.count("<figure") == 18
     assert not re.findall(r"(?:src|href)=\"(?!data:)", text), "the page needs nothing else"
     assert text.count("data:image/png;base64,") == 2 * (9 + 7)  # images; errors and a scale
+
+
+def test_the_blind_case_shows_the_kernel_beside_the_true_one(
+    tmp_path, small, weights, monkeypatch
+):
+    short = BlindPnPDM(sweeps=2, burn_in=1, theta_rho_max=0.1, reverse=HeunSDE(2, 1.0, 0.02))
+    monkeypatch.setattr("measurand.demo.blind.METHOD", short)
+    kernel = torch.zeros(9, 9)
+    kernel[4, 2:7] = 0.2
+    scene = BlindScene("Shaken", "unknown", "coffee", (60, 140), (8, 8, 12), kernel, 16, 0.02)
+    kernels = tiny(tmp_path / "k.safetensors", channels=1, alpha=0.4)
+    words = demo(
+        tmp_path / "out", **weights, kernels=str(kernels), quiet=True, chosen=small[:1],
+        blind=[scene],
+    )  # fmt: skip
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    (found,) = record["blind"]
+    assert list(found["methods"]) == ["Blind TV", "Blind edges", "edges, then HQS", "Blind PnP-DM"]
+    assert all(0 < s["kernel"] <= 1 and s["psnr"] > 5 for s in found["methods"].values())
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "kernel found" in text and "true kernel" in text and text.count("<figure") == 18
+    assert f"best by PSNR, Shaken: {found['best']}" in words and "kernel 0." in words
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path, small, weights):

@@ -207,6 +207,9 @@ def likeness(a: Tensor, b: Tensor) -> float:
 QUICK = {
     "sweeps": 12,
     "burn_in": 4,
+    "rho_max": 0.5,
+    "theta_rho_max": 0.05,
+    "theta_rho_min": 0.003,
     "init": None,
     "reverse": HeunSDE(steps=5, sigma_max=1.0, sigma_min=0.01),
     "theta_reverse": HeunSDE(steps=4, sigma_max=0.3, sigma_min=0.001),
@@ -223,7 +226,10 @@ def test_the_residual_falls_to_the_noise_and_the_kernel_is_on_the_simplex(method
         misfits.append(float(blind.misfit(*step.x0).mean()))
 
     found = method(blind, prior, theta_prior, callback=watch)
-    assert all(later <= 1.05 * sooner for sooner, later in zip(misfits, misfits[1:], strict=False))
+    # draws of the first sweep after the burn-in are noisier than the means before
+    for phase in (misfits[: method.burn_in], misfits[method.burn_in :]):
+        assert all(later <= 1.05 * sooner for sooner, later in zip(phase, phase[1:], strict=False))
+    assert misfits[-1] < misfits[0]
     final = blind.misfit(*found)
     assert ((final >= 0.8) & (final <= 1.25)).all()
     k = blind.family.kernel(found.theta)

@@ -11,7 +11,7 @@ __all__ = ["Demo"]
 
 @dataclass(frozen=True)
 class Demo:
-    """Restore four photographs with several methods; write a page, a picture and a table.
+    """Restore five photographs with several methods; write a page, a picture and a table.
 
     Args:
         out: Folder for the results.

@@ -1,6 +1,6 @@
 """The package at work: `measurand demo`."""
 
 from .run import demo
-from .scenes import Scene, default_scenes, photograph
+from .scenes import BlindScene, Scene, blind_scene, default_scenes, photograph
 
-__all__ = ["Scene", "default_scenes", "demo", "photograph"]
+__all__ = ["BlindScene", "Scene", "blind_scene", "default_scenes", "demo", "photograph"]

@@ -1,11 +1,12 @@
-"""Four photographs, four problems, six methods: the package at work in about two minutes.
+"""Four photographs, four problems, six methods, and a blind one: the package at work in minutes.
 
 The photographs are 256 x 256 pieces of pictures that ship with scikit-image. Each is measured with
 known physics and noise, and recovered by total variation (FISTA), by score-PnP (HQS), by two
 samplers (DiffPIR, PnP-DM) with the prior that ships, and by two networks with the physics inside:
 Diff-Unfolding in one evaluation, and unfolded flows, trained for blur and for missing pixels,
 which also serve the problems that they were not trained on. PnP-DM runs in a short preset,
-134 denoiser calls for each of four draws; `samplers.PnPDM()` takes longer and mixes better.
+134 denoiser calls for each of four draws; `samplers.PnPDM()` takes longer and mixes better. In the
+last problem the blur kernel is unknown (see `demo.blind`).
 
 Needs scikit-image and matplotlib (extra `demo`).
 """
@@ -36,8 +37,9 @@ from ..samplers import DiffPIR, PnPDM
 from ..solvers import FISTA, HQS, FlowUnfolding, PosteriorMean
 from ..tensors import generators
 from ..weights.store import load
+from .blind import METHOD, solved
 from .page import Panel, Row, overview, page
-from .scenes import Scene, default_scenes, photograph
+from .scenes import BlindScene, Scene, blind_scene, default_scenes, photograph
 
 __all__ = ["demo"]
 
@@ -50,10 +52,12 @@ def demo(
     prior: str = "natural-color",
     unfolded: str = "unfold-color",
     flows: tuple[str, str] = ("flow-deblur", "flow-inpaint"),
+    kernels: str = "kernels-64",
     seed: int = 0,
     device: torch.device | str = "cpu",
     quiet: bool = False,
     chosen: Sequence[Scene] | None = None,
+    blind: Sequence[BlindScene] | None = None,
 ) -> str:
     """Restore the photographs; write index.html, overview.png and results.json.
 
@@ -63,10 +67,12 @@ def demo(
         unfolded: A network of Diff-Unfolding.
         flows: Unfolded networks of flows: each problem has the first that was trained on its kind,
             or else the first of all.
+        kernels: A prior of blur kernels.
         seed: Seed of the noise and of the draws.
         device: Where to compute.
         quiet: Show no progress.
         chosen: The problems; the four of `default_scenes()` where None.
+        blind: Problems with an unknown kernel; `blind_scene()` where this and `chosen` are None.
     Returns:
         The table, where the files are, and the best method of each problem, to print.
     """
@@ -77,11 +83,15 @@ def demo(
         tuple(load(name, Restorer, device=device) for name in flows),
     )
     posed = default_scenes() if chosen is None else list(chosen)
-    with staged(out, by="demo", inputs=[prior, unfolded, *flows]) as folder:
+    blurred = list(blind or ([blind_scene()] if chosen is None else []))
+    theta_prior: Any = load(kernels, Denoiser, device=device) if blurred else None
+    with staged(out, by="demo", inputs=[prior, unfolded, *flows, kernels]) as folder:
         # one problem per core with one thread inside: cores do not wait for each other
-        workers = min(len(posed), os.cpu_count() or 1) if device.type == "cpu" else 1
+        every: list[Scene | BlindScene] = [*blurred, *posed]  # the longest first
+        workers = min(len(every), os.cpu_count() or 1) if device.type == "cpu" else 1
         lock, done, threads = threading.Lock(), [0], torch.get_num_threads()
         work = sum(calls for p in posed for _, _, _, calls in _methods(1.0, networks, p.operator))
+        work += sum(METHOD.sweeps for _ in blurred)
         with bar("demo", work, quiet=quiet) as update, ThreadPoolExecutor(workers) as pool:
 
             def advance(calls: int) -> None:
@@ -89,16 +99,20 @@ def demo(
                     done[0] += calls
                     update(done[0])
 
-            def solve(problem: Scene) -> tuple[Row, dict[str, Any]]:
+            def solve(problem: Scene | BlindScene) -> tuple[Row, dict[str, Any]]:
                 if workers > 1:
                     torch.set_num_threads(1)
+                if isinstance(problem, BlindScene):
+                    return solved(problem, networks.prior, theta_prior, seed, device, advance)
                 return _solve(problem, networks, seed, device, advance)
 
-            solved = list(pool.map(solve, posed))
+            done_all = list(pool.map(solve, every))
         torch.set_num_threads(threads)
-        rows, results = [row for row, _ in solved], [found for _, found in solved]
-        names = {"prior": prior, "unfolded": unfolded, "flows": list(flows)}
-        _write(folder, rows, results, names, seed, device)
+        done_all = done_all[len(blurred) :] + done_all[: len(blurred)]
+        rows, results = [row for row, _ in done_all], [found for _, found in done_all]
+        known, unknown = results[: len(posed)], results[len(posed) :]
+        names = {"prior": prior, "unfolded": unfolded, "flows": list(flows), "kernels": kernels}
+        _write(folder, rows, known, unknown, names, seed, device)
     return _words(results, Path(out))
 
 
@@ -205,6 +219,7 @@ def _write(
     folder: Path,
     rows: list[Row],
     results: list[dict[str, Any]],
+    unknown: list[dict[str, Any]],
     weights: dict[str, Any],
     seed: int,
     device: torch.device | str,
@@ -246,25 +261,27 @@ def _write(
             "that have the physics inside (Diff-Unfolding, and unfolded flows), and by two "
             "samplers of the posterior. Move the pointer over an image: every enlarged detail "
             "follows. Below the details are the absolute errors; the last column is what PnP-DM "
-            "itself believes about them, the standard deviation of its draws."
+            "itself believes about them, the standard deviation of its draws. In the last problem "
+            "the blur kernel is not known and is recovered too."
         ),
         table=table,
         best=best,
         footer=footer,
     )
     command = ["measurand", "demo"]  # by which a later demo knows the folder
-    record = {"command": command, **weights, "seed": seed, "results": results, **machine}
-    write_record(folder / "results.json", record)
+    record = {"command": command, **weights, "seed": seed, "results": results}
+    write_record(folder / "results.json", record | {"blind": unknown, **machine})
 
 
 def _words(results: list[dict[str, Any]], out: Path) -> str:
     """The results as text."""
-    lines = [f"{'':<22}{'method':<10}{'PSNR':>8}{'SSIM':>8}{'seconds':>9}{'NFE':>6}"]
+    lines = [f"{'':<30}{'method':<16}{'PSNR':>8}{'SSIM':>8}{'seconds':>9}{'NFE':>6}"]
     for found in results:
         label = found["problem"]
         for name, s in found["methods"].items():
-            numbers = f"{s['psnr']:>8.2f}{s['ssim']:>8.3f}{s['seconds']:>9.1f}{s['nfe']:>6}"
-            lines.append(f"{label:<22}{name:<10}{numbers}")
+            last = f"  kernel {s['kernel']:.2f}" if "kernel" in s else f"{s['nfe']:>6}"
+            numbers = f"{s['psnr']:>8.2f}{s['ssim']:>8.3f}{s['seconds']:>9.1f}{last}"
+            lines.append(f"{label:<30}{name:<16}{numbers}")
             label = ""
     lines.append("")
     lines += [f"best by PSNR, {found['problem']}: {found['best']}" for found in results]

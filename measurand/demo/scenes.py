@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..domains.kernels import Kernels
 from ..operators import (
     BicubicDownsample,
     GaussianBlur,
@@ -14,7 +15,7 @@ from ..operators import (
     random_mask,
 )
 
-__all__ = ["Scene", "photograph"]
+__all__ = ["BlindScene", "Scene", "blind_scene", "default_scenes", "photograph"]
 
 SHAPE = (3, 256, 256)
 
@@ -40,6 +41,46 @@ class Scene:
     zoom: tuple[int, int, int]
     operator: LinearOperator
     sigma: float
+
+
+@dataclass(frozen=True)
+class BlindScene:
+    """A photograph and an unknown kernel.
+
+    Args:
+        title: Name of the problem.
+        text: What happened, in words.
+        photo: Name of the picture in `skimage.data`.
+        corner: First row and column of the piece.
+        zoom: Top, left and side of the square to look at closely, in pixels.
+        kernel: The kernel, which the methods do not see, with shape (h, w).
+        side: Height and width of the support that they assume, in pixels.
+        sigma: Noise standard deviation, in image units.
+    """
+
+    title: str
+    text: str
+    photo: str
+    corner: tuple[int, int]
+    zoom: tuple[int, int, int]
+    kernel: Tensor
+    side: int
+    sigma: float
+
+
+def blind_scene() -> BlindScene:
+    """The blind case of the demo: the path of a shaken camera."""
+    path = Kernels(25).shakes(1, torch.Generator().manual_seed(3))[0]
+    return BlindScene(
+        "Camera shake, kernel unknown",
+        "the blur kernel is found too, noise of 2.6 of 255",
+        "coffee",
+        (100, 150),
+        (92, 100, 64),
+        path / path.sum(),
+        64,
+        0.02,
+    )
 
 
 def default_scenes() -> list[Scene]:

@@ -1,7 +1,7 @@
 """Blind problems from a file to a folder: image and kernel, with their deviations.
 
-estimate               the mean of the chains that found the same kernel as the best one
-sd.npy                 their standard deviation
+estimate               the mean of the estimates with the kernels of the chains of the best mode
+sd.npy                 the standard deviation of their draws
 kernel.npy, kernel.png the kernel, on the simplex; kernel_sd.npy its deviation
 draws/                 image and kernel of every chain
 comparison.png         measured, estimated, the kernel, the deviation, true
@@ -123,8 +123,8 @@ class BlindRunner(Runner):
             generator=generators(seed, how.draws, blind.y.device),
             callback=None if on_step is None else lambda step: on_step(0, step),
         )
+        result = summary(blind, draws, counted)[0]
         seconds = time.perf_counter() - started
-        result = summary(blind, draws)[0]
         x, kernel = family.framed(result.x.cpu()), result.kernel.cpu()
         write_image(folder / f"estimate{form.suffix}", x, form)
         np.save(folder / "kernel.npy", kernel[0, 0].numpy(), allow_pickle=False)
@@ -134,7 +134,7 @@ class BlindRunner(Runner):
             write_image(folder / "draws" / f"{i:02d}{form.suffix}", family.framed(one[None]), form)
             np.save(folder / "draws" / f"kernel_{i:02d}.npy", k[0].numpy(), allow_pickle=False)
         shown = functional.interpolate(kernel / kernel.max(), x.shape[-2:]) * 2 - 1
-        panels = [("measured", problem.y), ("mean of chains", x), ("kernel", shown)]
+        panels = [("measured", problem.y), ("estimate", x), ("kernel", shown)]
         if result.sd is not None and result.kernel_sd is not None:
             sd = family.framed(result.sd.cpu()) * form.unit
             np.save(folder / "sd.npy", sd[0].numpy(), allow_pickle=False)

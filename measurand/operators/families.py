@@ -58,7 +58,7 @@ class OperatorFamily(ABC):
 
     command: ClassVar[str] = ""  # name on the command line, where it is not that of the class
     averages: ClassVar[bool] = False
-    couplings: ClassVar[tuple[float, float]] = (0.05, 0.003)
+    couplings: ClassVar[tuple[float, float]] = (0.03, 0.005)
 
     def __init__(self, shape: Shape, theta_shape: Shape, out_shape: Shape | None = None) -> None:
         self.in_shape, self.theta_shape = tuple(shape), tuple(theta_shape)

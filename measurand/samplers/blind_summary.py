@@ -1,12 +1,15 @@
 """What several chains of a blind problem say: the best one, their modes, mean and deviation."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..measurement import BlindMeasurement, Unknowns
+from ..methods import Method
 from ..operators.families import BlurFamily
+from ..solvers.splitting import HQS
 
 __all__ = ["BlindSummary", "correlation", "summary"]
 
@@ -15,7 +18,8 @@ class BlindSummary(NamedTuple):
     """What several chains say of one item.
 
     Attributes:
-        x: Mean of the image over the chains of the best mode, with shape (1, C, H, W).
+        x: The image, with shape (1, C, H, W): the mean, over the chains of the best mode, of their
+            draws, or of the estimates with their kernels where `summary` was given a prior.
         kernel: Mean of the kernel over them, with shape (1, 1, side, side).
         sd: Standard deviation of the image; None where one chain is in the mode.
         kernel_sd: Standard deviation of the kernel.
@@ -37,16 +41,26 @@ class BlindSummary(NamedTuple):
 
 @torch.no_grad()
 def summary(
-    measurement: BlindMeasurement, draws: Unknowns, *, alike: float = 0.9
+    measurement: BlindMeasurement,
+    draws: Unknowns,
+    prior: Any = None,
+    *,
+    solver: Method = HQS(),  # noqa: B008 (frozen)
+    alike: float = 0.9,
 ) -> list[BlindSummary]:
     """Return, item by item, the best chain, the modes, and mean and deviation of the best mode.
 
     Chains are ordered by their misfit. Each joins the first mode whose kernel is like its own, up
     to a shift by whole pixels, and is moved to it; the spread of a mode says nothing of others.
 
+    The mean of a few draws keeps a share of their spread. With a prior, the image is a mean of
+    estimates instead: of those that `solver` makes of the data with the kernel of each chain.
+
     Args:
         measurement: What was seen, of B items with an unknown blur.
         draws: Draws of `measurement.repeat(n)`, n per item.
+        prior: The prior of the image, for estimates; None for the mean of the draws.
+        solver: What makes them of a known kernel.
         alike: Least correlation of two kernels of one mode.
     """
     family: Any = measurement.family
@@ -58,31 +72,34 @@ def summary(
             f"summary: got {len(draws.x)} draws of {len(measurement)} items, wanted the same "
             "number for each"
         )
-    misfits = measurement.repeat(n).misfit(*draws).reshape(-1, n)
+    every = measurement.repeat(n)
+    misfits = every.misfit(*draws).reshape(-1, n)
+    known = every.at(family.project(draws.theta))
+    estimates = draws.x if prior is None else solver(known, prior)
     found = []
     for item, own in enumerate(misfits.tolist()):
         modes: list[list[int]] = []
-        moved: dict[int, Unknowns] = {}
+        moved: dict[int, Sequence[Tensor]] = {}  # draw, parameters, estimate of a chain
         for chain in sorted(range(n), key=own.__getitem__):
             at = slice(item * n + chain, item * n + chain + 1)
-            one = Unknowns(draws.x[at], draws.theta[at])
+            one = (draws.x[at], draws.theta[at], estimates[at])
             for mode in modes:
                 shift, value = correlation(
-                    family.kernel(moved[mode[0]].theta), family.kernel(one.theta)
+                    family.kernel(moved[mode[0]][1]), family.kernel(draws.theta[at])
                 )
                 if value >= alike:
                     mode.append(chain)
-                    moved[chain] = Unknowns(*family.moved([shift], *one))
+                    moved[chain] = family.moved([shift], *one)
                     break
             else:
                 modes.append([chain])
                 moved[chain] = one
-        x = torch.cat([moved[chain].x for chain in modes[0]])
-        k = family.kernel(torch.cat([moved[chain].theta for chain in modes[0]]))
+        x, theta, estimate = (torch.cat([moved[c][i] for c in modes[0]]) for i in range(3))
+        k = family.kernel(theta)
         several = len(x) > 1
         found.append(
             BlindSummary(
-                x.mean(0, keepdim=True),
+                estimate.mean(0, keepdim=True),
                 k.mean(0, keepdim=True),
                 x.std(0, keepdim=True) if several else None,
                 k.std(0, keepdim=True) if several else None,
