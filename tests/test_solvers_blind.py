@@ -6,8 +6,9 @@ import torch
 from measurand.measurement import BlindMeasurement, Measurement, Unknowns
 from measurand.noises import Gaussian
 from measurand.operators import Identity, UnknownBlur, UnknownValidBlur, motion_kernel
+from measurand.priors import CallableDenoiser
 from measurand.samplers.blind_summary import correlation, summary
-from measurand.solvers import BlindEdges, BlindTV
+from measurand.solvers import HQS, BlindEdges, BlindTV
 from measurand.solvers.blind import _centred, _cut
 
 
@@ -95,6 +96,19 @@ def test_summary_names_the_best_chain_and_the_modes():
     torch.testing.assert_close(found.x, truth.x + 0.005)  # the moved pair is moved back
     torch.testing.assert_close(found.kernel, family.kernel(truth.theta), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.sd, torch.full_like(found.x, 0.01 / 2**0.5))
+    asked = []
+
+    def denoise(v, sigma):
+        asked.append(len(v))
+        return v
+
+    prior = CallableDenoiser(denoise, range=(-1.0, 1.0))
+    (sharp,) = summary(blind, draws, prior, solver=HQS(steps=2))
+    assert asked == [3, 3]  # an estimate for the kernel of each chain
+    known = blind.at(family.project(truth.theta))
+    wanted = HQS(steps=2)(known, prior)
+    torch.testing.assert_close(sharp.x, wanted, rtol=1e-3, atol=1e-3)  # one kernel, two shifts
+    torch.testing.assert_close(sharp.sd, found.sd)
     single = summary(blind, truth)[0]
     assert single.sd is None and single.modes == [[0]]
     with pytest.raises(ValueError, match="the same number for each"):
