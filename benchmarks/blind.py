@@ -9,10 +9,10 @@ levin09_6, kair12_2 and kair12_11, which are left out) and by generated ones, wi
 sizes, all noises and many kernels. The file is written after each case; a rerun goes on with those
 that it lacks.
 
-Image PSNR and kernel correlation are those after the best shift by whole pixels. `bound` is HQS
-with the true kernel, `wrong kernel` HQS with a Gaussian of three pixels, `edges + HQS` HQS with
-the kernel of `BlindEdges`: the classical estimate with the same image prior. BlindDPS, one draw
-with its default settings, runs on every n-th case.
+Image PSNR and kernel correlation are those after the best shift, which may be a part of a pixel:
+no data can tell it. `bound` is HQS with the true kernel, `wrong kernel` HQS with a Gaussian of
+three pixels, `edges + HQS` HQS with the kernel of `BlindEdges`: the classical estimate with the
+same image prior. BlindDPS, one draw with its default settings, runs on every n-th case.
 """
 
 import argparse
@@ -29,13 +29,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 import measurand as ms
 from measurand.measurement import Unknowns
 from measurand.metrics import interval_coverage
 from measurand.operators import disk_kernel, gaussian_kernel, motion_kernel
-from measurand.samplers.blind_summary import correlation
 
+AROUND = (-2, -1, 0, 1, 2)
 METHOD, SOLVER = ms.samplers.BlindPnPDM.quick(), ms.solvers.HQS()
 NOISES, SIZES, PHOTOGRAPHS = (0.02, 0.01, 0.05), (128, 256), 24
 GENERATED = {
@@ -64,15 +65,40 @@ def photograph(data: Path, number: int, size: int) -> Tensor:
     return crop.permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def aligned(x: Tensor, truth: Tensor) -> Tensor:
-    """An image moved by whole pixels to where it is like another most."""
+def shifted(x: Tensor, rows: float, columns: float) -> Tensor:
+    """A periodic image moved down and right by any number of pixels."""
+    h, w = x.shape[-2:]
+    turns = torch.fft.fftfreq(h)[:, None] * rows + torch.fft.rfftfreq(w) * columns
+    return torch.fft.irfft2(torch.fft.rfft2(x) * torch.exp(-2j * torch.pi * turns), (h, w))
+
+
+def shift(x: Tensor, truth: Tensor) -> tuple[float, float]:
+    """The shift, in sixteenths of a pixel, that moves an image to where it is like another most.
+
+    A kernel off by half a pixel and an image off by the other half explain the same data.
+    """
     a, b = (torch.fft.rfft2(t - t.mean((-2, -1), keepdim=True)) for t in (x, truth))
     every = torch.fft.irfft2((a.conj() * b).sum((0, 1)), truth.shape[-2:])
-    return x.roll(divmod(int(every.argmax()), truth.shape[-1]), (-2, -1))
+    best = tuple(map(float, divmod(int(every.argmax()), truth.shape[-1])))
+    for step in (0.25, 0.0625):
+        near = [(best[0] + i * step, best[1] + j * step) for i in AROUND for j in AROUND]
+        best = max(near, key=lambda d: float((shifted(x, *d) * truth).sum()))
+    return best
 
 
 def psnr(x: Tensor, truth: Tensor) -> float:
-    return float(ms.psnr(aligned(x, truth), truth, data_range=2.0))
+    moved = shifted(x, *shift(x, truth))
+    return float(ms.psnr(moved, truth, data_range=2.0))
+
+
+def likeness(kernel: Tensor, true: Tensor) -> float:
+    """The correlation <a, b> / (||a|| ||b||) of two kernels (1, 1, h, w) at the best shift."""
+    a, b = (functional.pad(k, (0, k.shape[-1], 0, k.shape[-2])) for k in (kernel, true))
+    every = torch.fft.irfft2(torch.fft.rfft2(a).conj() * torch.fft.rfft2(b), a.shape[-2:])
+    best = tuple(map(float, divmod(int(every.argmax()), a.shape[-1])))
+    near = [(best[0] + i / 8, best[1] + j / 8) for i in AROUND for j in AROUND]
+    near += [(best[0] + i / 4, best[1] + j / 4) for i in AROUND for j in AROUND]
+    return max(float((shifted(a, *d) * b).sum() / (a.norm() * b.norm())) for d in near)
 
 
 def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple, dps: bool) -> dict:
@@ -86,7 +112,7 @@ def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple, dps
     def scored(name: str, found: Unknowns, started: tuple[float, float]) -> None:
         row[name] = {
             "psnr": psnr(found.x, x),
-            "kernel": correlation(true, family.kernel(found.theta))[1],
+            "kernel": likeness(family.kernel(found.theta), true),
             "misfit": float(blind.misfit(*found)),
             **seconds(started),
         }
@@ -108,11 +134,9 @@ def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple, dps
     result = ms.samplers.summary(blind, draws, priors[0], solver=SOLVER)[0]
     found = row["blind-pnpdm"] = {
         "psnr": psnr(result.x, x),
-        "kernel": correlation(true, result.kernel)[1],
+        "kernel": likeness(result.kernel, true),
         **seconds(started),
-        "kernel of each chain": [
-            correlation(true, one[None])[1] for one in family.kernel(draws.theta)
-        ],
+        "kernel of each chain": [likeness(one[None], true) for one in family.kernel(draws.theta)],
         "psnr of each draw": [psnr(one[None], x) for one in draws.x],
         "misfit": result.misfit,
         "misfits": result.misfits,
@@ -120,7 +144,8 @@ def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple, dps
         "network calls of a chain": METHOD.nfe + SOLVER.settled(blind.at(theta)).rounds,
     }
     if result.sd is not None:
-        moved, sd = aligned(result.x, x), result.sd  # the deviation moves with the mean
+        d = shift(result.x, x)
+        moved, sd = shifted(result.x, *d), shifted(result.sd, *d).clamp_min(0)
         wide = sd * (1 + 1 / len(result.modes[0])) ** 0.5  # of a draw around the mean of n
         found["coverage of 90 %"] = float(interval_coverage(moved, wide, x, factor=1.645))
     return row

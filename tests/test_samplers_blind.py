@@ -1,5 +1,6 @@
 """Blind-PnPDM: the joint posterior by another Gibbs sampler, shifts, seeds, what does not fit."""
 
+from dataclasses import replace
 from typing import Self
 
 import pytest
@@ -304,3 +305,25 @@ def test_what_does_not_fit_is_named():
         method(blind, prior, theta_prior, x0=Unknowns(x, theta[..., :3]))
     with pytest.raises(ValueError, match="sweeps"):
         BlindPnPDM(sweeps=0)
+
+
+def test_a_chain_goes_back_to_a_start_that_explains_the_data_better():
+    prior, theta_prior, blind, truth = image_problem(2)
+    family = blind.family
+    known = blind.at(truth.theta.expand(2, -1, -1, -1))
+    x = known.prox(torch.zeros_like(known.adjoint_y), 1.0)
+    start = Unknowns(x, truth.theta.expand(2, -1, -1, -1).clone())
+    wrong = CallableDenoiser(  # a prior of wide kernels, which the burn-in follows
+        lambda v, sigma: family.theta(gaussian_kernel(4.0, 9).double()) + 0 * v,
+        range=(-1.0, 1.0),
+        dtype=F64,
+    )
+    method = BlindPnPDM(**QUICK | {"sweeps": 6, "theta_rho_max": 0.01})
+    ended = {}
+    for judged in (True, False):
+        steps = []
+        replace(method, judged=judged)(blind, prior, wrong, x0=start, callback=steps.append)
+        ended[judged] = steps[method.burn_in].x.theta  # m, drawn around theta
+    true = family.kernel(truth.theta)
+    like = {judged: likeness(family.kernel(m)[:1], true) for judged, m in ended.items()}
+    assert like[True] > 0.98 > like[False]

@@ -49,7 +49,8 @@ from ..measurement import BlindMeasurement, Unknowns
 from ..methods import Callback, Iterates, Sampler, Step, fitting
 from ..priors.capabilities import Denoiser, require
 from ..solvers.blind import BlindEdges
-from ..tensors import Generators
+from ..solvers.splitting import HQS
+from ..tensors import Generators, per_item
 from ..validate import count, positive
 from .reverse import HeunSDE, Reverse
 
@@ -187,6 +188,8 @@ class BlindPnPDM(BlindSampler):
             image.
         burn_in: Number of first sweeps that look for the mode: prior steps are posterior means,
             and m is the mode of its conditional.
+        judged: Whether a chain goes back to its start after the burn-in where the data say that it
+            was better.
         init: What makes the start of an unknown blur; the family's plain start where None.
     References:
         | Plug-and-Play Posterior Sampling for Blind Inverse Problems (Li et al., 2025)
@@ -206,6 +209,7 @@ class BlindPnPDM(BlindSampler):
     )
     projected: bool = True
     burn_in: int = 70
+    judged: bool = True
     init: BlindEdges | None = field(default_factory=BlindEdges, metadata={"search": None})
 
     def __post_init__(self) -> None:
@@ -237,7 +241,8 @@ class BlindPnPDM(BlindSampler):
         """Number of calls of the image denoiser of one chain."""
         levels = self._annealed(self.rho_max, self.rho_min)
         drawn = levels[self.burn_in :]
-        return len(levels) - len(drawn) + sum(self.reverse.nfe(rho) for rho in drawn)
+        judged = 32 if self.judged and 0 < self.burn_in < self.sweeps else 0  # two runs of HQS
+        return len(levels) - len(drawn) + sum(self.reverse.nfe(rho) for rho in drawn) + judged
 
     def _annealed(self, first: float, last: float) -> list[float]:
         """The couplings of every sweep, geometric from first to last."""
@@ -270,6 +275,9 @@ class BlindPnPDM(BlindSampler):
         )
         for sweep, (rho, rho_theta) in enumerate(levels):
             burning = sweep < self.burn_in
+            if self.judged and sweep == self.burn_in > 0:
+                x, theta = self._better(measurement, prior.x, start, Unknowns(x, theta))
+                m = theta
             acting = theta if burning else self.acting(m, theta)
             known = measurement.at(family.project(acting) if self.projected else acting)
             z = known.conditional_sample(x, rho, generator)
@@ -285,6 +293,23 @@ class BlindPnPDM(BlindSampler):
             x, theta, z, m = family.aligned(x, theta, z, m)
             yield Step(sweep, rho, Unknowns(z, m), Unknowns(x, theta))
         return Unknowns(x, family.project(theta) if self.projected else theta)
+
+    def _better(
+        self, measurement: BlindMeasurement, prior: Denoiser, start: Unknowns, end: Unknowns
+    ) -> Unknowns:
+        """Of start and end of the burn-in, chain by chain, what explains the data better.
+
+        By the misfit of the image estimate with either kernel: unlike a draw, an estimate does
+        not fit the data with any kernel. On photographs it orders kernels as their PSNR does.
+        """
+        project = measurement.family.project if self.projected else lambda theta: theta
+        tried = []
+        for one in (start, end):
+            estimate = HQS()(measurement.at(project(one.theta)), prior)
+            tried.append((measurement.misfit(estimate, one.theta), estimate))
+        back = tried[0][0] < tried[1][0]
+        x = torch.where(per_item(back, end.x) > 0, tried[0][1], end.x)
+        return Unknowns(x, torch.where(per_item(back, end.theta) > 0, start.theta, end.theta))
 
     def _prior_step(
         self,

@@ -55,6 +55,8 @@ def summary(
 
     The mean of a few draws keeps a share of their spread. With a prior, the image is a mean of
     estimates instead: of those that `solver` makes of the data with the kernel of each chain.
+    Their misfits order the chains, too: a draw fits the data with any kernel, a good estimate
+    does not.
 
     Args:
         measurement: What was seen, of B items with an unknown blur.
@@ -73,9 +75,9 @@ def summary(
             "number for each"
         )
     every = measurement.repeat(n)
-    misfits = every.misfit(*draws).reshape(-1, n)
     known = every.at(family.project(draws.theta))
     estimates = draws.x if prior is None else solver(known, prior)
+    misfits = every.misfit(estimates, draws.theta).reshape(-1, n)
     found = []
     for item, own in enumerate(misfits.tolist()):
         modes: list[list[int]] = []
