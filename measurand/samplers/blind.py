@@ -300,7 +300,7 @@ class BlindPnPDM(BlindSampler):
         """Of start and end of the burn-in, chain by chain, what explains the data better.
 
         By the misfit of the image estimate with either kernel: unlike a draw, an estimate does
-        not fit the data with any kernel. On photographs it orders kernels as their PSNR does.
+        not fit the data with any kernel.
         """
         project = measurement.family.project if self.projected else lambda theta: theta
         tried = []
