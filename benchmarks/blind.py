@@ -3,8 +3,8 @@
     python benchmarks/blind.py --data DIR [--cases 48] [--minutes 60] [--dps-every 4]
 
 24 photographs of `natural_bsds500.zip` test, each at 128 and 256 pixels, blurred periodically by
-kernels of `blur_kernels.npz` (never trained on, nothing was chosen by them but for levin09_1,
-levin09_6, kair12_2 and kair12_11, which are left out) and by generated ones, with white noise of
+kernels of `blur_kernels.npz` (never trained on; levin09_1, levin09_6, kair12_2 and kair12_11 are
+left out, settings may be chosen by them) and by generated ones, with white noise of
 0.01, 0.02 and 0.05 (of an image in [0, 1]). Cases are ordered so that the first few are of both
 sizes, all noises and many kernels. The file is written after each case; a rerun goes on with those
 that it lacks.
