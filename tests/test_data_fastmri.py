@@ -160,6 +160,7 @@ def test_k_space_that_is_not_centred_is_recognized(tmp_path):
     ("order", "words"),
     [
         ((0, 2, 3, 1), r"that of the coils: np.moveaxis\(kspace, -1, -3\)"),
+        ((0, 2, 1, 3), r"that of the coils: np.moveaxis\(kspace, -2, -3\)"),
         ((3, 2, 1, 0), r"in reverse, as MATLAB writes them: kspace.transpose\(\)"),
     ],
 )

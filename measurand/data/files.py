@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import fastmri, pillow, tiff, volumes
+from . import pillow, tiff, volumes
 from .arrays import ARRAYS, compact, load, split_key
 from .axes import images_first
 from .form import Form, Picture, Stored, Template
@@ -158,8 +158,10 @@ def _pictures(file: File) -> Stored:
 
 def _arrays(file: File) -> Stored:
     key = file.key
-    if key is None and file.suffix in (".h5", ".hdf5") and fastmri.is_fastmri(file):
-        key = "kspace"
+    if key is None and file.suffix in (".h5", ".hdf5"):
+        from .fastmri import is_fastmri
+
+        key = "kspace" if is_fastmri(file) else None
     values, key, stored_range = load(replace(file, key=None), key)
     form = Form(file.suffix, values.dtype.str, key=key)
     if np.iscomplexobj(values):

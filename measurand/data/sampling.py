@@ -33,6 +33,8 @@ def unordered(y: np.ndarray) -> str:
     told = f"the energy along the last three axes lies {_listed(shares)} % around one place"
     if shares[0] > _CLEAR and shares[1] > _CLEAR:
         advice = "the last axis seems to be that of the coils: np.moveaxis(kspace, -1, -3)"
+    elif shares[0] > _CLEAR and shares[2] > _CLEAR:
+        advice = "the middle axis seems to be that of the coils: np.moveaxis(kspace, -2, -3)"
     elif shares[0] > _CLEAR:
         advice = "the axes seem to be in reverse, as MATLAB writes them: kspace.transpose()"
     else:

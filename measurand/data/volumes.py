@@ -8,13 +8,14 @@
 Values are those of the file in physical units. A file that is read as slices of N images is
 written as slices of N images; where rows and columns are k times as many, voxels are k times
 smaller, and where they are otherwise more, the grid is wider. Its centre stays where it was.
+
+The readers are imported when a file of their kind comes.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from . import dicom, dicom_writing, metaimage, nifti
 from .grid import Volume
 from .sources import File
 
@@ -27,8 +28,14 @@ def is_volume(file: File) -> bool:
     """Whether a file is a volume, or a folder holds DICOM files and nothing else."""
     path = file.path or Path(file.name)
     if path.is_dir():
-        return dicom_writing.is_series(path)
-    return file.suffix in SUFFIXES or dicom.is_dicom(file)
+        from .dicom_writing import is_series
+
+        return is_series(path)
+    if file.suffix in SUFFIXES:
+        return True
+    from .dicom import is_dicom
+
+    return is_dicom(file)
 
 
 def read(file: File) -> Volume:
@@ -41,7 +48,13 @@ def read(file: File) -> Volume:
         UnreadableFile: It is damaged, or holds several series.
     """
     if file.suffix in (".nii", ".nii.gz"):
+        from . import nifti
+
         return nifti.volume(file)
     if file.suffix in (".mhd", ".mha"):
+        from . import metaimage
+
         return metaimage.volume(file)
+    from . import dicom_writing
+
     return dicom_writing.volume(file)
