@@ -109,6 +109,11 @@ def test_results_of_other_settings_are_replaced_as_a_whole(job):
     job.task(scan)
     other = job_on(job.out.parent / "in", scale=2.0)
     (job.out / "s00" / "only-in-the-old.npy").write_text("x")
+    outcome = other.task(scan)  # nobody's file is not to be lost
+    assert outcome.status == "failed" and "s00: holds only-in-the-old.npy" in outcome.error
+    record = json.loads((job.out / "s00" / "run.json").read_text())
+    record["batch"]["outputs"]["only-in-the-old.npy"] = 1
+    (job.out / "s00" / "run.json").write_text(json.dumps(record))
     assert other.task.kept(scan) is None and other.task(scan).status == "new"
     assert list(results(job.out)) == ["s00/early.npy", "s00/more/late.npy"]
     assert job.task.kept(scan) is None

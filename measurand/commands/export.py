@@ -104,6 +104,6 @@ def _check_new(*paths: Path) -> None:
     for path in paths:
         if os.path.lexists(path):
             raise ValueError(
-                f"export: {path} exists and would be replaced; say another name by --out, or "
-                "remove it"
+                f"export: {path} exists and would be replaced: wants another name, by --out, or "
+                "that the file is removed"
             )
