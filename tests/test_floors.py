@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "measurand"
 FLOORS = [
-    {"tensors", "linalg", "files", "validate", "literal", "devices"},
+    {"leases", "tensors", "linalg", "files", "validate", "literal", "devices"},
     {"operators", "nets", "noises", "noise_estimate", "schedules", "metrics"},
     {"measurement", "priors", "start"},
     {"methods"},

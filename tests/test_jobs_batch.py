@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import pytest
 from jobs import begun, files_for, job_on, results
+from test_leases import dead
 
-from measurand.files import claimed
+from measurand import leases
 from measurand.jobs.batch import Job, failures, run, summary, table
 from measurand.jobs.executors import Loop
 from measurand.jobs.manifest import shard
-from measurand.jobs.task import Outcome
+from measurand.jobs.task import Outcome, _key
 
 
 def test_a_rerun_does_what_is_missing(tmp_path):
@@ -54,16 +55,24 @@ def test_the_bits_depend_on_the_seed_and_the_name_alone(tmp_path):
     assert not set(whole.values()) & set(results(tmp_path / "other").values())
 
 
+def leave(job, name, *, results=False):
+    """What a process that is dead by now has left of a scan."""
+    partial, key, token = job.out / ".partial", _key(name), dead()
+    partial.mkdir(exist_ok=True)
+    (partial / f"{key}.lease").write_text(json.dumps({"token": token}))
+    if results:
+        (partial / f"{key}.{token}" / "results").mkdir(parents=True)
+
+
 def test_what_a_process_left_that_died_after_its_result_is_removed(tmp_path):
     job = job_on(files_for(tmp_path / "in", 3))
     job.open()
     run(job, Loop())
-    for name in ("s00", "s02"):
-        (job.out / ".partial" / name).mkdir(parents=True)
-        (job.out / ".partial" / name / "lock").touch()
-    with claimed(job.out / ".partial" / "s02"):
+    leave(job, "s00", results=True)
+    leave(job, "s01")
+    with leases.lease(job.out / ".partial" / "living.lease"):
         run(job, Loop())
-        assert [p.name for p in (job.out / ".partial").iterdir()] == ["s02"]
+        assert [p.name for p in (job.out / ".partial").iterdir()] == ["living.lease"]
     run(job, Loop())
     assert not (job.out / ".partial").exists()
 
@@ -202,9 +211,8 @@ def test_processes_of_unequal_speed_lose_no_scan_of_one_folder(tmp_path, rounds)
     for k in range(rounds):
         job = job_on(folder, f"out{k}")
         job.open()
-        os.makedirs(job.out / ".partial" / "s05")  # of a dead one, before and after its claim
-        os.makedirs(job.out / ".partial" / "s04" / "results")
-        (job.out / ".partial" / "s04" / "lock").touch()
+        leave(job, "s05")
+        leave(job, "s04", results=True)
         start, told = context.Barrier(4), context.Queue()
         processes = [
             context.Process(target=together, args=(job, idle, start, told))

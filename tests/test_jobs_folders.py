@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_cli import TINY, files, picture, run, tiny
 
-from measurand.files import claimed
 from measurand.jobs.folders import check_outside, free, named_inputs, reserved, staged
+from measurand.leases import lease
 from measurand.weights.tensorfile import load_tensors
 
 
@@ -38,7 +38,7 @@ def test_a_folder_of_results_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tempfile.mkdtemp", full)
+    monkeypatch.setattr("pathlib.Path.mkdir", full)
     with (
         pytest.raises(OSError, match="cannot write results.*No space left"),
         staged(tmp_path / "q", by="reconstruct"),
@@ -86,6 +86,7 @@ def test_what_appeared_while_the_run_lasted_is_left_alone(tmp_path):
 def test_a_disk_that_fails_leaves_the_first_run(tmp_path, monkeypatch):
     filled(tmp_path / "r", estimate="old")
     rename = os.replace
+    monkeypatch.setattr("measurand.files._exchanged", lambda *_: False)
 
     def full(source, target):
         if str(source).endswith("results"):
@@ -401,6 +402,6 @@ def test_a_default_folder_is_reserved_while_a_run_lasts(here):
         reserved("named", "x", ["/b"], by="reconstruct") as three,
     ):
         assert [str(path) for path in (one, two, three)] == ["runs/x", "runs/x-2", "named"]
-    with claimed(here / "runs" / ".x.claim") as ours:
+    with lease(here / "runs" / ".x.lease") as ours:
         assert ours
     assert list((here / "runs").iterdir()) == []
