@@ -43,7 +43,18 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Lease", "Owner", "alone", "lease", "living", "owner_of", "stamp", "void"]
+__all__ = [
+    "Lease",
+    "Owner",
+    "alone",
+    "holder",
+    "lease",
+    "living",
+    "owner_of",
+    "sign",
+    "stamp",
+    "void",
+]
 
 BEAT = 10.0  # seconds between two signs of life
 STALE = 120.0  # seconds without one after which another machine is dead
@@ -113,7 +124,15 @@ class Lease:
         known = owner.alive if owner is not None else None
         return self.age < STALE if known is None else known
 
+    @property
+    def certain(self) -> bool:
+        """Whether `alive` is known, and not only supposed for want of a sign."""
+        owner = owner_of(self.token)
+        return owner is not None and owner.alive is not None
+
     def __str__(self) -> str:
+        if not self.host:
+            return f"a process that {self.path} does not name yet"
         since = time.strftime("%H:%M on %d %B", time.localtime(self.since))
         return f"process {self.pid} on {self.host}, since {since}"
 
@@ -208,6 +227,12 @@ def sign(path: Path, token: str) -> Iterator[None]:
         _held.pop(token, None)
 
 
+def holder(path: str | os.PathLike[str]) -> Lease | None:
+    """The lease in a file, of a living owner or of a dead one; None where there is none."""
+    found = _read(Path(path))
+    return found and _aged(found)
+
+
 def living(folder: str | os.PathLike[str]) -> list[Lease]:
     """The leases in a folder whose owners live, ours included."""
     return [found for found in _leases(Path(folder)) if found.alive]
@@ -226,9 +251,9 @@ def _leases(folder: Path) -> Iterator[Lease]:
     except OSError:
         return
     for name in names:
-        found = _read(folder / name)
+        found = holder(folder / name)
         if found is not None:
-            yield _aged(found)
+            yield found
 
 
 def _acquire(path: Path, token: str, about: str) -> Lease | None:
@@ -241,8 +266,7 @@ def _acquire(path: Path, token: str, about: str) -> Lease | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if _made(path, token, text):
                 return None
-            found = _read(path)
-            found = found and _aged(found)
+            found = holder(path)
         except OSError as error:
             # its folder was removed just now, by whoever was the last in it
             removed = error.errno in (errno.ENOENT, errno.ESTALE, errno.EEXIST)
@@ -296,8 +320,7 @@ def _read(path: Path) -> Lease | None:
 
 def _aged(found: Lease) -> Lease:
     """A lease with its age; on this machine nobody asks for that."""
-    owner = owner_of(found.token)
-    if owner is not None and owner.alive is not None:
+    if found.certain:
         return found
     with suppress(FileNotFoundError):
         age = now(found.path.parent) - os.stat(found.path).st_mtime
@@ -325,8 +348,8 @@ def _remove(found: Lease) -> None:
         if mine is None:
             time.sleep(0.001)
             return
-        again = _read(found.path)
-        if again is not None and again.token == found.token and not _aged(again).alive:
+        again = holder(found.path)
+        if again is not None and again.token == found.token and not again.alive:
             found.path.unlink(missing_ok=True)
 
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import threading
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -75,6 +76,46 @@ def test_what_a_process_left_that_died_after_its_result_is_removed(tmp_path):
         assert [p.name for p in (job.out / ".partial").iterdir()] == ["living.lease"]
     run(job, Loop())
     assert not (job.out / ".partial").exists()
+
+
+def elsewhere(job, name):
+    """The lease of a scan that a process of another machine does."""
+    path = job.out / ".partial" / f"{_key(name)}.lease"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"token": "ffffffff-1-1-0", "host": "other"}))
+    return path
+
+
+def test_the_scan_of_another_machine_that_dies_meanwhile_is_done_here(tmp_path, monkeypatch):
+    """Until it is known to be dead its scan is under way elsewhere: that is not the last word."""
+    monkeypatch.setattr(leases, "STALE", 1.0)
+    job = job_on(files_for(tmp_path / "in", 3))
+    job.open()
+    elsewhere(job, "s00")
+    found = run(job, Loop())
+    assert [o.status for o in found] == ["new", "new", "new"]
+    assert begun(job.work.ledger) == ["s01", "s02", "s00"]
+    assert not (job.out / ".partial").exists()
+
+
+def test_the_scan_of_another_machine_that_lives_is_left_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "STALE", 60.0)
+    job = job_on(files_for(tmp_path / "in", 2))
+    job.open()
+    path, over = elsewhere(job, "s00"), threading.Event()
+
+    def lives():
+        while not over.wait(0.6):
+            os.utime(path)
+
+    thread = threading.Thread(target=lives)
+    thread.start()
+    try:
+        assert [o.status for o in run(job, Loop())] == ["elsewhere", "new"]
+    finally:
+        over.set()
+        thread.join()
+    assert path.exists() and begun(job.work.ledger) == ["s01"]
 
 
 def test_other_settings_are_refused_or_replace(tmp_path):

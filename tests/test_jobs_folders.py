@@ -405,3 +405,16 @@ def test_a_default_folder_is_reserved_while_a_run_lasts(here):
     with lease(here / "runs" / ".x.lease") as ours:
         assert ours
     assert list((here / "runs").iterdir()) == []
+
+
+def test_a_scan_of_many_may_take_so_long(here, capsys):
+    (here / "in").mkdir()
+    picture(here / "in" / "a.png", 16, 16, 3)
+    end = [*TV[:-1], 10**7, "--quiet", "--out", "r", "--timeout"]
+    assert run("reconstruct", "in", *end, "0.2s") == 1
+    assert "failed: a: it took longer than 0.2 s (--timeout)" in capsys.readouterr().err
+    assert files(here / "r") == ["job.json"]
+    assert run("reconstruct", "in", *end, "soon") == 2
+    assert "--timeout: got 'soon', wanted a duration like 90s" in capsys.readouterr().err
+    assert run("reconstruct", "in/a.png", *end, "1s") == 2
+    assert "--timeout is for many scans" in capsys.readouterr().err

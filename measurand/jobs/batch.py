@@ -173,11 +173,14 @@ def run(
 def _run(job: Job, executor: Executor, progress: Progress, patience: float) -> list[Outcome]:
     missing, done = job.missing()
     found = {outcome.name: outcome for outcome in done}
-    if missing:
-        with progress(len(missing)) as told:
-            for outcome in executor(job.task, missing):
+    left = missing
+    with progress(len(missing)) if missing else nullcontext(lambda done: None) as told:
+        while left:
+            for outcome in executor(job.task, left):
                 found[outcome.name] = outcome
                 told(len(found) - len(done))
+            under_way = [o.name for o in found.values() if o.status == "elsewhere"]
+            left = _abandoned(job, [scan for scan in left if scan.name in under_way])
     deadline = time.monotonic() + patience
     for scan in missing:
         if scan.name not in found:
@@ -190,6 +193,28 @@ def _run(job: Job, executor: Executor, progress: Progress, patience: float) -> l
                 break
             time.sleep(0.1)
     return [found[scan.name] for scan in job.scans]
+
+
+def _abandoned(job: Job, scans: Iterable[Scan]) -> tuple[Scan, ...]:
+    """Those of some scans under way elsewhere whose processes have died.
+
+    A process of another machine counts as alive for a while: here it is waited for its next sign.
+    """
+    waiting, left = list(scans), []
+    ages: dict[str, float] = {}
+    while waiting:
+        unsure = []
+        for scan in waiting:
+            holder = job.task.holder(scan)
+            if holder is None or not holder.alive:
+                if job.task.kept(scan) is None:
+                    left.append(scan)
+            elif not holder.certain and holder.age >= ages.setdefault(scan.name, holder.age):
+                unsure.append(scan)
+        waiting = unsure
+        if waiting:
+            time.sleep(0.25)
+    return tuple(left)
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from threading import current_thread, main_thread
 from typing import Any, Protocol
 
 from ..files import discard, publish, room, sha256, sha256_file, write_atomic
-from ..leases import lease, owner_of
+from ..leases import Lease, holder, lease, owner_of
 from .manifest import Scan
 
 __all__ = ["Outcome", "Restore", "Task", "Work", "forget", "scan_seed"]
@@ -143,6 +143,10 @@ class Task:
                 f"{self.out} is of a job with other settings by now (--replace); nothing is put "
                 "into it"
             )
+
+    def holder(self, scan: Scan) -> Lease | None:
+        """The lease of the process that does a scan, or did until it died; None without one."""
+        return holder(self.out / ".partial" / f"{_key(scan.name)}.lease")
 
     def kept(self, scan: Scan) -> Outcome | None:
         """The outcome of a scan that is complete; None for one that is still to be done."""
