@@ -70,17 +70,17 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 @contextmanager
 def room(folder: Path, where: Path, name: str) -> Iterator[Path]:
-    """An empty folder to fill, for `publish`; it is gone when the block ends.
+    """An empty folder to fill, out of sight, for `publish`; it is gone when the block ends.
 
     Args:
         folder: Where the filled one belongs.
         where: The folder to make it in, on the same file system.
-        name: The first part of its name there.
+        name: The first part of its name there, after a dot.
     Yields:
         The folder to fill.
     """
     token = stamp()
-    place = where / f"{name}.{token}"
+    place = where / f".{name}.{token}"
     with sign(place, token):
         try:
             place.mkdir(parents=True)
@@ -146,12 +146,13 @@ def sweep(folder: str | os.PathLike[str]) -> None:
     """
     folder = Path(folder)
     try:
-        found = [(name, owner) for name in os.listdir(folder) if (owner := owner_of(name))]
+        names = [name for name in os.listdir(folder) if name.startswith(".")]
     except OSError:
         return
-    for name, owner in found:
+    for name in names:
+        owner = owner_of(name)
         with suppress(OSError):
-            alive = owner.alive
+            alive = owner is None or owner.alive
             if alive is None:
                 alive = now(folder) - os.stat(folder / name).st_mtime < DAY
             if not alive:

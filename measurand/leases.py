@@ -138,12 +138,13 @@ class Lease:
 
 
 def stamp() -> str:
-    """A word that names this process and is given once: PLACE-PID-STARTED-NUMBER."""
+    """A word that names this process and is given once: measurand-PLACE-PID-STARTED-NUMBER."""
     me = _me()
-    return f"{me.place}-{me.pid}-{me.started}-{next(_numbers)}"
+    return f"measurand-{me.place}-{me.pid}-{me.started}-{next(_numbers)}"
 
 
-_STAMP = re.compile(r"([0-9a-f]{8})-(\d+)-(\d+)-\d+")
+# its first word is there so that no name of a user's file is taken for one
+_STAMP = re.compile(r"measurand-([0-9a-f]{8})-(\d+)-(\d+)-\d+")
 
 
 def owner_of(name: str) -> Owner | None:

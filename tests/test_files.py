@@ -94,18 +94,20 @@ def test_the_next_save_removes_what_a_killed_one_left(tmp_path):
 
 
 def test_what_another_machine_left_is_removed_after_a_day(tmp_path):
-    names = [".a.ffffffff-1-1-0.png", ".b.ffffffff-1-1-1.png"]
-    for name in [*names, "2026-11-30.png", ".hidden"]:
+    names = [".a.measurand-ffffffff-1-1-0.png", ".b.measurand-ffffffff-1-1-1.png"]
+    mine = [".hidden", ".20261130-12-30-01.png", "20261130-12-30-01.png", names[0][1:]]
+    for name in [*names, *mine]:
         (tmp_path / name).touch()
-    os.utime(tmp_path / names[0], (time.time() - 90000.0,) * 2)
+        if name != names[1]:
+            os.utime(tmp_path / name, (time.time() - 90000.0,) * 2)
     sweep(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [names[1], ".hidden", "2026-11-30.png"]
+    assert {p.name for p in tmp_path.iterdir()} == {names[1], *mine}
     sweep(tmp_path / "none")
 
 
 def filled(folder, word, *, dies=None):
     """Puts a folder with a word in its place."""
-    with room(folder, folder.parent, f".{folder.name}") as stage:
+    with room(folder, folder.parent, folder.name) as stage:
         (stage / "word").write_text(word)
         if dies:
             dies(stage)
@@ -117,7 +119,7 @@ def test_a_filled_folder_takes_the_place_of_another_one(tmp_path):
         filled(tmp_path / "a" / "r", word)
         assert (tmp_path / "a" / "r" / "word").read_text() == word
         assert [p.name for p in (tmp_path / "a").iterdir()] == ["r"]
-    with pytest.raises(RuntimeError), room(tmp_path / "a" / "r", tmp_path / "a", ".r"):
+    with pytest.raises(RuntimeError), room(tmp_path / "a" / "r", tmp_path / "a", "r"):
         raise RuntimeError
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["r"]
 

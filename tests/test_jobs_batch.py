@@ -62,7 +62,7 @@ def leave(job, name, *, results=False):
     partial.mkdir(exist_ok=True)
     (partial / f"{key}.lease").write_text(json.dumps({"token": token}))
     if results:
-        (partial / f"{key}.{token}" / "results").mkdir(parents=True)
+        (partial / f".{key}.{token}" / "results").mkdir(parents=True)
 
 
 def test_what_a_process_left_that_died_after_its_result_is_removed(tmp_path):
@@ -82,7 +82,7 @@ def elsewhere(job, name):
     """The lease of a scan that a process of another machine does."""
     path = job.out / ".partial" / f"{_key(name)}.lease"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"token": "ffffffff-1-1-0", "host": "other"}))
+    path.write_text(json.dumps({"token": "measurand-ffffffff-1-1-0", "host": "other"}))
     return path
 
 

@@ -98,7 +98,7 @@ def test_a_folder_of_someone_else_is_left_alone(job):
 
 def test_what_a_living_process_has_is_left_to_it_and_what_a_dead_one_had_is_not(job):
     partial, key = job.out / ".partial", _key("s00")
-    half = partial / f"{key}.{stamp()}" / "results" / "early.npy"
+    half = partial / f".{key}.{stamp()}" / "results" / "early.npy"
     half.parent.mkdir(parents=True)
     half.write_text("half")
     with lease(partial / f"{key}.lease"):
@@ -111,7 +111,7 @@ def test_a_result_that_a_killed_process_put_aside_is_there_again(job):
     """It died between two renames, on a disk that cannot exchange folders."""
     job.task(job.scans[0])
     before = results(job.out)
-    place = job.out / ".partial" / f"{_key('s00')}.{dead()}"
+    place = job.out / ".partial" / f".{_key('s00')}.{dead()}"
     place.mkdir()
     (place / "for").write_text("../../s00")
     (job.out / "s00").rename(place / "replaced-0")
@@ -317,4 +317,4 @@ def test_a_disk_that_fails_at_any_operation_leaves_old_data_whole(
             assert whole(place) == second
         assert whole(beside) == other
         assert new.task(new.scans[0]).status in ("new", "kept")
-        assert whole(place) == second and not list(new.out.glob(".partial/s00*"))
+        assert whole(place) == second and not list(new.out.glob(".partial/*s00*"))

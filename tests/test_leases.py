@@ -20,8 +20,8 @@ FORK = multiprocessing.get_context("fork")
 
 def dead():
     """The stamp of a process that is dead: this pid, when it was another one's."""
-    place, pid, started, number = stamp().split("-")
-    return f"{place}-{pid}-{int(started) - 1}-{number}"
+    word, place, pid, started, number = stamp().split("-")
+    return f"{word}-{place}-{pid}-{int(started) - 1}-{number}"
 
 
 def left(path, token, age=0.0):
@@ -81,7 +81,7 @@ def test_a_pid_that_is_used_again_is_not_the_owner(tmp_path):
 
 
 def test_another_machine_is_dead_when_it_gives_no_sign(tmp_path):
-    path = left(tmp_path / "x.lease", "ffffffff-1-1-0", age=100.0)
+    path = left(tmp_path / "x.lease", "measurand-ffffffff-1-1-0", age=100.0)
     assert not ours(path) and [other.host for other in living(tmp_path)] == ["elsewhere"]
     os.utime(path, (time.time() - 130.0,) * 2)
     assert living(tmp_path) == []
@@ -106,7 +106,7 @@ def test_signs_are_given_and_a_sleeper_sees_that_it_lost(tmp_path, monkeypatch):
         while path.stat().st_mtime < time.time() - 60:
             assert time.monotonic() < until
             time.sleep(0.01)
-        left(path, "ffffffff-1-1-0")  # as if this machine had slept
+        left(path, "measurand-ffffffff-1-1-0")  # as if this machine had slept
         assert mine.lost
         os.utime(path, (0, 0))
         time.sleep(0.1)
@@ -116,7 +116,7 @@ def test_signs_are_given_and_a_sleeper_sees_that_it_lost(tmp_path, monkeypatch):
 
 def test_void_leases_are_removed_and_no_others(tmp_path):
     left(tmp_path / "a.lease", dead())
-    left(tmp_path / "b.lease", "ffffffff-1-1-0")
+    left(tmp_path / "b.lease", "measurand-ffffffff-1-1-0")
     left(tmp_path / "void-0123.lease", dead())
     with lease(tmp_path / "c.lease"):
         void(tmp_path)
@@ -270,8 +270,10 @@ def test_a_stamp_is_found_in_a_name():
     name = stamp()
     assert stamp() != name and owner_of(f".x.{name}.png").alive
     assert unstamped(f".x.{name}.png") == ".x." and unstamped("x.png") == "x.png"
-    assert owner_of("2026-11-30.png") is None and owner_of(dead()).alive is False
-    assert owner_of("ffffffff-1-1-0").alive is None
+    for name in ("2026-11-30.png", "20261130-12-30-01.png", "deadbeef-1-2-3"):
+        assert owner_of(name) is None  # a name that somebody else has given
+    assert owner_of(dead()).alive is False
+    assert owner_of("measurand-ffffffff-1-1-0").alive is None
 
 
 def test_leases_need_nothing_heavy():

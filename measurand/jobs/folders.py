@@ -49,7 +49,7 @@ def staged(
         sweep(folder.parent)
         _check_free(folder, by)
         stack = ExitStack()
-        stage = stack.enter_context(room(folder, folder.parent, f".{folder.name[:40]}"))
+        stage = stack.enter_context(room(folder, folder.parent, folder.name[:40]))
     except OSError as error:
         raise OSError(
             f"cannot write results to {folder}: {error.strerror}; choose another folder with --out"

@@ -98,8 +98,8 @@ class Task:
             with lease(partial / f"{key}.lease", self.digest) as mine:
                 if mine is None:
                     return Outcome(scan.name, "elsewhere")
-                for left in partial.glob(f"{key}.*"):
-                    if owner_of(left.name):  # whoever it was has the lease no more
+                for left in partial.glob(f".{key}.*"):
+                    if left.is_dir() and owner_of(left.name):  # whoever it was, it is our turn
                         discard(left)
                 before = self.kept(scan)
                 if before is not None:
