@@ -33,7 +33,12 @@ COLLECTIONS = {
     "inputs": ("test_data_files", "test_faults"),  # 9 15
     "api": ("test_injections",),  # 6
     "data_collection": ("test_data_collection",),  # 9
-    "jobs": ("test_jobs_batch", "test_jobs_task", "test_jobs_executors"),  # 4 5 12
+    "jobs": (
+        "test_jobs_batch",
+        "test_jobs_task",
+        "test_jobs_executors",
+    ),  # 4 5 12
+    "several": ("test_jobs_several", "test_cli_interrupts"),  # 3 4 12
     "ranks": ("test_training_distributed",),  # 12
 }
 

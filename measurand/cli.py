@@ -15,7 +15,9 @@ to its end, and what it prints after that is dropped.
 
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -90,10 +92,12 @@ def _run(words: list[str]) -> int:
     # threads that wait by spinning make a command beside others up to twenty times slower; OpenMP
     # reads this once, when torch is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from . import commands
-
     try:
-        return commands.run(name, arranged(rest), words)
+        with _silent_end():
+            from . import commands
+
+            command = commands.parsed(name, arranged(rest))
+        return command(words)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing half-written is left", 130)
     except (ValueError, TypeError, KeyError, OSError, ArithmeticError, ImportError) as error:
@@ -105,6 +109,28 @@ def _run(words: list[str]) -> int:
         if not exhausted(error):
             raise
         return _fail(lacking(error))
+
+
+@contextmanager
+def _silent_end() -> Iterator[None]:
+    """A block, in which nothing is made yet, that Ctrl-C ends with one line.
+
+    Not by an exception: libraries that are being loaded swallow it, or make another one of it.
+    """
+
+    def end(number: int, frame: Any) -> None:
+        os.write(2, b"measurand: interrupted; nothing was begun\n")
+        os._exit(130)
+
+    beside = threading.current_thread() is not threading.main_thread()
+    if beside or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def arranged(words: Sequence[str]) -> list[str]:

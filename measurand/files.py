@@ -4,21 +4,34 @@
 the file is flushed to the disk (fsync), renamed over `path` and the directory entry is flushed. A
 process that dies at any moment leaves the old file, or the new one, never a part of one.
 
-`claimed(folder)` is a folder that one process has to itself. The lock on a file in it goes with
-the process, however that ends: what a dead one left can be told from what a living one is writing.
-`sweep(folder)` removes what a dead one left and claims nothing by that.
+`room` is the same for a folder: filled out of sight, then put in its place by `publish`. What a
+killed process leaves has its stamp (`leases`) in its name: the next `atomic` or `room` in the same
+folder removes it (`sweep`).
 """
 
+import ctypes
+import errno
 import hashlib
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-__all__ = ["atomic", "claimed", "publish", "sha256", "sha256_file", "sweep", "write_atomic"]
+from .leases import DAY, now, owner_of, sign, stamp, unstamped
+
+__all__ = [
+    "atomic",
+    "discard",
+    "publish",
+    "room",
+    "sha256",
+    "sha256_file",
+    "sweep",
+    "write_atomic",
+]
 
 
 @contextmanager
@@ -31,145 +44,17 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         A path in the same folder and with the same suffix, for the block to write to.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    sweep(path.parent)
+    temporary = path.with_name(f".{path.stem[:40]}.{stamp()}{path.suffix}")
     try:
-        yield Path(name)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        flush(name)
-        os.replace(name, path)
+        open(temporary, "x").close()
+        yield temporary
+        flush(temporary)
+        os.replace(temporary, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     flush(path.parent)
-
-
-@contextmanager
-def claimed(folder: str | os.PathLike[str]) -> Iterator[bool]:
-    """A folder for the use of this block alone: empty but for its lock, and gone afterwards.
-
-    On a file system without locks everyone is told that the folder is theirs.
-
-    Args:
-        folder: The folder; created with those above it. What a dead process left there is removed.
-    Yields:
-        Whether the folder is ours; False where another block has it, and then nothing is touched.
-    """
-    folder = Path(folder)
-    lock = folder / "lock"
-    handle = _locked(lock)
-    if handle is None:
-        yield False
-        return
-    try:
-        _clear(folder)
-        yield True
-    finally:
-        try:
-            _clear(folder)
-            lock.unlink(missing_ok=True)  # last: whoever makes the next lock finds it empty
-            with suppress(OSError):  # somebody has already claimed it again
-                folder.rmdir()
-        finally:
-            os.close(handle)
-
-
-def _locked(path: Path) -> int | None:
-    """An open handle that holds the lock of a file; None where another one holds it."""
-    try:
-        import fcntl
-    except ImportError:  # a system without such locks
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # its last owner removed the folder just now
-            continue
-        except FileExistsError:  # the same, while mkdir looked whether it is one
-            if path.parent.is_file() or path.parent.is_symlink():
-                raise
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owned = not _shares(handle)
-            os.close(handle)
-            if owned:
-                return None
-            time.sleep(0.001)  # only swept, or let go of just now
-            continue
-        except OSError:
-            return handle
-        try:
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
-                return handle
-        except FileNotFoundError:
-            pass
-        os.close(handle)  # the lock of a file that its last owner has removed
-
-
-def _shares(handle: int) -> bool:
-    """Whether a lock has no owner; then it can have none until the handle is closed."""
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # BlockingIOError: it has one; others: nobody can tell
-        return False
-    return True
-
-
-def sweep(folder: str | os.PathLike[str]) -> None:
-    """Removes a folder that a dead process had claimed, and does not claim it meanwhile.
-
-    A process that asks for the folder at this moment is not told that another one has it: it
-    waits. One that has the folder keeps it, also one that has made it and not claimed it yet. On a
-    file system without locks nothing is removed.
-
-    Args:
-        folder: The folder of `claimed`; there may be none.
-    """
-    folder = Path(folder)
-    beside = folder.with_name(f".{folder.name}.sweep")
-    if folder.exists() or beside.exists():
-        with claimed(beside) as ours:  # of two at once, one could remove what follows the other
-            if ours:
-                _sweep(folder)
-
-
-def _sweep(folder: Path) -> None:
-    try:
-        import fcntl  # noqa: F401
-    except ImportError:
-        return
-    lock = folder / "lock"
-    try:
-        handle = os.open(lock, os.O_RDWR)  # and never makes one
-    except OSError:
-        with suppress(OSError):  # whoever is between making it and its lock makes it again
-            folder.rmdir()
-        return
-    try:
-        if _shares(handle) and os.path.samestat(os.fstat(handle), os.stat(lock)):
-            _clear(folder)
-            lock.unlink()
-            folder.rmdir()
-    except OSError:  # it is claimed again, or cannot be removed
-        pass
-    finally:
-        os.close(handle)
-
-
-def _clear(folder: Path) -> None:
-    for entry in list(folder.iterdir()):
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -183,27 +68,127 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def publish(stage: Path, folder: Path, aside: Path) -> None:
-    """Puts a filled folder in its place: as a whole, or not at all.
+@contextmanager
+def room(folder: Path, where: Path, name: str) -> Iterator[Path]:
+    """An empty folder to fill, out of sight, for `publish`; it is gone when the block ends.
 
     Args:
-        stage: The filled folder.
+        folder: Where the filled one belongs.
+        where: The folder to make it in, on the same file system.
+        name: The first part of its name there, after a dot.
+    Yields:
+        The folder to fill.
+    """
+    token = stamp()
+    place = where / f".{name}.{token}"
+    with sign(place, token):
+        try:
+            place.mkdir(parents=True)
+            (place / "for").write_text(os.path.relpath(folder, place))
+            (place / "results").mkdir()
+            yield place / "results"
+        finally:
+            _clear(place)
+
+
+def publish(stage: Path, folder: Path) -> None:
+    """Puts a filled folder in its place: as a whole, or not at all.
+
+    Where the system can exchange two folders (Linux and macOS, on local disks), there is a result
+    at every moment. Elsewhere an old one is put aside for the moment between two renames, and a
+    process that dies in it leaves it to be put back by `discard`.
+
+    Args:
+        stage: The folder of `room`, filled.
         folder: Where it belongs; the folders above it are made.
-        aside: Where a folder that is there now is moved to, for the caller to remove. All three
-            are on one file system.
     """
     for path in [*stage.rglob("*"), stage]:
         flush(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if folder.exists():
-            os.replace(folder, aside)  # from here to the next line there is nothing
-        os.replace(stage, folder)
-    except BaseException:
-        if aside.exists() and not folder.exists():
-            os.replace(aside, folder)
-        raise
+    for k in count():
+        aside = stage.with_name(f"replaced-{k}")
+        try:
+            if folder.exists():
+                if _exchanged(stage, folder):
+                    break
+                os.replace(folder, aside)
+            os.replace(stage, folder)
+            break
+        except BaseException as error:
+            if aside.exists() and not folder.exists():
+                os.replace(aside, folder)
+            # another process has put one there, or taken it away, between the lines above
+            raced = isinstance(error, OSError) and error.errno in _RACED
+            if not raced or not stage.exists() or k > 100:
+                raise
     flush(folder.parent)
+
+
+_RACED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two folders have changed places, at once."""
+    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    names = os.fsencode(one), os.fsencode(other)
+    if hasattr(libc, "renameat2"):
+        return libc.renameat2(-100, names[0], -100, names[1], 2) == 0  # RENAME_EXCHANGE
+    if hasattr(libc, "renamex_np"):
+        return libc.renamex_np(*names, 2) == 0  # RENAME_SWAP
+    return False
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Removes what dead processes have left in a folder: temporary files and folders of here.
+
+    Args:
+        folder: Where `atomic`, `room` and leases have put them; not searched further down.
+    """
+    folder = Path(folder)
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(".")]
+    except OSError:
+        return
+    for name in names:
+        owner = owner_of(name)
+        with suppress(OSError):
+            alive = owner is None or owner.alive
+            if alive is None:
+                alive = now(folder) - os.stat(folder / name).st_mtime < DAY
+            if not alive:
+                discard(folder / name)
+
+
+def discard(path: Path) -> None:
+    """Removes a temporary file or folder that a dead process has left.
+
+    A result that it had put aside is put back where there is none.
+
+    Args:
+        path: Made by `atomic`, `room` or a lease.
+    """
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    ours = path.with_name(unstamped(path.name) + stamp())
+    with suppress(FileNotFoundError):
+        os.rename(path, ours)  # of several that try, one does
+        _clear(ours)
+
+
+def _clear(place: Path) -> None:
+    """Removes a folder of `room`, but not the only copy of a result that was put aside there."""
+    target = place / "for"
+    with suppress(OSError):
+        folder = place / target.read_text()
+        for aside in sorted(place.glob("replaced-*"), reverse=True):
+            if not folder.exists():
+                os.replace(aside, folder)
+        if not folder.exists() and any(place.glob("replaced-*")):
+            return
+        target.unlink()  # first: what is half removed is put back by nobody
+    if not target.exists():
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def flush(path: str | os.PathLike[str]) -> None:

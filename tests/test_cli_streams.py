@@ -123,7 +123,7 @@ def test_a_pipe_that_breaks_elsewhere_is_an_error(monkeypatch, capsys):
     def broken(*words):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("measurand.commands.run", broken)
+    monkeypatch.setattr("measurand.commands.parsed", lambda *words: broken)
     assert cli.main(["priors"]) == 2
     assert "Broken pipe" in capsys.readouterr().err
 

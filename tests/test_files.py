@@ -1,16 +1,14 @@
-import errno
 import hashlib
 import multiprocessing
 import os
 import stat
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
+from test_leases import dead
 
-from measurand.files import atomic, claimed, sha256, sha256_file, sweep, write_atomic
+from measurand import files
+from measurand.files import atomic, publish, room, sha256, sha256_file, sweep, write_atomic
 
 
 def test_writes_bytes_and_text(tmp_path):
@@ -61,124 +59,136 @@ def test_digests(tmp_path):
     assert sha256(b"abc") == sha256("abc") == sha256_file(tmp_path / "x") == wanted
 
 
-def test_a_folder_that_cannot_be_cleared_is_not_claimed_for_ever(tmp_path, monkeypatch):
-    def refuse(folder):
-        raise OSError("read-only file system")
-
-    with pytest.raises(OSError, match="read-only"), claimed(tmp_path / "a"):
-        monkeypatch.setattr("measurand.files._clear", refuse)
-    monkeypatch.undo()
-    with claimed(tmp_path / "a") as ours:
-        assert ours
+FORK = multiprocessing.get_context("fork")
 
 
-def test_a_claimed_folder_is_empty_ours_and_gone_afterwards(tmp_path):
-    folder = tmp_path / "a" / "b"
-    (folder / "left" / "over").mkdir(parents=True)
-    with claimed(folder) as ours:
-        assert ours and [p.name for p in folder.iterdir()] == ["lock"]
-        (folder / "made").mkdir()
-        with claimed(folder) as other:
-            assert not other
-        assert (folder / "made").exists()
-    assert not folder.exists() and folder.parent.exists()
-    with pytest.raises(RuntimeError), claimed(folder):
-        raise RuntimeError
-    assert not folder.exists()
-
-
-def hold(folder):
-    with claimed(folder):
-        (folder / "half").write_text("x")
-        time.sleep(60)
-
-
-def test_the_claim_of_a_dead_process_is_void(tmp_path):
-    process = multiprocessing.get_context("fork").Process(target=hold, args=(tmp_path / "a",))
+def killed(work, *words):
+    """Runs a function in a process that dies in it."""
+    process = FORK.Process(target=work, args=words)
     process.start()
-    while not (tmp_path / "a" / "half").exists():
-        time.sleep(0.005)
-    with claimed(tmp_path / "a") as ours:
-        assert not ours
-    process.kill()
     process.join()
-    assert (tmp_path / "a" / "half").exists()
-    with claimed(tmp_path / "a") as ours:
-        assert ours and not (tmp_path / "a" / "half").exists()
+    assert process.exitcode != 0
 
 
-def test_a_folder_has_one_owner_at_a_time_however_fast_they_change(tmp_path):
-    inside, most, owned = [0], [0], [0]
-
-    def often():
-        for _ in range(300):
-            with claimed(tmp_path / "a") as ours:
-                if ours:
-                    inside[0] += 1
-                    (tmp_path / "a" / "mine").mkdir()  # an error if somebody else's is there
-                    most[0], owned[0] = max(most[0], inside[0]), owned[0] + 1
-                    inside[0] -= 1
-
-    with ThreadPoolExecutor(4) as threads:
-        for done in [threads.submit(often) for _ in range(4)]:
-            done.result()
-    assert most == [1] and owned[0] > 20 and not (tmp_path / "a").exists()
+def die(*_, **__):
+    os._exit(9)
 
 
-def none(*_):
-    raise OSError(errno.ENOLCK, "no locks available")
+def half_saved(path):
+    with atomic(path) as temporary:
+        temporary.write_text("half")
+        die()
 
 
-def test_without_locks_everybody_is_let_in(tmp_path, monkeypatch):
-    monkeypatch.setattr("fcntl.flock", none)
-    with claimed(tmp_path / "a") as ours:
-        assert ours
-    assert not (tmp_path / "a").exists()
+def test_the_next_save_removes_what_a_killed_one_left(tmp_path):
+    write_atomic(tmp_path / "x.json", "old")
+    for _ in range(3):
+        killed(half_saved, tmp_path / "x.json")
+    assert len(list(tmp_path.iterdir())) == 2  # the last one's
+    with atomic(tmp_path / "y.json") as other:  # of a living process, with a name of its own
+        other.write_text("y")
+        write_atomic(tmp_path / "x.json", "new")
+        assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "x.json", other])
+    assert (tmp_path / "x.json").read_text() == "new"
+    assert (tmp_path / "y.json").read_text() == "y"
 
 
-def test_what_a_dead_owner_left_is_swept_and_nothing_else(tmp_path, monkeypatch):
-    folder = tmp_path / "a"
-    sweep(folder)
-    folder.mkdir()
-    sweep(folder)
-    assert list(tmp_path.iterdir()) == []
-    (folder / "half").mkdir(parents=True)
-    (folder / "lock").touch()
-    with monkeypatch.context() as patch:  # without locks nobody can tell who is dead
-        patch.setattr("fcntl.flock", none)
-        sweep(folder)
-        assert (folder / "half").exists()
-    sweep(folder)
-    assert list(tmp_path.iterdir()) == []
-    with claimed(folder):
-        (folder / "half").mkdir()
-        sweep(folder)
-        assert (folder / "half").exists()
-    (tmp_path / ".a.sweep").mkdir()  # of one that died while it swept
-    (tmp_path / ".a.sweep" / "lock").touch()
-    sweep(folder)
-    assert list(tmp_path.iterdir()) == []
+def test_what_another_machine_left_is_removed_after_a_day(tmp_path):
+    names = [".a.measurand-ffffffff-1-1-0.png", ".b.measurand-ffffffff-1-1-1.png"]
+    mine = [".hidden", ".20261130-12-30-01.png", "20261130-12-30-01.png", names[0][1:]]
+    for name in [*names, *mine]:
+        (tmp_path / name).touch()
+        if name != names[1]:
+            os.utime(tmp_path / name, (time.time() - 90000.0,) * 2)
+    sweep(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {names[1], *mine}
+    sweep(tmp_path / "none")
 
 
-def test_sweeping_takes_a_folder_from_nobody_however_often(tmp_path):
-    folder, stop = tmp_path / "a", threading.Event()
+def filled(folder, word, *, dies=None):
+    """Puts a folder with a word in its place."""
+    with room(folder, folder.parent, folder.name) as stage:
+        (stage / "word").write_text(word)
+        if dies:
+            dies(stage)
+        publish(stage, folder)
 
-    def sweeps():
-        while not stop.is_set():
-            sweep(folder)
 
-    with ThreadPoolExecutor(3) as threads:
-        others = [threads.submit(sweeps) for _ in range(3)]
-        try:
-            for _ in range(150):
-                with suppress(FileExistsError):
-                    os.mkdir(folder)
-                with claimed(folder) as ours:
-                    assert ours
-                    (folder / "results").mkdir()
-                    time.sleep(0.0001)
-                    assert (folder / "results").exists()
-        finally:
-            stop.set()
-        for other in others:
-            other.result()
+def test_a_filled_folder_takes_the_place_of_another_one(tmp_path):
+    for word in ("one", "two"):
+        filled(tmp_path / "a" / "r", word)
+        assert (tmp_path / "a" / "r" / "word").read_text() == word
+        assert [p.name for p in (tmp_path / "a").iterdir()] == ["r"]
+    with pytest.raises(RuntimeError), room(tmp_path / "a" / "r", tmp_path / "a", "r"):
+        raise RuntimeError
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["r"]
+
+
+def without_exchange(monkeypatch):
+    """A file system that cannot exchange two folders."""
+    monkeypatch.setattr("measurand.files._exchanged", lambda *_: False)
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_kill_after_any_rename_leaves_a_result(tmp_path, monkeypatch, exchange, renames):
+    """Seen at once where folders can be exchanged, and when the next run has begun elsewhere."""
+    folder = tmp_path / "r"
+    filled(folder, "old")
+    if not exchange:
+        without_exchange(monkeypatch)
+
+    def then_dies(stage):
+        made = [0]
+        rename, exchanged = os.replace, files._exchanged
+
+        def counted(call, *words):
+            if made[0] == renames:
+                die()
+            done = call(*words)
+            made[0] += done is not False
+            return done
+
+        os.replace = lambda *words: counted(rename, *words)
+        files._exchanged = lambda *words: counted(exchanged, *words)
+        publish(stage, folder)
+        die()
+
+    killed(lambda: filled(folder, "new", dies=then_dies))
+    assert len(list(tmp_path.glob(".r.*"))) == 1
+    if exchange or renames != 1:
+        assert (folder / "word").read_text() in ("old", "new")
+    sweep(tmp_path)
+    assert (folder / "word").read_text() == ("old" if renames < (1 if exchange else 2) else "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
+def often_filled(folder, word, times):
+    for _ in range(times):
+        filled(folder, word)
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_processes_that_fill_one_folder_do_not_fail(tmp_path, monkeypatch, exchange):
+    if not exchange:
+        without_exchange(monkeypatch)
+    folder = tmp_path / "r"
+    filled(folder, "0")
+    processes = [FORK.Process(target=often_filled, args=(folder, str(k), 40)) for k in range(3)]
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes):
+        sweep(tmp_path)
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert (folder / "word").read_text() in "012" and [*tmp_path.iterdir()] == [folder]
+
+
+def test_a_result_that_was_put_aside_is_not_removed_while_it_is_the_only_one(tmp_path):
+    place = tmp_path / f".r.{dead()}"
+    (place / "replaced-0").mkdir(parents=True)
+    (place / "for").write_text("../none/r")  # the folder above it is gone
+    sweep(tmp_path)
+    (place,) = tmp_path.glob(".r.*")
+    assert (place / "replaced-0").exists()

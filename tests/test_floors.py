@@ -7,7 +7,17 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "measurand"
 FLOORS = [
-    {"tensors", "linalg", "files", "validate", "literal", "devices", "records", "memory"},
+    {"leases", "tensors", "linalg", "files", "validate", "literal", "devices"} | {"records", "memory"},
+        "leases",
+        "tensors",
+        "linalg",
+        "files",
+        "validate",
+        "literal",
+        "devices",
+        "records",
+        "memory",
+    },
     {"operators", "nets", "noises", "noise_estimate", "schedules", "metrics"},
     {"measurement", "priors", "start"},
     {"methods"},

@@ -4,18 +4,20 @@ import json
 import multiprocessing
 import os
 import random
+import threading
 import time
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 from jobs import begun, files_for, job_on, results
+from test_leases import dead
 
-from measurand.files import claimed
+from measurand import leases
 from measurand.jobs.batch import Job, failures, run, summary, table
 from measurand.jobs.executors import Loop
 from measurand.jobs.manifest import shard
-from measurand.jobs.task import Outcome
+from measurand.jobs.task import Outcome, _key
 
 
 def test_a_rerun_does_what_is_missing(tmp_path):
@@ -54,18 +56,66 @@ def test_the_bits_depend_on_the_seed_and_the_name_alone(tmp_path):
     assert not set(whole.values()) & set(results(tmp_path / "other").values())
 
 
+def leave(job, name, *, results=False):
+    """What a process that is dead by now has left of a scan."""
+    partial, key, token = job.out / ".partial", _key(name), dead()
+    partial.mkdir(exist_ok=True)
+    (partial / f"{key}.lease").write_text(json.dumps({"token": token}))
+    if results:
+        (partial / f".{key}.{token}" / "results").mkdir(parents=True)
+
+
 def test_what_a_process_left_that_died_after_its_result_is_removed(tmp_path):
     job = job_on(files_for(tmp_path / "in", 3))
     job.open()
     run(job, Loop())
-    for name in ("s00", "s02"):
-        (job.out / ".partial" / name).mkdir(parents=True)
-        (job.out / ".partial" / name / "lock").touch()
-    with claimed(job.out / ".partial" / "s02"):
+    leave(job, "s00", results=True)
+    leave(job, "s01")
+    with leases.lease(job.out / ".partial" / "living.lease"):
         run(job, Loop())
-        assert [p.name for p in (job.out / ".partial").iterdir()] == ["s02"]
+        assert [p.name for p in (job.out / ".partial").iterdir()] == ["living.lease"]
     run(job, Loop())
     assert not (job.out / ".partial").exists()
+
+
+def elsewhere(job, name):
+    """The lease of a scan that a process of another machine does."""
+    path = job.out / ".partial" / f"{_key(name)}.lease"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"token": "measurand-ffffffff-1-1-0", "host": "other"}))
+    return path
+
+
+def test_the_scan_of_another_machine_that_dies_meanwhile_is_done_here(tmp_path, monkeypatch):
+    """Until it is known to be dead its scan is under way elsewhere: that is not the last word."""
+    monkeypatch.setattr(leases, "STALE", 1.0)
+    job = job_on(files_for(tmp_path / "in", 3))
+    job.open()
+    elsewhere(job, "s00")
+    found = run(job, Loop())
+    assert [o.status for o in found] == ["new", "new", "new"]
+    assert begun(job.work.ledger) == ["s01", "s02", "s00"]
+    assert not (job.out / ".partial").exists()
+
+
+def test_the_scan_of_another_machine_that_lives_is_left_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "STALE", 60.0)
+    job = job_on(files_for(tmp_path / "in", 2))
+    job.open()
+    path, over = elsewhere(job, "s00"), threading.Event()
+
+    def lives():
+        while not over.wait(0.6):
+            os.utime(path)
+
+    thread = threading.Thread(target=lives)
+    thread.start()
+    try:
+        assert [o.status for o in run(job, Loop())] == ["elsewhere", "new"]
+    finally:
+        over.set()
+        thread.join()
+    assert path.exists() and begun(job.work.ledger) == ["s01"]
 
 
 def test_other_settings_are_refused_or_replace(tmp_path):
@@ -202,9 +252,8 @@ def test_processes_of_unequal_speed_lose_no_scan_of_one_folder(tmp_path, rounds)
     for k in range(rounds):
         job = job_on(folder, f"out{k}")
         job.open()
-        os.makedirs(job.out / ".partial" / "s05")  # of a dead one, before and after its claim
-        os.makedirs(job.out / ".partial" / "s04" / "results")
-        (job.out / ".partial" / "s04" / "lock").touch()
+        leave(job, "s05")
+        leave(job, "s04", results=True)
         start, told = context.Barrier(4), context.Queue()
         processes = [
             context.Process(target=together, args=(job, idle, start, told))

@@ -167,7 +167,7 @@ def test_a_pool_ends_with_the_process_that_started_it(tmp_path):
     process.kill()
     process.wait()
     assert len(workers) == 2 and os.getpid() not in workers
-    until(lambda: all(map(gone, workers)))
+    until(lambda: all(map(gone, workers)), 2.0)
     missing, done = job.missing()
     assert len(missing) >= 2, "the workers went on without their batch"
     before = len(begun(job.work.ledger))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from test_cli import TINY, files, picture, run, tiny
 
-from measurand.files import claimed
 from measurand.jobs.folders import (
     check_outside,
     free,
@@ -17,6 +16,7 @@ from measurand.jobs.folders import (
     staged,
     write_record,
 )
+from measurand.leases import lease
 from measurand.weights.tensorfile import load_tensors
 
 
@@ -45,7 +45,7 @@ def test_a_folder_of_results_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tempfile.mkdtemp", full)
+    monkeypatch.setattr("pathlib.Path.mkdir", full)
     with (
         pytest.raises(OSError, match="cannot write results.*No space left"),
         staged(tmp_path / "q", by="reconstruct"),
@@ -135,6 +135,7 @@ def test_what_appeared_while_the_run_lasted_is_left_alone(tmp_path):
 def test_a_disk_that_fails_leaves_the_first_run(tmp_path, monkeypatch):
     filled(tmp_path / "r", estimate="old")
     rename = os.replace
+    monkeypatch.setattr("measurand.files._exchanged", lambda *_: False)
 
     def full(source, target):
         if str(source).endswith("results"):
@@ -485,6 +486,19 @@ def test_a_default_folder_is_reserved_while_a_run_lasts(here):
         reserved("named", "x", ["/b"], by="reconstruct") as three,
     ):
         assert [str(path) for path in (one, two, three)] == ["runs/x", "runs/x-2", "named"]
-    with claimed(here / "runs" / ".x.claim") as ours:
+    with lease(here / "runs" / ".x.lease") as ours:
         assert ours
     assert list((here / "runs").iterdir()) == []
+
+
+def test_a_scan_of_many_may_take_so_long(here, capsys):
+    (here / "in").mkdir()
+    picture(here / "in" / "a.png", 16, 16, 3)
+    end = [*TV[:-1], 10**7, "--quiet", "--out", "r", "--timeout"]
+    assert run("reconstruct", "in", *end, "0.2s") == 1
+    assert "failed: a: it took longer than 0.2 s (--timeout)" in capsys.readouterr().err
+    assert files(here / "r") == ["job.json"]
+    assert run("reconstruct", "in", *end, "soon") == 2
+    assert "--timeout: got 'soon', wanted a duration like 90s" in capsys.readouterr().err
+    assert run("reconstruct", "in/a.png", *end, "1s") == 2
+    assert "--timeout is for many scans" in capsys.readouterr().err

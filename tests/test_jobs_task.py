@@ -2,7 +2,6 @@
 
 import builtins
 import errno
-import fcntl
 import io
 import json
 import multiprocessing
@@ -10,12 +9,17 @@ import os
 import random
 import resource
 import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from jobs import begun, files_for, job_on, results
+from test_leases import dead
 
-from measurand.jobs.task import scan_seed
+from measurand.jobs.task import _key, scan_seed
+from measurand.leases import lease, stamp
 
 
 @pytest.fixture
@@ -93,15 +97,66 @@ def test_a_folder_of_someone_else_is_left_alone(job):
 
 
 def test_what_a_living_process_has_is_left_to_it_and_what_a_dead_one_had_is_not(job):
-    partial = job.out / ".partial" / "s00"
-    (partial / "results").mkdir(parents=True)
-    (partial / "results" / "early.npy").write_text("half")
-    handle = os.open(partial / "lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    assert job.task(job.scans[0]).status == "elsewhere"
-    assert (partial / "results" / "early.npy").read_text() == "half" and not results(job.out)
-    os.close(handle)  # as its death would
-    assert job.task(job.scans[0]).status == "new" and not partial.exists()
+    partial, key = job.out / ".partial", _key("s00")
+    half = partial / f".{key}.{stamp()}" / "results" / "early.npy"
+    half.parent.mkdir(parents=True)
+    half.write_text("half")
+    with lease(partial / f"{key}.lease"):
+        assert job.task(job.scans[0]).status == "elsewhere"
+        assert half.read_text() == "half" and not results(job.out)
+    assert job.task(job.scans[0]).status == "new" and list(partial.iterdir()) == []
+
+
+def test_a_result_that_a_killed_process_put_aside_is_there_again(job):
+    """It died between two renames, on a disk that cannot exchange folders."""
+    job.task(job.scans[0])
+    before = results(job.out)
+    place = job.out / ".partial" / f".{_key('s00')}.{dead()}"
+    place.mkdir()
+    (place / "for").write_text("../../s00")
+    (job.out / "s00").rename(place / "replaced-0")
+    assert job.task(job.scans[0]).status == "kept" and results(job.out) == before
+    assert not place.exists()
+
+
+def test_a_machine_that_slept_puts_nothing_in_place_of_what_others_did(job, monkeypatch):
+    """Its lease was taken over, and its folder of the scan removed."""
+    scan, make = job.scans[0], type(job.work).make
+
+    def slept(work, scan, folder, seed):
+        (path,) = (job.out / ".partial").glob(f"{_key('s00')}.lease")
+        path.write_text(path.read_text().replace("token", "other"))
+        return make(work, scan, folder, seed)
+
+    monkeypatch.setattr(type(job.work), "make", slept)
+    assert job.task(scan).status == "elsewhere" and not results(job.out)
+
+
+def test_a_process_of_a_job_that_was_replaced_puts_nothing_into_the_folder(job):
+    """One whose command was killed may go on, on another machine."""
+    other = job_on(job.out.parent / "in", scale=2.0)
+    other.open(replace=True)
+    outcome = job.task(job.scans[0])
+    assert outcome.status == "failed" and "of a job with other settings by now" in outcome.error
+    assert not results(job.out) and other.task(job.scans[0]).status == "new"
+
+
+def test_a_scan_that_takes_too_long_fails_and_the_next_one_does_not(tmp_path):
+    folder = files_for(tmp_path / "in", 2)
+    slow = replace(job_on(folder, seconds=30.0), timeout=0.1)
+    outcome = slow.task(slow.scans[0])
+    assert outcome.status == "failed"
+    assert outcome.error == "it took longer than 0.1 s (--timeout)"
+    assert list(slow.out.glob(".partial/*")) == [] and not results(slow.out)
+    quick = replace(job_on(folder), timeout=60.0)
+    assert quick.task(quick.scans[1]).status == "new"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    with ThreadPoolExecutor(1) as threads:
+        outcome = threads.submit(quick.task, quick.scans[0]).result()
+    assert outcome.status == "failed" and "main thread" in outcome.error
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="--timeout: got"):
+            replace(quick, timeout=bad)
 
 
 def test_results_of_other_settings_are_replaced_as_a_whole(job):
@@ -109,6 +164,7 @@ def test_results_of_other_settings_are_replaced_as_a_whole(job):
     job.task(scan)
     other = job_on(job.out.parent / "in", scale=2.0)
     (job.out / "s00" / "only-in-the-old.npy").write_text("x")
+    other.open(replace=True)
     outcome = other.task(scan)  # nobody's file is not to be lost
     assert outcome.status == "failed" and "s00: holds only-in-the-old.npy" in outcome.error
     record = json.loads((job.out / "s00" / "run.json").read_text())
@@ -130,10 +186,12 @@ def test_a_disk_that_is_full_leaves_the_old_result(job, monkeypatch, moment):
     job.task(job.scans[0])
     before = results(job.out)
     other = job_on(job.out.parent / "in", scale=2.0)
+    other.open(replace=True)
     rename = os.replace
+    monkeypatch.setattr("measurand.files._exchanged", lambda *_: False)
 
     def full(*words):
-        if moment == "flush" or str(words[0]).endswith(".partial/s00/results"):
+        if moment == "flush" or str(words[0]).endswith("/results"):
             raise OSError(28, "No space left on device")
         rename(*words)
 
@@ -148,7 +206,7 @@ def test_a_disk_that_is_full_leaves_the_old_result(job, monkeypatch, moment):
 class Disk:
     """A disk on which one operation below a folder fails, or that one and all after it."""
 
-    CHANGES = ("mkdir", "open", "fsync", "replace", "unlink", "rmdir")
+    CHANGES = ("mkdir", "open", "fsync", "replace", "rename", "link", "unlink", "rmdir")
 
     def __init__(self, monkeypatch, folder):
         self.folder, self.error, self.first, self.last, self.count = str(folder), 0, 0, -1, 0
@@ -225,7 +283,11 @@ def whole(folder):
 def test_a_disk_that_fails_at_any_operation_leaves_old_data_whole(
     tmp_path, monkeypatch, count, injected
 ):
-    """Row 5 of the fault table: full, an error once, read-only from some moment on."""
+    """Row 5 of the fault table: full, an error once, read-only from some moment on.
+
+    The file system is one that cannot exchange two folders: there is a moment between two renames.
+    """
+    monkeypatch.setattr("measurand.files._exchanged", lambda *_: False)
     injected("5: disk full, I/O error, read-only target of a job", count)
     folder, rng = files_for(tmp_path / "in", 2), random.Random(0)
     old, new = (job_on(folder, scale=scale) for scale in (1.0, 2.0))
@@ -233,6 +295,7 @@ def test_a_disk_that_fails_at_any_operation_leaves_old_data_whole(
     disk = Disk(monkeypatch, old.out)
     place, beside = (old.out / scan.name for scan in old.scans)
     assert {old.task(scan).status for scan in old.scans} == {"new"}
+    (old.out / "job.json").unlink()  # both may put their results here
     first, other = whole(place), whole(beside)
     with disk.fails(0, -1, once=True):
         assert new.task(new.scans[0]).status == "new"
@@ -253,10 +316,10 @@ def test_a_disk_that_fails_at_any_operation_leaves_old_data_whole(
         if outcome.status == "failed":
             assert outcome.error.startswith("[Errno ")
             # read-only between two renames: it is where it was put aside
-            aside = old.out / ".partial" / "s00" / "replaced"
+            aside = next(old.out.glob(".partial/*/replaced-0"), None)
             assert whole(place if place.exists() else aside) in (first, second)
         else:  # what failed is needed by nothing: an empty folder is left
             assert whole(place) == second
         assert whole(beside) == other
         assert new.task(new.scans[0]).status in ("new", "kept")
-        assert whole(place) == second and not (new.out / ".partial" / "s00").exists()
+        assert whole(place) == second and not list(new.out.glob(".partial/*s00*"))

@@ -4,7 +4,7 @@ A command is the file of its name, and its line in `cli.COMMANDS`.
 Importing this folder imports torch and tyro; `cli` does so only when a command is asked for.
 """
 
-from .parse import command_named, run
+from .parse import command_named, parsed
 from .shared import seconds
 
-__all__ = ["command_named", "run", "seconds"]
+__all__ = ["command_named", "parsed", "seconds"]

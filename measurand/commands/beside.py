@@ -18,7 +18,7 @@ from .. import operators
 from ..data.arrays import split_key
 from ..files import write_atomic
 from ..jobs.arguments import files_of, word
-from ..jobs.folders import alone, named_inputs
+from ..jobs.folders import choosing, named_inputs
 from ..jobs.manifest import Scan, is_many, name_of
 from ..jobs.reconstruction import Reconstruction
 from ..jobs.restore import bar
@@ -87,7 +87,7 @@ def restored_beside(
     record = {"command": ["measurand", *command], "inputs": of, **record}
     record["notes"] = [*remarks, *record["notes"]]
     try:
-        with alone(first):
+        with choosing(first):
             target = _free(first, of, [source, *files_of(how.operator).values()])
             write_atomic(target, picture)
             record["picture"] = target.name

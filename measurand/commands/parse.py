@@ -1,4 +1,4 @@
-"""From the words of a command line to a command, and its run."""
+"""From the words of a command line to a command."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -6,7 +6,7 @@ from typing import Any
 
 import tyro
 
-__all__ = ["command_named", "run"]
+__all__ = ["command_named", "parsed"]
 
 
 def command_named(name: str) -> type[Any]:
@@ -20,20 +20,18 @@ def command_named(name: str) -> type[Any]:
     return getattr(import_module(f".{name}", __package__), name.capitalize())
 
 
-def run(name: str, words: list[str], command: list[str]) -> int:
-    """Parse the options of a command and run it.
+def parsed(name: str, words: list[str]) -> Callable[[list[str]], int]:
+    """Parse the options of a command.
 
     Args:
         name: The command.
         words: Its options.
-        command: The whole line, for `run.json`.
     Returns:
-        The exit code.
+        What runs it: a function of the whole line, for `run.json`, which gives the exit code.
     """
-    parsed: Callable[[list[str]], int] = tyro.cli(
+    return tyro.cli(
         command_named(name),
         prog=f"measurand {name}",
         args=words,
         config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff),
     )
-    return parsed(command)

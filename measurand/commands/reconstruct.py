@@ -15,7 +15,15 @@ from ..jobs.arguments import files_of
 from ..jobs.batch import Job, failures, run, summary, table
 from ..jobs.blind import BlindReconstruction, is_family
 from ..jobs.executors import Loop
-from ..jobs.folders import alone, check_outside, free, named_inputs, reserved, staged, write_record
+from ..jobs.folders import (
+    check_outside,
+    choosing,
+    free,
+    named_inputs,
+    reserved,
+    staged,
+    write_record,
+)
 from ..jobs.manifest import Scan, is_many, name_of, scans_in, shard, shard_named
 from ..jobs.noise_kinds import Gaussian
 from ..jobs.reading import Reading
@@ -25,7 +33,7 @@ from ..methods import Step
 from ..records import json_text
 from ..samplers import BlindPnPDM
 from ..tuning.settings import Settings, read_settings
-from .shared import AnyMethod, AnyOperator, Executor, File, Noise
+from .shared import AnyMethod, AnyOperator, Executor, File, Noise, seconds
 
 __all__ = ["Reconstruct"]
 
@@ -76,6 +84,8 @@ class Reconstruct:
             (blurs see as far as their kernel reaches).
         device: cpu, cuda, or auto.
         executor: Many scans: who does them.
+        timeout: Many scans: how long one may take, like 90s, 20m or 2h; one that takes longer has
+            failed, and the others go on.
         shard: Many scans: only part I of N, written I/N, like 2/8.
         replace: Many scans: replace results in the folder that other settings made.
         figures: Many scans: draw comparison.png for each.
@@ -107,6 +117,7 @@ class Reconstruct:
     margins: bool = False
     device: str = "auto"
     executor: Executor = field(default_factory=Loop)
+    timeout: str | None = None
     shard: str | None = None
     replace: bool = False
     figures: bool = False
@@ -199,6 +210,7 @@ class Reconstruct:
 
     def _for_many_only(self) -> None:
         given = {
+            "timeout": self.timeout is not None,
             "shard": self.shard is not None,
             "executor": self.executor != Loop(),
             "replace": self.replace,
@@ -223,9 +235,10 @@ class Reconstruct:
         method = type(self.method).__name__ if self.method else "best"
         how, of = self._how(figure=self.figures).anywhere(), named_inputs(self.file)
         first = Path("runs") / f"{name_of(self.file.absolute())}-{method.lower()}"
-        with nullcontext() if self.out else alone(first):
+        with nullcontext() if self.out else choosing(first):
             out = self.out or free(first, of, by="reconstruct", inputs=data, records=["job.json"])
-            job = Job(how, scans, out.absolute(), self.seed)
+            limit = None if self.timeout is None else seconds(self.timeout, "--timeout")
+            job = Job(how, scans, out.absolute(), self.seed, limit)
             job.open(replace=self.replace, command=("measurand", *command), inputs=of)
         started = time.perf_counter()
         silent = self.quiet or self.json

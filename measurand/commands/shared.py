@@ -40,13 +40,18 @@ else:
 File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
 
 
-def seconds(text: str) -> float:
-    """A duration in seconds: 90, 90s, 20m, 2h."""
+def seconds(text: str, option: str = "--time-budget") -> float:
+    """A duration in seconds: 90, 90s, 20m, 2h.
+
+    Args:
+        text: The duration.
+        option: Where it was given, for messages.
+    """
     unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
     try:
         value = float(text[:-1]) * unit if unit else float(text)
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise ValueError(f"--time-budget: got '{text}', wanted a duration like 90s, 20m or 2h")
+        raise ValueError(f"{option}: got '{text}', wanted a duration like 90s, 20m or 2h")
     return value

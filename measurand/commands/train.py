@@ -45,6 +45,8 @@ class Train:
         out: Folder of the run; runs/NAME when absent, with -2, -3 where that is of other data.
         time_budget: How long to train: 90s, 20m, 2h; the recipe's budget when absent.
         steps: Number of steps instead.
+        save_every: How often the state is saved, for --resume: 30s, 10m; at most this is lost
+            when the run is killed.
         init: Weights to start from: a prior, also of other images; for an unfolded network one
             of its own kind.
         resume: Go on with the run in the folder.
@@ -64,6 +66,7 @@ class Train:
     out: Path | None = None
     time_budget: str | None = None
     steps: int | None = None
+    save_every: str = "2m"
     init: str | None = None
     resume: bool = False
     workers: int = 1
@@ -91,6 +94,7 @@ class Train:
                 init=self.init,
                 workers=self.workers,
                 micro=self.micro,
+                save_every=seconds(self.save_every, "--save-every"),
                 skip_bad=self.skip_bad,
                 quiet=self.quiet,
                 tensorboard=self.tensorboard,

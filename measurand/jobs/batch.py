@@ -9,7 +9,7 @@ promises. `run` hands what is missing to an executor and counts:
     outcomes = run(job, Pool(workers=4))
 
 The folder of results is of one job: `job.json` says of which settings. Others are an error, unless
-they are to be replaced. Scans may be added at any time.
+they are to be replaced and nobody is at work there. Scans may be added at any time.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
-from ..files import sha256, sweep, write_atomic
+from ..files import sweep, write_atomic
+from ..leases import alone, lease, living, stamp, void
 from ..records import json_text
 from .manifest import Scan
-from .task import Outcome, Task, Work
+from .task import Outcome, Task, Work, digest_of, settings_in
 
 __all__ = ["Executor", "Job", "failures", "run", "summary", "table"]
 
@@ -51,16 +52,20 @@ class Job:
         scans: The scans, each with a name of its own.
         out: Folder of the results, absolute.
         seed: The random numbers of a scan depend on (seed, name) alone.
+        timeout: Seconds that a scan may take before it counts as failed; None for any.
     """
 
     work: Work
     scans: tuple[Scan, ...]
     out: Path
     seed: int = 0
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         if not self.out.is_absolute():
             raise ValueError(f"Job: out is {self.out}, wanted an absolute path")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"--timeout: got {self.timeout:g}, wanted seconds, more than 0")
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -70,8 +75,8 @@ class Job:
     @cached_property
     def task(self) -> Task:
         """The function of one scan."""
-        digest = sha256(json.dumps(self.settings, sort_keys=True))
-        return Task(self.work, self.out, self.seed, digest)
+        digest = digest_of(self.settings)
+        return Task(self.work, self.out, self.seed, digest, self.timeout)
 
     def missing(self) -> tuple[tuple[Scan, ...], list[Outcome]]:
         """The scans that are still to be done, and the outcomes of those that are complete."""
@@ -90,21 +95,43 @@ class Job:
             inputs: The folder or the manifest that it names, for `job.json`.
         Raises:
             ValueError: The folder holds results of other settings; the message says which differ.
+                Or it is to be replaced, and processes with other settings are at work in it.
             OSError: It cannot be written.
         """
-        card = self.out / "job.json"
-        content = {
-            "settings": self.settings,
-            "command": list(command),
-            "inputs": list(inputs),
-        }
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            found = json.loads(card.read_text())["settings"] if card.exists() else None
+            with self._door():
+                self._enter(replace, command, inputs)
         except OSError as error:
             raise _unwritable(self.out, error) from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{card}: damaged; it should say what the results are of") from error
+        finally:
+            _tidy(self.out)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """A block in which the folder stays of this job: nobody replaces it meanwhile.
+
+        Raises:
+            ValueError: It is of other settings.
+            OSError: It cannot be written.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.callback(_tidy, self.out)
+                with self._door():
+                    self._enter(False, (), ())
+                    mine = self.out / ".partial" / f"job-{stamp()}.lease"
+                    stack.enter_context(lease(mine, self.task.digest))
+            except OSError as error:
+                raise _unwritable(self.out, error) from error
+            yield
+
+    def _door(self) -> AbstractContextManager[None]:
+        """One process at a time asks of what settings the folder is, or says so."""
+        return alone(self.out / ".partial" / "settings.lease")
+
+    def _enter(self, replace: bool, command: Sequence[str], inputs: Sequence[str]) -> None:
+        """Sees that the folder is of this job, at the door."""
+        found = settings_in(self.out)
         if found == self.settings:
             return
         if found is not None and not replace:
@@ -112,10 +139,14 @@ class Job:
                 f"{self.out} holds results of other settings ({_difference(found, self.settings)})"
                 "; choose another folder with --out, or replace them with --replace"
             )
-        try:
-            write_atomic(card, json_text(content, indent=1) + "\n")
-        except OSError as error:
-            raise _unwritable(self.out, error) from error
+        for other in living(self.out / ".partial"):
+            if other.about not in ("", self.task.digest):
+                raise ValueError(
+                    f"{self.out} is in use by a job of other settings ({other}); wait for its end,"
+                    " or choose another folder with --out"
+                )
+        content = {"settings": self.settings, "command": list(command), "inputs": list(inputs)}
+        write_atomic(self.out / "job.json", json_text(content, indent=1) + "\n")
 
 
 def run(
@@ -125,7 +156,7 @@ def run(
     progress: Progress = lambda total: nullcontext(lambda done: None),
     patience: float = 10.0,
 ) -> list[Outcome]:
-    """Does what is missing of a job whose folder is open.
+    """Does what is missing of a job whose folder is open; others may do so at the same time.
 
     Args:
         job: What is to be done.
@@ -136,13 +167,21 @@ def run(
     Returns:
         One outcome for each scan of the job, in its order.
     """
+    with job.at_work():
+        return _run(job, executor, progress, patience)
+
+
+def _run(job: Job, executor: Executor, progress: Progress, patience: float) -> list[Outcome]:
     missing, done = job.missing()
     found = {outcome.name: outcome for outcome in done}
-    if missing:
-        with progress(len(missing)) as told:
-            for outcome in executor(job.task, missing):
+    left = missing
+    with progress(len(missing)) if missing else nullcontext(lambda done: None) as told:
+        while left:
+            for outcome in executor(job.task, left):
                 found[outcome.name] = outcome
                 told(len(found) - len(done))
+            under_way = [o.name for o in found.values() if o.status == "elsewhere"]
+            left = _abandoned(job, [scan for scan in left if scan.name in under_way])
     deadline = time.monotonic() + patience
     for scan in missing:
         if scan.name not in found:
@@ -154,8 +193,29 @@ def run(
                 found[scan.name] = Outcome(scan.name, "failed", why)
                 break
             time.sleep(0.1)
-    _tidy(job)
     return [found[scan.name] for scan in job.scans]
+
+
+def _abandoned(job: Job, scans: Iterable[Scan]) -> tuple[Scan, ...]:
+    """Those of some scans under way elsewhere whose processes have died.
+
+    A process of another machine counts as alive for a while: here it is waited for its next sign.
+    """
+    waiting, left = list(scans), []
+    ages: dict[str, float] = {}
+    while waiting:
+        unsure = []
+        for scan in waiting:
+            holder = job.task.holder(scan)
+            if holder is None or not holder.alive:
+                if job.task.kept(scan) is None:
+                    left.append(scan)
+            elif not holder.certain and holder.age >= ages.setdefault(scan.name, holder.age):
+                unsure.append(scan)
+        waiting = unsure
+        if waiting:
+            time.sleep(0.25)
+    return tuple(left)
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -233,17 +293,14 @@ def _short(value: Any) -> str:
 
 def _unwritable(folder: Path, error: OSError) -> OSError:
     return OSError(
-        f"cannot write results to {folder}: {error.strerror}; choose another folder with --out"
+        f"cannot write results to {folder}: {error.strerror or error}; choose another folder "
+        "with --out"
     )
 
 
-def _tidy(job: Job) -> None:
-    """Removes what dead processes have left, also of scans that are complete."""
-    partial = job.out / ".partial"
-    above = {partial}
-    for scan in job.scans if partial.exists() else ():
-        sweep(partial / scan.name)
-        above.update(partial / folder for folder in PurePosixPath(scan.name).parents)
-    for folder in sorted(above, reverse=True):  # what is deeper first
-        with suppress(OSError):  # somebody is at work there
-            folder.rmdir()
+def _tidy(out: Path) -> None:
+    """Removes what dead processes have left, and nothing of a living one."""
+    with suppress(OSError):
+        void(out / ".partial")
+        sweep(out / ".partial")
+        (out / ".partial").rmdir()  # an error where somebody is at work

@@ -18,19 +18,14 @@ import inspect
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Thread
 from typing import Any, TextIO
 from uuid import uuid4
 
@@ -39,6 +34,7 @@ import torch
 from ..records import json_text
 from .manifest import Scan
 from .task import Outcome, Task, forget
+from .workers import Guard, Worker
 
 __all__ = ["Loop", "Pool", "Ray", "Slurm", "executors"]
 
@@ -73,39 +69,35 @@ class Pool:
     def __call__(self, task: Task, scans: Sequence[Scan]) -> Iterator[Outcome]:
         if self.workers < 0 or self.retries < 0:
             raise ValueError(f"{self}: wants workers and retries of 0 or more")
-        context = get_context("spawn")
-        alive, held = context.Pipe(duplex=False)
         count = min(self.workers or _cores(), len(scans))
         waiting = deque((scan, 0) for scan in scans)
-        under_way: dict[Future[Outcome], tuple[ProcessPoolExecutor, Scan, int]] = {}
+        under_way: dict[Any, tuple[Worker, Scan, int]] = {}
         done = deaths = 0
+        guard = Guard()
 
-        def opened() -> ProcessPoolExecutor:
-            # a pool of one for each process: of a larger one, all scans fall with one process
-            return ProcessPoolExecutor(1, context, _enter, (alive,))
-
-        def begin(lane: ProcessPoolExecutor | None = None) -> None:
+        def begin(worker: Worker | None = None) -> None:
             scan, lost = waiting.popleft()
-            lane = lane or opened()
+            worker = worker or Worker(task, guard)
             try:
-                future = lane.submit(task, scan)
-            except BrokenProcessPool:  # it died between two scans, and neither is to blame
-                lane.shutdown(wait=False)
-                lane = opened()
-                future = lane.submit(task, scan)  # has no process yet that could be dead
-            under_way[future] = (lane, scan, lost)
+                worker.begin(scan)
+            except OSError:  # it died between two scans, and neither is to blame
+                worker.stop()
+                worker = Worker(task, guard)
+                with suppress(OSError):  # that it is dead, too, is seen when its outcome is read
+                    worker.begin(scan)
+            under_way[worker.end] = (worker, scan, lost)
 
         try:
             for _ in range(count):
                 begin()
             while under_way:
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    lane, scan, lost = under_way.pop(future)
+                for end in wait(list(under_way)):
+                    worker, scan, lost = under_way.pop(end)
                     try:
-                        outcome = future.result()
+                        outcome = worker.outcome()
                         done += 1
-                    except BrokenProcessPool:
-                        lane.shutdown(wait=False)
+                    except (EOFError, OSError):
+                        worker.stop()
                         deaths += 1
                         if not done and deaths > (self.retries + 1) * count:
                             raise ChildProcessError(
@@ -121,12 +113,14 @@ class Pool:
                         outcome = _lost(scan, lost + 1)
                     else:
                         if waiting:
-                            begin(lane)
+                            begin(worker)
                         else:
-                            lane.shutdown(wait=False)
+                            worker.stop()
                     yield outcome
         finally:
-            held.close()  # whoever is still at work stops
+            for worker, *_ in under_way.values():
+                worker.stop()
+            guard.close()
 
 
 def _cores() -> int:
@@ -134,21 +128,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _enter(alive: Connection) -> None:
-    """Prepares a process of the pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
-    torch.set_num_threads(1)
-    Thread(target=_end_with, args=(alive,), daemon=True).start()
-
-
-def _end_with(alive: Connection) -> None:
-    """Ends this process when the other end of a pipe is closed, by hand or by a death."""
-    try:
-        alive.recv()
-    except (EOFError, OSError):
-        os._exit(1)
 
 
 @dataclass(frozen=True)

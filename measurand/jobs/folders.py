@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -20,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data.arrays import split_key
-from ..files import claimed, publish, write_atomic
+from ..files import publish, room, sweep, write_atomic
+from ..leases import alone, lease
 from ..records import json_text
 
 __all__ = [
-    "alone",
     "check_outside",
+    "choosing",
     "foreign",
     "free",
     "named_inputs",
@@ -60,20 +58,18 @@ def staged(
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
             raise PermissionError(13, "read-only, or not a folder")
+        sweep(folder.parent)
         _check_free(folder, by)
-        room = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        stack = ExitStack()
+        stage = stack.enter_context(room(folder, folder.parent, folder.name[:40]))
     except OSError as error:
         raise OSError(
             f"cannot write results to {folder}: {error.strerror}; choose another folder with --out"
         ) from error
-    try:
-        stage = room / "results"
-        stage.mkdir()
+    with stack:
         yield stage
         _check_free(folder, by)  # much may have happened meanwhile
-        publish(stage, folder, room / "replaced")
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
+        publish(stage, folder)
 
 
 def _check_free(folder: Path, by: str) -> None:
@@ -269,7 +265,7 @@ def reserved(
     for path in _numbered(Path("runs") / name):
         with ExitStack() as stack:
             try:
-                ours = stack.enter_context(claimed(path.with_name(f".{path.name}.claim")))
+                ours = stack.enter_context(lease(_claim(path))) is not None
             except OSError:  # whoever writes there will say so
                 ours = True
             if ours and _fits(path, of, by, inputs, RECORDS) and not _mixed(path, by):
@@ -284,12 +280,17 @@ def _mixed(folder: Path, by: str) -> bool:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def choosing(folder: Path) -> Iterator[None]:
     """The block of one process at a time, for those that choose folders beside each other."""
     with ExitStack() as stack:
         try:
-            while not stack.enter_context(claimed(folder.with_name(f".{folder.name}.claim"))):
-                time.sleep(0.01)
+            stack.enter_context(alone(_claim(folder)))
+        except TimeoutError:
+            raise
         except OSError:  # whoever writes there will say so
             pass
         yield
+
+
+def _claim(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lease")

@@ -6,8 +6,10 @@ machine. What it promises does not depend on who calls it, how often, or in what
 * Complete: a result is `out/NAME/run.json` with the digest of the settings, and the inputs and
   outputs as it describes them. The folder is renamed into place when all in it is on the disk, so
   a process that dies leaves a whole result or none.
-* Once: a scan belongs to one process at a time (`files.claimed`). What a dead one has left is
-  hidden in `out/.partial` and removed when the job is run again.
+* Once: a scan belongs to one process at a time, by a lease in `out/.partial`. What a dead one has
+  left there is removed when the job is run again.
+* One job: where `out/job.json` says that the folder is of other settings by now, nothing is put
+  into it.
 * The same: random numbers come from (seed, name), and from nothing else.
 """
 
@@ -15,13 +17,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, Protocol
 
-from ..files import claimed, publish, sha256, sha256_file, write_atomic
+from ..files import discard, publish, room, sha256, sha256_file, write_atomic
+from ..leases import Lease, holder, lease, owner_of
 from ..records import json_text
 from .folders import foreign
 from .manifest import Scan
@@ -77,39 +84,71 @@ class Task:
         out: Folder of the results, absolute.
         seed: Seed of the job.
         digest: Digest of settings and seed.
+        timeout: Seconds that a scan may take; None for any.
     """
 
     work: Work
     out: Path
     seed: int
     digest: str
+    timeout: float | None = None
 
     def __call__(self, scan: Scan) -> Outcome:
         """Does a scan, unless it is complete. A scan that fails is an outcome, not an error."""
-        partial = self.out / ".partial" / scan.name
+        partial, key = self.out / ".partial", _key(scan.name)
         try:
-            with claimed(partial) as ours:
-                if not ours:
+            with lease(partial / f"{key}.lease", self.digest) as mine:
+                if mine is None:
                     return Outcome(scan.name, "elsewhere")
+                for left in partial.glob(f".{key}.*"):
+                    if left.is_dir() and owner_of(left.name):  # whoever it was, it is our turn
+                        discard(left)
                 before = self.kept(scan)
                 if before is not None:
                     return before
-                inputs = {key: _fingerprint(path) for key, path in scan.inputs.items()}
-                stage = partial / "results"
-                stage.mkdir()
-                record = _ready(self.work)(scan, stage, scan_seed(self.seed, scan.name))
-                record["batch"] = {
-                    "name": scan.name,
-                    "digest": self.digest,
-                    "inputs": inputs,
-                    "outputs": _sizes(stage),
-                }
-                write_atomic(stage / "run.json", json_text(record, indent=1) + "\n")
-                _check_free(self.out / scan.name)
-                publish(stage, self.out / scan.name, partial / "replaced")
+                self._check_settings()
+                with room(self.out / scan.name, partial, key) as stage:
+                    try:
+                        record = self._made(scan, stage)
+                    except Exception:
+                        if not mine.lost:
+                            raise
+                    if mine.lost:  # this machine has slept: another one does it, or has done it
+                        return Outcome(scan.name, "elsewhere")
+                    _check_free(self.out / scan.name)
+                    self._check_settings()
+                    publish(stage, self.out / scan.name)
                 return _outcome(scan, "new", record)
         except Exception as error:  # whatever is wrong with one scan, the others go on
             return Outcome(scan.name, "failed", _said(error))
+
+    def _made(self, scan: Scan, stage: Path) -> dict[str, Any]:
+        """Fills the folder of a scan; returns its record."""
+        inputs = {key: _fingerprint(path) for key, path in scan.inputs.items()}
+        restore = _ready(self.work)
+        with limited(self.timeout):
+            record = restore(scan, stage, scan_seed(self.seed, scan.name))
+        record["batch"] = {
+            "name": scan.name,
+            "digest": self.digest,
+            "inputs": inputs,
+            "outputs": _sizes(stage),
+        }
+        write_atomic(stage / "run.json", json_text(record, indent=1) + "\n")
+        return record
+
+    def _check_settings(self) -> None:
+        """Raise a `ValueError` where the folder of results is of another job by now."""
+        found = settings_in(self.out)
+        if found is not None and digest_of(found) != self.digest:
+            raise ValueError(
+                f"{self.out} is of a job with other settings by now (--replace); nothing is put "
+                "into it"
+            )
+
+    def holder(self, scan: Scan) -> Lease | None:
+        """The lease of the process that does a scan, or did until it died; None without one."""
+        return holder(self.out / ".partial" / f"{_key(scan.name)}.lease")
 
     def kept(self, scan: Scan) -> Outcome | None:
         """The outcome of a scan that is complete; None for one that is still to be done."""
@@ -126,6 +165,72 @@ class Task:
         if any(_size(folder / name) != size for name, size in batch["outputs"].items()):
             return None
         return _outcome(scan, "kept", record)
+
+
+def digest_of(settings: dict[str, Any]) -> str:
+    """The digest of the settings of a job."""
+    return sha256(json.dumps(settings, sort_keys=True))
+
+
+def settings_in(out: Path) -> dict[str, Any] | None:
+    """The settings that a folder of results is of; None where there are none yet.
+
+    Raises:
+        ValueError: `job.json` is damaged.
+        OSError: It cannot be read.
+    """
+    card = out / "job.json"
+    try:
+        return dict(json.loads(card.read_text())["settings"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{card}: damaged; it should say what the results are of") from error
+
+
+def _key(name: str) -> str:
+    """The name of a scan as the name of a file, one to one."""
+    return f"{re.sub('[^0-9A-Za-z-]', '_', name)[:40]}-{sha256(name)[:12]}"
+
+
+@contextmanager
+def limited(seconds: float | None) -> Iterator[None]:
+    """A block that may last so long, in the main thread of a process.
+
+    A signal interrupts it, between two lines of Python: one call of a library goes on to its end.
+
+    Args:
+        seconds: How long; None for any time.
+    Raises:
+        TimeoutError: It lasted longer.
+        ValueError: This system, or a thread beside the main one, has no such signal.
+    """
+    if seconds is None:
+        yield
+        return
+    if not hasattr(signal, "setitimer") or current_thread() is not main_thread():
+        raise ValueError("--timeout: needs the signals of Unix, and the main thread of a process")
+
+    running = True
+
+    def ring(number: int, frame: Any) -> None:
+        if running:
+            raise _Overrun
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again, where somebody has caught it
+    try:
+        yield
+    except _Overrun:
+        raise TimeoutError(f"it took longer than {seconds:g} s (--timeout)") from None
+    finally:
+        running = False
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class _Overrun(BaseException):
+    """The time is over: no `Exception`, which the block itself could take for one of its own."""
 
 
 def scan_seed(seed: int, name: str) -> int:

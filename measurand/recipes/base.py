@@ -17,6 +17,7 @@ import platform
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,7 +36,7 @@ from ..training.distributed import joined, rank
 from ..training.ema import EMA
 from ..training.log import Journal, tell
 from ..training.loop import adamw, train
-from ..training.states import check_unused
+from ..training.states import check_unused, owned
 from ..weights.store import opened, save, saveable, stored
 
 __all__ = ["Recipe", "train_recipe"]
@@ -177,7 +178,7 @@ def train_recipe(
         The weight files, by name.
     Raises:
         ValueError: The recipe states no licence, the data hold no image that is large enough, or
-            the folder holds another run; see also `training.train`.
+            the folder holds another run, or one is at work in it; see also `training.train`.
         TypeError: The network could not be saved.
     """
     if not recipe.licence.strip():
@@ -188,7 +189,7 @@ def train_recipe(
     if not resume:
         check_unused(out / "states")
     out.mkdir(parents=True, exist_ok=True)
-    with joined(torch.device(device)) as own:
+    with joined(torch.device(device)) as own, nullcontext() if rank() else owned(out):
         material = recipe.domain.open(
             data, held_out, seed=recipe.seed, device=own, skip_bad=skip_bad
         )

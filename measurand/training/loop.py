@@ -15,6 +15,7 @@ loss of each item. The rest is the same for all:
                are the whole state: a killed and resumed run ends with the same bits
     signals    SIGTERM and Ctrl-C save and exit with code 128 + signal; SIGUSR1 starts the decay
                now, to end within what is left of the time budget
+    folder     a run has it to itself, by a lease; a second run in it is an error
     ranks      every process of `torchrun` takes the same steps; rank 0 keeps the time and the
                states, and a signal to any of them is one to all
 """
@@ -24,6 +25,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,11 @@ import torch
 from torch import Tensor, nn
 
 from ..batches import Batch
+from ..leases import Lease
 from .distributed import all_equal, broadcast, largest, rank
 from .ema import EMA
 from .gradients import Gradients, Loss, laid_out_as
-from .states import State, check_unused, load_state, save_state
+from .states import State, check_unused, load_state, owned, save_state
 
 __all__ = ["Plan", "Progress", "adamw", "train"]
 
@@ -162,7 +165,7 @@ def train(
         FloatingPointError: Gradients stay non-finite.
         ValueError: Neither steps nor a budget, or a number that is not positive; without `resume`
             a folder with states; with it a state of another configuration or request, or ranks
-            that do not all have the same state.
+            that do not all have the same state; another run is at work in the folder.
         SystemExit: A signal ended the run: the state is saved, the code is 128 + signal.
     """
     if steps is None and time_budget is None:
@@ -173,52 +176,54 @@ def train(
             raise ValueError(f"train: got {name} {value}, wants a positive number")
     plan = Plan(warmup=warmup).lasting(steps) if steps else Plan(warmup=warmup)
     asked = {"steps": steps, "time_budget": time_budget}
-    run = Run(model, optimizer or adamw(model), ema, plan, folder, config, asked)
-    if folder is not None and not resume:
-        check_unused(folder)
-    known = resume and run.restore()
-    if not all_equal(run.step):  # waits for all: no rank may find the first state of another one
-        raise ValueError(
-            f"train: not all ranks begin at step {run.step}, as this one does; they have to see "
-            f"the same folder {folder}"
-        )
-    broadcast(list(model.state_dict().values()))
-    if not known:
+    with nullcontext() if folder is None or rank() else owned(folder) as mine:
+        run = Run(model, optimizer or adamw(model), ema, plan, folder, config, asked, mine)
+        if folder is not None and not resume:
+            check_unused(folder)
+        known = resume and run.restore()
+        # waits for all: no rank may find the first state of another one
+        if not all_equal(run.step):
+            raise ValueError(
+                f"train: not all ranks begin at step {run.step}, as this one does; they have to "
+                f"see the same folder {folder}"
+            )
+        broadcast(list(model.state_dict().values()))
+        if not known:
+            run.save()
+        gradients = Gradients(model, loss, autocast=autocast, workers=workers, micro=micro)
+        clock = Clock(run, time_budget, save_every)
+        with Signals() as signals:
+            while not run.plan.steps or run.step < run.plan.steps:
+                rate = run.plan.rate(run.step) * 0.5**run.halvings
+                batch = batches(run.step, run.plan.stage(run.step))
+                losses = gradients(batch)
+                norm = float(nn.utils.clip_grad_norm_(gradients.parameters, clip))
+                if math.isfinite(norm):
+                    for group in run.optimizer.param_groups:
+                        group["lr"] = group["initial_lr"] * rate
+                    run.optimizer.step()
+                run.bad = 0 if math.isfinite(norm) else run.bad + 1
+                run.optimizer.zero_grad(set_to_none=True)
+                run.step += 1
+                for average in ema:
+                    average.update(run.step)
+                clock.tick()
+                if on_step is not None:
+                    on_step(Progress(run.step, run.plan, run.seconds, losses, batch, norm, rate))
+                if run.bad == 10:
+                    run.retreat()
+                stop, finish, due, settled, remaining = clock.orders(signals)
+                if settled:
+                    run.plan = run.plan.lasting(run.step + remaining)
+                if finish:
+                    run.plan = run.plan.finishing(run.step, remaining)
+                if stop or due or settled or finish:
+                    run.save()
+                    clock.mark()
+                if stop:
+                    raise SystemExit(128 + stop)
         run.save()
-    gradients = Gradients(model, loss, autocast=autocast, workers=workers, micro=micro)
-    clock = Clock(run, time_budget, save_every)
-    with Signals() as signals:
-        while not run.plan.steps or run.step < run.plan.steps:
-            rate = run.plan.rate(run.step) * 0.5**run.halvings
-            batch = batches(run.step, run.plan.stage(run.step))
-            losses = gradients(batch)
-            norm = float(nn.utils.clip_grad_norm_(gradients.parameters, clip))
-            if math.isfinite(norm):
-                for group in run.optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * rate
-                run.optimizer.step()
-            run.bad = 0 if math.isfinite(norm) else run.bad + 1
-            run.optimizer.zero_grad(set_to_none=True)
-            run.step += 1
-            for average in ema:
-                average.update(run.step)
-            clock.tick()
-            if on_step is not None:
-                on_step(Progress(run.step, run.plan, run.seconds, losses, batch, norm, rate))
-            if run.bad == 10:
-                run.retreat()
-            stop, finish, due, settled, remaining = clock.orders(signals)
-            if settled:
-                run.plan = run.plan.lasting(run.step + remaining)
-            if finish:
-                run.plan = run.plan.finishing(run.step, remaining)
-            if stop or due or settled or finish:
-                run.save()
-                clock.mark()
-            if stop:
-                raise SystemExit(128 + stop)
-    run.save()
-    return run.plan
+        return run.plan
 
 
 class Run:
@@ -233,18 +238,28 @@ class Run:
         folder: Path | None,
         config: str,
         asked: Mapping[str, Any],
+        mine: Lease | None,
     ) -> None:
         self.model, self.optimizer, self.ema, self.plan = model, optimizer, ema, plan
-        self.folder, self.config, self.asked = folder, config, dict(asked)
+        self.folder, self.config, self.asked, self.mine = folder, config, dict(asked), mine
         self.step, self.seconds, self.halvings = 0, 0.0, 0
         self.bad = 0  # non-finite steps in a row
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 
     def save(self) -> None:
-        """Writes the state, where there is a folder and the last step was sound."""
+        """Writes the state, where there is a folder and the last step was sound.
+
+        Raises:
+            ValueError: The folder is no longer that of this run.
+        """
         if self.folder is None or self.bad or rank():
             return
+        if self.mine is not None and self.mine.lost:
+            raise ValueError(
+                f"{self.folder}: this run has lost it (this machine slept?), another one may have "
+                "gone on with it; nothing more is saved: see what is there, and --resume"
+            )
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for average in self.ema:
             tensors |= {f"ema{average.width:g}.{k}": v for k, v in average.values.items()}

@@ -5,15 +5,18 @@ two are kept, and reading falls back to the previous one if the last is damaged.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ..leases import Lease, lease
 from ..weights.tensorfile import DamagedFile, load_tensors, save_tensors
 
-__all__ = ["State", "check_unused", "load_state", "save_state"]
+__all__ = ["State", "check_unused", "load_state", "owned", "save_state"]
 
 
 @dataclass
@@ -61,6 +64,24 @@ def check_unused(folder: str | os.PathLike[str]) -> None:
             f"{folder}: holds the states of a run; go on with it (--resume), or train into "
             "another folder (--out)"
         )
+
+
+@contextmanager
+def owned(folder: str | os.PathLike[str]) -> Iterator[Lease]:
+    """A folder that a run has to itself while the block lasts.
+
+    Raises:
+        ValueError: Another living run has it.
+        OSError: It cannot be written.
+    """
+    found: list[Lease] = []
+    with lease(Path(folder) / ".lease", "train", found=found) as mine:
+        if mine is None:
+            raise ValueError(
+                f"{folder}: another run is at work in it ({found[0]}); wait for its end, or train "
+                "into another folder (--out)"
+            )
+        yield mine
 
 
 def load_state(folder: str | os.PathLike[str]) -> State | None:
