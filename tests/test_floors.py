@@ -7,17 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "measurand"
 FLOORS = [
-    {"leases", "tensors", "linalg", "files", "validate", "literal", "devices"} | {"records", "memory"},
-        "leases",
-        "tensors",
-        "linalg",
-        "files",
-        "validate",
-        "literal",
-        "devices",
-        "records",
-        "memory",
-    },
+    {"devices", "files", "leases", "linalg", "literal", "memory", "records", "tensors"}
+    | {"validate"},
     {"operators", "nets", "noises", "noise_estimate", "schedules", "metrics"},
     {"measurement", "priors", "start"},
     {"methods"},
