@@ -1,27 +1,26 @@
 """Most memory that operators, priors and methods take, in sizes of the image.
 
-Each row is a process of its own: it does the work once for a small image, notes the most memory
-that the process has had, does it for the large one and takes the difference (resident set), over
-the bytes of the image in float32 (complex images: complex64). What is handed in is not counted;
-what comes out is. CT: the matrix is counted, for it belongs to the operator.
+Each row is a process of its own: it makes what is handed in (images, data, kernels, coil maps,
+weights of networks), notes its resident set, and takes the highest one while it works from there
+on, over the bytes of the image in float32 (complex images: complex64). What comes out is counted,
+and so is what an operator keeps: its spectra, and the system matrix of a tomograph.
 
-    python benchmarks/memory.py            writes results/memory.json
+    python benchmarks/memory.py            writes results/memory.json; Linux alone
     python benchmarks/memory.py --sizes 512 1024 2048
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from machine import write
 from torch import Tensor
 
-import measurand as ms
 from measurand.measurement import Measurement
 from measurand.noises import ComplexGaussian, Gaussian
 from measurand.operators import (
@@ -38,9 +37,11 @@ from measurand.operators import (
     random_lines,
     random_mask,
 )
-from measurand.priors import tv_prox, tv_prox_exact
+from measurand.priors import TotalVariation, tv_prox, tv_prox_exact
+from measurand.priors.trained import Images
 from measurand.samplers import DiffPIR
 from measurand.solvers import ADMM, FISTA, HQS
+from measurand.weights.store import load
 
 KERNEL = gaussian_kernel(2.0)
 AT_MOST = 8  # times the image: what is asked of each row
@@ -55,66 +56,75 @@ def seen(operator: Any, x: Tensor) -> Measurement:
     return Measurement(operator, noise, operator(x))
 
 
-def by(method: Any, operator: Callable[[tuple[int, ...]], Any], prior: str) -> Any:
-    def run(n: int) -> Tensor:
-        x = picture(n)
-        knowledge = ms.load(prior) if "-" in prior else ms.priors.TotalVariation(weight=0.1)
-        if hasattr(knowledge, "fitted"):
-            a = operator(tuple(x.shape[1:]))
-            images = ms.priors.trained.Images(a.in_shape, a.in_dtype, str(a))
-            knowledge = knowledge.fitted(images).prior
-        return method(seen(operator(tuple(x.shape[1:])), x), knowledge)
-
-    return run
+Work = Callable[[], Any]
 
 
-def brain(n: int) -> Any:
-    shape = (1, n, n)
+def by(method: Any, prior: str, n: int) -> Work:
+    """A method on a camera's blur of a picture."""
+    a = ValidBlur((3, n, n), KERNEL)
+    m, images = seen(a, picture(n)), Images(a.in_shape, a.in_dtype, str(a))
+    knowledge = load(prior).fitted(images).prior if prior else TotalVariation(weight=0.1)
+    a = ValidBlur((3, n, n), KERNEL)  # without the spectra that it keeps
+    return lambda: method(Measurement(a, m.noise, m.y), knowledge)
+
+
+def proximal(operator: Callable[[], Any], n: int) -> Work:
+    x, y = picture(n), operator()(picture(n))
+    return lambda: operator().prox(x, y, 0.1)
+
+
+def coils(n: int) -> Work:
+    shape, x = (1, n, n), picture(n, 1).to(torch.complex64)
     lines = random_lines(shape, 4, 0.08, generator=torch.Generator().manual_seed(0))
-    return SENSE(shape, birdcage_maps(shape, 8), lines)
+    maps = birdcage_maps(shape, 8)
+    return lambda: SENSE(shape, maps, lines).gram(x)
 
 
-def valid(shape: tuple[int, ...]) -> Any:
-    return ValidBlur(shape, KERNEL)
+def applied(f: Callable[[Tensor], Any], n: int, channels: int = 3) -> Work:
+    x = picture(n, channels)
+    return lambda: f(x)
 
 
-WORK: dict[str, Callable[[int], Any]] = {
-    "Blur, A": lambda n: Blur((3, n, n), KERNEL)(picture(n)),
-    "Blur, proximal map": lambda n: Blur((3, n, n), KERNEL).prox(picture(n), picture(n), 0.1),
-    "ReflectiveBlur, norm": lambda n: ReflectiveBlur((3, n, n), KERNEL).norm,
-    "ValidBlur, proximal map": lambda n: (a := ValidBlur((3, n, n), KERNEL)).prox(
-        picture(n), a(picture(n)), 0.1
+WORK: dict[str, Callable[[int], Work]] = {
+    "Blur, A": lambda n: applied(Blur((3, n, n), KERNEL), n),
+    "Blur, proximal map": lambda n: proximal(lambda: Blur((3, n, n), KERNEL), n),
+    "ReflectiveBlur, norm": lambda n: lambda: ReflectiveBlur((3, n, n), KERNEL).norm,
+    "ValidBlur, proximal map": lambda n: proximal(lambda: ValidBlur((3, n, n), KERNEL), n),
+    "BlockAverage, proximal map": lambda n: proximal(lambda: BlockAverage((3, n, n), 4), n),
+    "Mask, proximal map": lambda n: proximal(
+        lambda: Mask((3, n, n), random_mask((3, n, n), 0.5, generator=torch.Generator())), n
     ),
-    "BlockAverage, proximal map": lambda n: (a := BlockAverage((3, n, n), 4)).prox(
-        picture(n), a(picture(n)), 0.1
+    "CT, 180 angles, A": lambda n: applied(
+        lambda x: ParallelCT((1, n, n), even_angles(180))(x), n, 1
     ),
-    "Mask, proximal map": lambda n: (
-        a := Mask((3, n, n), random_mask((3, n, n), 0.5, generator=torch.Generator()))
-    ).prox(picture(n), a(picture(n)), 0.1),
-    "CT, 180 angles, A": lambda n: ParallelCT((1, n, n), even_angles(180))(picture(n, 1)),
-    "SENSE, 8 coils, A^H A": lambda n: brain(n).gram(picture(n, 1).to(torch.complex64)),
-    "total variation, closed form": lambda n: tv_prox(picture(n), 0.1),
-    "total variation, exact to 1e-3": lambda n: tv_prox_exact(picture(n), 0.05, tol=1e-3),
-    "FISTA, ValidBlur": by(FISTA(steps=5), valid, "variation"),
-    "HQS, ValidBlur, natural-color": by(HQS(steps=2), valid, "natural-color"),
-    "ADMM, ValidBlur, natural-color": by(ADMM(steps=2), valid, "natural-color"),
-    "DiffPIR, ValidBlur, natural-color": by(DiffPIR(steps=2), valid, "natural-color"),
+    "SENSE, 8 coils, A^H A": coils,
+    "total variation, closed form": lambda n: applied(lambda x: tv_prox(x, 0.1), n),
+    "total variation, exact to 1e-3": lambda n: applied(
+        lambda x: tv_prox_exact(x, 0.05, tol=1e-3), n
+    ),
+    "FISTA, ValidBlur, total variation": lambda n: by(FISTA(steps=5), "", n),
+    "HQS, ValidBlur, natural-color": lambda n: by(HQS(steps=2), "natural-color", n),
+    "ADMM, ValidBlur, natural-color": lambda n: by(ADMM(steps=2), "natural-color", n),
+    "DiffPIR, ValidBlur, natural-color": lambda n: by(DiffPIR(steps=2), "natural-color", n),
 }
 
 
-def highest() -> int:
-    """Bytes that the process has had at most."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def resident(key: str) -> int:
+    """Bytes of the resident set: now (VmRSS), or the highest since it was reset (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 def alone(name: str, size: int) -> None:
     """One row, printed: for a process of its own."""
     torch.set_num_threads(1)
     with torch.no_grad():
-        WORK[name](64)
-        before = highest()
-        made = WORK[name](size)  # kept, so that it counts
-    print(json.dumps(highest() - before), flush=True)
+        WORK[name](64)()  # libraries and kernels are loaded
+        work = WORK[name](size)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = resident("VmRSS")
+        made = work()  # kept, so that it counts
+    print(json.dumps(resident("VmHWM") - before), flush=True)
     del made
 
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "check": "do this operator, this prior and this measurement fit together?",
     "tune": "find the settings of a method for a problem; reconstruct takes them",
     "evaluate": "how good a prior or a network is on a set of pictures",
+    "verify": "are results, and what they were made of, still what they were?",
     "shift": "which of some priors fits measurements? without any clean image",
     "train": "train a prior or an unfolded network by a named recipe",
     "export": "a prior or an unfolded network as a file that runs without Python",

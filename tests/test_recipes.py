@@ -50,7 +50,9 @@ def test_a_run_leaves_weights_and_a_record(data, tmp_path, capfd):
     assert "step=12" in capfd.readouterr().err
     prior = load_prior(files["tiny-0.05"])
     assert prior.card["licence"] == TINY.licence and prior.card["patches"] == 48
-    assert prior.card["data"] == ["photos"] and prior.card["held_out_psnr"]["25"] > 0
+    assert prior.card["data"] == ["folder"] and prior.card["held_out_psnr"]["25"] > 0
+    assert prior.card["images"] == 5 and prior.card["digest"] == asked["digest"]
+    assert str(data) not in (text := json.dumps(prior.card)) and data.name not in text
     assert prior.denoise(torch.zeros(1, 3, 9, 11), 0.1).shape == (1, 3, 9, 11)
 
 

@@ -22,10 +22,10 @@ from ..jobs.folders import (
     named_inputs,
     reserved,
     staged,
-    write_record,
 )
 from ..jobs.manifest import Scan, is_many, name_of, scans_in, shard, shard_named
 from ..jobs.noise_kinds import Gaussian
+from ..jobs.provenance import write_record
 from ..jobs.reading import Reading
 from ..jobs.reconstruction import Reconstruction, rounds_of, with_operands
 from ..jobs.restore import bar, resolved
@@ -164,7 +164,7 @@ class Reconstruct:
 
                 record = restorer.solve(problem, folder, self.seed, on_step)
             record = {"command": ["measurand", *command], "inputs": of, **record}
-            record = write_record(folder / "run.json", record)
+            record = write_record(folder / "run.json", record, inputs)
         if self.json:
             print(json_text(record | {"out": str(out)}))
         elif not self.quiet:

@@ -7,8 +7,9 @@ from tyro.conf import Positional
 
 from ..devices import device_named
 from ..jobs.arguments import files_of
-from ..jobs.folders import check_outside, named_inputs, reserved, staged, write_record
+from ..jobs.folders import check_outside, named_inputs, reserved, staged
 from ..jobs.manifest import Scan, scans_in
+from ..jobs.provenance import write_record
 from ..jobs.restore import bar, environment, resolved
 from ..jobs.shift import evidence, judged, masks_of, plotted
 from ..records import json_text
@@ -121,7 +122,7 @@ class Shift:
                 **environment(device),
             }
             plotted(folder / "shift.png", order, curves, f"{len(scans)} of {self._stem}")
-            record = write_record(folder / "shift.json", record)
+            record = write_record(folder / "shift.json", record, inputs)
         if self.json:
             print(json_text(record | {"out": str(out)}))
         elif not self.quiet:

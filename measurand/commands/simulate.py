@@ -10,9 +10,10 @@ from ..data.form import Form
 from ..data.sources import split_key
 from ..data.writing import write_image
 from ..jobs.arguments import build, files_of, notes_of
-from ..jobs.folders import check_outside, named_inputs, reserved, staged, write_record
+from ..jobs.folders import check_outside, named_inputs, reserved, staged
 from ..jobs.manifest import name_of
 from ..jobs.measured import noise_of
+from ..jobs.provenance import write_record
 from ..jobs.restore import environment, resolved
 from ..records import json_text
 from ..tensors import generators
@@ -77,7 +78,7 @@ class Simulate:
                 "notes": [*picture.notes, *notes_of(self.operator, operator.in_shape)],
                 **environment("cpu"),
             }
-            record = write_record(folder / "run.json", record)
+            record = write_record(folder / "run.json", record, inputs)
         if self.json:
             print(json_text(record | {"out": str(out)}))
         elif not self.quiet:

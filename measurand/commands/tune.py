@@ -14,9 +14,10 @@ from ..data.files import read_image
 from ..data.sources import split_key
 from ..devices import device_named
 from ..jobs.arguments import build, files_of, kebab, notes_of, union
-from ..jobs.folders import check_outside, named_inputs, reserved, staged, write_record
+from ..jobs.folders import check_outside, named_inputs, reserved, staged
 from ..jobs.measured import measured, noise_of, operator_for, truth_in
 from ..jobs.noise_kinds import Gaussian
+from ..jobs.provenance import write_record
 from ..jobs.reading import Reading
 from ..jobs.restore import bar, environment, prior_for, prior_loaded, resolved, suited
 from ..measurement import Measurement
@@ -178,7 +179,7 @@ class Tune:
                 "notes": notes + more,
                 **environment(device),
             }
-            write_record(folder / "trials.json", trials)
+            write_record(folder / "trials.json", trials, inputs)
         if self.json:
             told = {"best": found.best.values, "tuned": summary, "out": str(out)}
             print(json_text(told))

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..jobs.folders import staged, write_record
+from ..jobs.folders import staged
+from ..jobs.provenance import write_record
 from ..jobs.restore import Restored, bar, environment, of_its_kind, restore, variation_weight
 from ..measurement import Measurement
 from ..methods import Step

@@ -17,19 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from ..data.arrays import split_key
-from ..files import publish, room, sweep, write_atomic
+from ..files import publish, room, sweep
 from ..leases import alone, lease
-from ..records import json_text
 
 __all__ = [
     "check_outside",
     "choosing",
+    "file_of",
     "foreign",
     "free",
     "named_inputs",
     "reserved",
     "staged",
-    "write_record",
 ]
 
 # where a folder says what has made it
@@ -99,22 +98,6 @@ def foreign(folder: Path, outputs: Iterable[str]) -> list[str]:
     return sorted(name for name in names if name not in ours and Path(name).name not in DESKTOP)
 
 
-def write_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Write what a folder of results says of its run, once all its other files are there.
-
-    Args:
-        path: The file, one of `RECORDS`, in the folder.
-        record: What it says.
-    Returns:
-        The same, with the names of the files that the run wrote.
-    """
-    written = [file for file in sorted(path.parent.rglob("*")) if file.is_file()]
-    outputs = [file.relative_to(path.parent).as_posix() for file in written]
-    record = record | {"outputs": outputs}
-    write_atomic(path, json_text(record, indent=1) + "\n")
-    return record
-
-
 def _record(folder: Path, by: str | None, names: Sequence[str] = RECORDS) -> dict[str, Any] | None:
     """What a folder says of the run of a command that has made it; None where it says nothing."""
     for name in names:
@@ -149,7 +132,7 @@ def check_outside(
     taken = {top} if parts is None else {top / part for part in parts}
     known: dict[Path, set[Path]] = {}
     for text in inputs:
-        path = _file(text)
+        path = file_of(text)
         if not os.path.lexists(path):
             continue
         for place in _places(path.absolute(), known) | {Path(os.path.realpath(path))}:
@@ -173,14 +156,14 @@ def _places(path: Path, known: dict[Path, set[Path]]) -> set[Path]:
     return known[path]
 
 
-def _file(text: str | os.PathLike[str]) -> Path:
+def file_of(text: str | os.PathLike[str]) -> Path:
     return Path(text) if os.path.lexists(text) else split_key(Path(text))[0]
 
 
 def named_inputs(*inputs: str | os.PathLike[str]) -> list[str]:
     """Inputs as records name them: absolute, links followed, with the key where there is one."""
     return [
-        os.path.realpath(_file(text)) + os.fspath(text)[len(os.fspath(_file(text))) :]
+        os.path.realpath(file_of(text)) + os.fspath(text)[len(os.fspath(file_of(text))) :]
         for text in inputs
     ]
 

@@ -27,11 +27,12 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, Protocol
 
-from ..files import discard, publish, room, sha256, sha256_file, write_atomic
+from ..files import discard, publish, room, sha256, write_atomic
 from ..leases import Lease, holder, lease, owner_of
 from ..records import json_text
 from .folders import foreign
 from .manifest import Scan
+from .provenance import digest_of_input, seal
 
 __all__ = ["Outcome", "Restore", "Task", "Work", "forget", "scan_seed"]
 
@@ -134,6 +135,8 @@ class Task:
             "inputs": inputs,
             "outputs": _sizes(stage),
         }
+        digests = {str(path): inputs[key]["sha256"] for key, path in scan.inputs.items()}
+        record = seal(stage, record, digests)
         write_atomic(stage / "run.json", json_text(record, indent=1) + "\n")
         return record
 
@@ -280,21 +283,13 @@ def _outcome(scan: Scan, status: str, record: dict[str, Any]) -> Outcome:
 
 def _fingerprint(path: Path) -> dict[str, Any]:
     size, time = _stamp(path)
-    return {"bytes": size, "mtime_ns": time, "sha256": _digest(path)}
+    return {"bytes": size, "mtime_ns": time, "sha256": digest_of_input(path)}
 
 
 def _stamp(path: Path) -> tuple[int, int]:
     """Size and time of a file; of a folder those of all files in it, and the latest."""
     found = [file.stat() for file in _files(path)]
     return sum(f.st_size for f in found), max((f.st_mtime_ns for f in found), default=0)
-
-
-def _digest(path: Path) -> str:
-    """Digest of a file; of a folder that of the names and contents in it."""
-    if not path.is_dir():
-        return sha256_file(path)
-    lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}" for file in _files(path)]
-    return sha256("\n".join(lines))
 
 
 def _files(path: Path) -> list[Path]:
@@ -314,7 +309,7 @@ def _changed(path: Path, seen: dict[str, Any]) -> bool:
     if size != seen["bytes"]:
         return True
     # a copy has another time: only then is the content read
-    return time != seen["mtime_ns"] and _digest(path) != seen["sha256"]
+    return time != seen["mtime_ns"] and digest_of_input(path) != seen["sha256"]
 
 
 def _size(path: Path) -> int:

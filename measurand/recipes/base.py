@@ -268,7 +268,10 @@ def train_recipe(
             kept.card = {
                 "name": recipe.name,
                 "licence": terms(recipe.licence, start),
-                "data": [Path(path).name for path in data],
+                # not their names, which may be those of patients; `run.json` has them
+                "data": [Path(path).suffix.lstrip(".") or "folder" for path in data],
+                "images": material.images,
+                "digest": material.digest,
                 "init": start,
                 **recipe.domain.facts,
                 "recipe": recipe.described,
