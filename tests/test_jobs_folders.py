@@ -14,8 +14,8 @@ from measurand.jobs.folders import (
     named_inputs,
     reserved,
     staged,
-    write_record,
 )
+from measurand.jobs.provenance import write_record
 from measurand.leases import lease
 from measurand.weights.tensorfile import load_tensors
 
