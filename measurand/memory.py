@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["exhausted", "free", "lacking", "said"]
+__all__ = ["exhausted", "free", "lacking", "tight"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _ASKED = re.compile(r"(?:allocate|Unable to allocate) ([\d.]+) ?(bytes|[KMGT]iB)")
+_TIMES = 30
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
@@ -58,6 +59,24 @@ def free(device: str | torch.device = "cpu") -> int | None:
             rooms.append(limit - pages * os.sysconf("SC_PAGE_SIZE"))
         return max(0, min(rooms))
     return None
+
+
+def tight(size: int, device: str | torch.device = "cpu") -> str:
+    """Return a sentence where a reconstruction may need more memory than is free, or nothing.
+
+    Methods take some 20 to 40 times the image (`benchmarks/results/memory.json`).
+
+    Args:
+        size: Bytes of what is reconstructed at a time.
+        device: Where.
+    """
+    room, wanted = free(device), _TIMES * size
+    if room is None or wanted <= room:
+        return ""
+    return (
+        f"this may take {said(wanted)} of memory, {said(room)} are free; parts of the picture, or "
+        "fewer slices or draws, take less"
+    )
 
 
 def said(size: float) -> str:

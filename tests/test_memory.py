@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 import measurand as ms
-from measurand.memory import exhausted, free, lacking
+from measurand import memory
+from measurand.memory import exhausted, free, lacking, tight
 from measurand.priors import CallableDenoiser, Tiled
 from measurand.samplers import DiffPIR
 
@@ -71,6 +72,14 @@ def test_what_ran_out_is_told_with_its_size():
     numpy = pytest.raises(MemoryError, np.empty, 2**41, dtype=np.uint8).value
     assert "out of memory, 2199.0 GB more" in lacking(numpy)
     assert free("meta") is None
+
+
+def test_work_that_may_not_fit_is_told_before_it_begins(monkeypatch):
+    room = free()
+    assert (room is None or 0 < room < 2**50) and tight(1000) == ""
+    monkeypatch.setattr(memory, "free", lambda device: 2_000_000_000)
+    assert "may take 3.0 GB of memory, 2.0 GB are free" in tight(100_000_000)
+    assert tight(60_000_000) == ""
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit of addresses")

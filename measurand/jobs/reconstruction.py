@@ -28,6 +28,7 @@ from ..data.writing import as_written, check_finite, write_image
 from ..devices import device_named
 from ..files import sha256_file
 from ..measurement import Measurement
+from ..memory import tight
 from ..methods import Method, Step
 from ..operators import LinearOperator
 from ..tensors import generators
@@ -224,7 +225,8 @@ class Runner:
                 scan.truth, found, scan.file, said=how.truth_range, of_file=how.reading.value_range
             )
         shape = measurement.operator.in_shape
-        said = (*notes, *notes_of(twin, shape), *more, *told)
+        scarce = tight(measurement.operator[0].blank_input().nbytes, self.device)
+        said = (*notes, *notes_of(twin, shape), *more, *told, *([scarce] if scarce else []))
         return Opened(scan, measurement, y, form, method, loaded, prior, record, truth, said, unit)
 
     def _prior(self, operator: LinearOperator, ct: bool) -> tuple[Loaded, Choice | None]:
