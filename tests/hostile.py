@@ -147,12 +147,13 @@ def bad_header(path):
 
 def chunked(path, name, shape, kind, stored, chunks=None, filters=1):
     """A dataset of one chunk of the given stored bytes behind so many deflate filters."""
+    wide = (h5py.h5s.UNLIMITED,) * len(shape)
     with h5py.File(path, "w") as h5:
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plist.set_chunk(chunks or shape)
         for _ in range(filters):
             plist.set_filter(h5py.h5z.FILTER_DEFLATE, h5py.h5z.FLAG_OPTIONAL, (9,))
-        space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(kind))
+        space, kind = h5py.h5s.create_simple(shape, wide), h5py.h5t.py_create(np.dtype(kind))
         made = h5py.h5d.create(h5.id, name.encode(), kind, space, plist)
         if stored:
             made.write_direct_chunk((0,) * len(shape), stored)
@@ -274,7 +275,7 @@ def npz_bomb(path):
 
 @named("images.npz")
 def npz_images(path):
-    np.savez_compressed(path, x=np.zeros((2**26, 1, 1), np.uint8))
+    np.savez_compressed(path, x=np.zeros((2**25, 1, 1), np.uint8))
 
 
 @named("members.npz")
@@ -466,7 +467,7 @@ def tiff_many_pages(path):
 @named("shared.tif")
 def tiff_shared(path):
     packed = zeros(4096 * 4096)
-    path.write_bytes(tiff([page(4096, 4096, 8, len(packed), 8)] * 2000, packed))
+    path.write_bytes(tiff([page(4096, 4096, 8, len(packed), 8)] * 300, packed))
 
 
 @named("offsets.tif")
@@ -542,7 +543,7 @@ def tiff_description(path):
 def tiff_four_hundred(path):
     image = Image.new("L", (300, 300))
     kind = {"lzw": "tiff_lzw", "plain": None, "packbits": "packbits"}[path.stem]
-    image.save(path, save_all=True, append_images=[image] * 1500, compression=kind)
+    image.save(path, save_all=True, append_images=[image] * 400, compression=kind)
 
 
 @named("bomb.tif")

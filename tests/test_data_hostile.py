@@ -1,33 +1,43 @@
-"""Files that are made to do harm (`hostile`): read, or refused by name, within time and memory."""
+"""Files that are made to do harm (`hostile`): read, or refused by name, within time and memory.
+
+And ordinary files of the readers that `test_data_collection` does not damage, damaged at random.
+"""
 
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import h5py
 import hostile
 import numpy as np
 import pytest
-from scans import nifti
+import scipy.io
+from PIL import Image
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+from scans import dicom, nifti
+from test_data_collection import damaged
 
 from measurand.data import fastmri
 from measurand.data import nifti as niftis
 from measurand.data.collection import images
 from measurand.data.files import read_stored
 from measurand.data.limits import UnreadableFile, at_most, sized_in_all
-from measurand.data.png import decode_png16
+from measurand.data.png import decode_png16, encode_png16
 
+KINDS = 12  # of `originals`
 SECONDS, MEMORY = 20, 2 * 2**30  # of computing, and beyond what the interpreter has, for each file
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits by setrlimit")
 EVERY = {**hostile.FILES, **hostile.ARCHIVES, **hostile.SPECIAL}
 # one of a kind, and quick to write
 FEW = (
     "external-mask.h5", "raw-kspace.h5", "deflate-bomb.h5", "deflate-twice.h5", "groups.h5",
-    "slices-kspace.h5", "minus.npy", "nothing.npy", "bomb.mat", "wide.png", "text.png",
+    "slices-kspace.h5", "minus.npy", "nothing.npy", "wide.png", "text.png",
     "script.png", "exif.jpg", "shared.tif", "self.tif", "description-nested.tif", "nested.dcm",
     "claims.dcm", "bomb.nii.gz", "overflow2.nii", "passwd.mhd", "device.mhd", "huge.mhd",
     "overlapping.zip", "crc-IM.zip", "name-h5.zip", "lzma.zip", "pipe.IM0", "pipe.zip",
@@ -43,7 +53,7 @@ def read(name, folder):
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
     warnings.simplefilter("ignore")
-    doors = [images, lambda path: images(path, skip_bad=True)]
+    doors = [lambda path: images(path).images, lambda path: images(path, skip_bad=True).images]
     if name in hostile.FILES:
         doors.append(lambda path: [read_stored(path).image().x])
     for door in doors:
@@ -75,9 +85,58 @@ def attack(folder, names):
     print(json.dumps(harm))
 
 
-def harm_of(folder, names):
+def originals(folder):
+    """A small file of each of some more kinds."""
+    pixels = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
+    image, grey = Image.fromarray(pixels), Image.fromarray(pixels[..., 0])
+    scipy.io.savemat(folder / "old.mat", {"x": pixels[..., 0] / 7}, do_compression=True)
+    with h5py.File(folder / "new.mat", "w", userblock_size=512) as h5:
+        h5.create_dataset("x", data=pixels[..., 0] / 7, compression="gzip")
+    head = "NDims = 3\nDimSize = 10 12 3\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    (folder / "volume.mha").write_bytes(head.encode() + pixels.tobytes())
+    for name in ("a.webp", "b.bmp", "c.ppm", "d.jpg"):
+        image.save(folder / name)
+    (folder / "deep.png").write_bytes(encode_png16(pixels.astype(np.uint16) * 257))
+    for name, kind in (("deflate.tif", "tiff_adobe_deflate"), ("lzw.tif", "tiff_lzw")):
+        grey.save(folder / name, save_all=True, append_images=[grey] * 2, compression=kind)
+    dicom(folder / "deflated.dcm", pixels[..., 0], syntax=DeflatedExplicitVRLittleEndian)
+    with zipfile.ZipFile(folder / "many.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "b.bmp", "b.bmp")
+        archive.write(folder / "deflated.dcm", "IM0")
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def mutate(folder, count):
+    """Reads `count` damaged versions of every original; prints how many of each were refused."""
+    kinds = {path: path.read_bytes() for path in originals(Path(folder))}
+    for path in kinds:  # what they import is not counted
+        images(path)
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
+    warnings.simplefilter("ignore")
+    refused = {}
+    for path, content in kinds.items():
+        print("now", path.name, file=sys.stderr)
+        refused[path.name], rng = 0, np.random.default_rng(sum(path.name.encode()))
+        for _ in range(count):
+            path.write_bytes(damaged(content, rng))
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of computing; it ends the process
+            try:
+                found = images(path).images
+            except UnreadableFile as error:
+                assert path.name in str(error), error
+                refused[path.name] += 1
+                continue
+            assert all(x.size and np.isfinite(x).all() for x in found)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    print(json.dumps(refused))
+
+
+def result_of(call):
+    """What a function of this file prints, called in a process of its own, and its errors."""
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    code = f"from test_data_hostile import attack; attack({str(folder)!r}, {list(names)!r})"
+    code = f"import test_data_hostile as own; own.{call}"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -90,7 +149,7 @@ def harm_of(folder, names):
 
 @linux
 def test_hostile_files_are_read_or_refused_by_name(tmp_path):
-    harm, said = harm_of(tmp_path, FEW)
+    harm, said = result_of(f"attack({str(tmp_path)!r}, own.FEW)")
     assert harm == {}, said
 
 
@@ -98,8 +157,22 @@ def test_hostile_files_are_read_or_refused_by_name(tmp_path):
 @pytest.mark.slow
 def test_every_hostile_file_is_read_or_refused_by_name(tmp_path, injected):
     injected("9: hostile files, made by hand", len(EVERY))
-    harm, said = harm_of(tmp_path, EVERY)
+    harm, said = result_of(f"attack({str(tmp_path)!r}, own.EVERY)")
     assert harm == {} and len(EVERY) >= 200, said
+
+
+@linux
+def test_more_damaged_files_are_read_or_refused(tmp_path):
+    refused, _ = result_of(f"mutate({str(tmp_path)!r}, 20)")
+    assert len(refused) == KINDS and sum(refused.values()) > 5 * KINDS
+
+
+@linux
+@pytest.mark.slow
+def test_more_damaged_files_are_read_or_refused_in_thousands(tmp_path, injected):
+    injected("9: damaged files of more readers", 1000 * KINDS)
+    refused, _ = result_of(f"mutate({str(tmp_path)!r}, 1000)")
+    assert len(refused) == KINDS and sum(refused.values()) > 250 * KINDS
 
 
 @pytest.mark.parametrize("part", ["kspace", "mask", "reconstruction_rss", "ismrmrd_header"])
@@ -170,6 +243,17 @@ def test_laced_deep_pngs_are_read(color):
             rows += b"\0" + row.astype(">u2").tobytes() if row.size else b""
     content = hostile.png(size, size, 16, color, hostile.zlib.compress(rows), interlaced=1)
     np.testing.assert_array_equal(decode_png16(content), pixels)
+
+
+@pytest.mark.parametrize("damage", [*hostile.DAMAGE, "method", "secret"])
+def test_a_damaged_member_without_an_ending_is_no_silent_gap(damage, tmp_path):
+    """It may be a slice of a series."""
+    name = f"{damage}-IM.zip" if damage in hostile.DAMAGE else f"{damage}.zip"
+    EVERY[name](tmp_path / name)
+    with pytest.raises(UnreadableFile, match=f"{name}: a: cannot be read as a member of a zip"):
+        images(tmp_path / name)
+    with pytest.warns(UserWarning, match="skipped 1 of 2 files"):
+        assert len(images(tmp_path / name, skip_bad=True)) == 1
 
 
 def test_limits_let_large_collections_pass():

@@ -144,7 +144,7 @@ def _collect(
         if read is not None:
             with found.skips.over(file.name):
                 add(read(file), file.name)
-        elif dicom.is_dicom(file):
+        elif dicom.recognized(file, found.skips):
             scans.append(file)
     for series in dicom.read(scans, found.skips, found.others, ordinary=True):
         with found.skips.over(*dict.fromkeys(series.files)):

@@ -30,7 +30,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -50,7 +50,7 @@ from .sources import (
     reading,
 )
 
-__all__ = ["OtherImages", "Series", "counted", "is_dicom", "read", "series"]
+__all__ = ["OtherImages", "Series", "counted", "is_dicom", "read", "recognized", "series"]
 
 _NO_IMAGES = {"spectroscopy", "segmentation", "dose"}
 
@@ -107,7 +107,8 @@ def series(path: str | os.PathLike[str], *, skip_bad: bool = False) -> list[Seri
             raise UnreadableFile(f"{path}: holds no image")
     else:
         with listing(path) as files:
-            found = read([file for _, file in files if is_dicom(file)], skips, others)
+            scans = [file for _, file in files if recognized(file, skips)]
+            found = read(scans, skips, others)
     if skips.found:
         warnings.warn(skips.summary(), SkippedFiles, stacklevel=2)
     if others:
@@ -122,15 +123,37 @@ def counted(others: Counter[str]) -> str:
 
 
 def is_dicom(file: File) -> bool:
-    """Whether a file says that it is a DICOM object, by its first bytes or by its name."""
+    """Whether a file says that it is a DICOM object, by its first bytes or by its name.
+
+    Raises:
+        UnreadableFile: A member of a zip is damaged, and its name says nothing, like that of many
+            DICOM files: nobody else would miss it.
+    """
     if file.base.upper() == "DICOMDIR":  # an index of other files
         return False
     if file.suffix in (".dcm", ".dicom", ".ima"):
         return True
+    if file.path is not None and not file.path.is_file():
+        return False
     try:
         return file.read(132)[128:] == b"DICM"
-    except (OSError, RuntimeError, ValueError):  # whoever reads it in earnest will say why
+    except UnreadableFile:
+        ending = PurePosixPath(file.base).suffix
+        if not ending or ending[1:].isdecimal():  # IM0001, 1.2.840.113
+            raise
         return False
+    except OSError:  # whoever reads it in earnest will say why
+        return False
+
+
+def recognized(file: File, skips: Skips) -> bool:
+    """Return whether a file of many is a DICOM object; a damaged one is a bad file."""
+    try:
+        return is_dicom(file)
+    except UnreadableFile as error:
+        with skips.over(file.name):
+            raise error
+    return False
 
 
 def read(

@@ -6,7 +6,10 @@ pages and members have limits, because each costs time however small it is. The 
 was found and what is allowed.
 """
 
-__all__ = ["IMAGES", "PAGES", "UnreadableFile", "at_most", "sized", "sized_in_all"]
+import lzma
+import zlib
+
+__all__ = ["IMAGES", "PAGES", "UnreadableFile", "at_most", "inflates", "sized", "sized_in_all"]
 
 _LARGEST = 4 * 2**30  # bytes that something compressed may unpack to,
 _RATIO = 200  # and how many times its own size, where that is more than
@@ -78,3 +81,19 @@ def at_most(name: str, number: int, most: int, things: str) -> int:
             f"{name}: holds {number} {what}, wanted at most {most}: {advice or 'divide the file'}"
         )
     return number
+
+
+def inflates(name: str, content: bytes, size: int, *, by_lzma: bool = False) -> None:
+    """Checks that something packed has no more than its size: libraries unpack it to its end.
+
+    Args:
+        name: What it is.
+        content: A zlib stream.
+        size: Bytes that it may have.
+        by_lzma: It is one of LZMA instead.
+    Raises:
+        UnreadableFile: It has more.
+    """
+    unpacking = lzma.LZMADecompressor() if by_lzma else zlib.decompressobj()
+    if len(unpacking.decompress(content, size + 1)) > size:
+        raise UnreadableFile(f"{name} has a part that unpacks to more than its {size} bytes")

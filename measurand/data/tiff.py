@@ -38,6 +38,7 @@ from .tiff_decoding import decode, facts, opened_by_pillow
 __all__ = ["SUFFIXES", "Samples", "is_tiff", "pages", "read", "upright"]
 
 SUFFIXES = (".tif", ".tiff")
+_SHARED = 2**24  # values of tags that several pages may have in common
 
 _UPRIGHT = {  # EXIF orientation -> (transpose, flip rows, flip columns)
     2: (False, False, True),
@@ -165,6 +166,13 @@ def _upright_page(
 def _images(source: File, tiff: Any) -> list[tuple[Any, int]]:
     """The pages that are images, each with the number of its plane among those it stands for."""
     at_most(source.name, len(tiff.pages), PAGES, "pages")
+    values, stored = 0, tiff.filehandle.size
+    for page in tiff.pages:  # several can have one table of strips, and each copies it
+        values += sum(tag.count for tag in page.tags)
+        if values > stored + _SHARED:
+            raise UnreadableFile(
+                f"{source.name}: its pages have {values} values of tags in {stored} bytes"
+            )
     if not any(len(page.tags) for page in tiff.pages):
         raise _empty(source)
     pages = [p for p in tiff.pages if not _is_reduced(p) and not _is_mask(p)]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from .limits import sized
+from .limits import inflates, sized
 from .sources import File, UnreadableFile
 
 __all__ = ["decode", "facts", "opened_by_pillow"]
+
+_INFLATED = (8, 32946, 34925)  # deflate, its older number, LZMA
+_PART = 2**15  # bytes of a strip, which cannot unpack to more than 256 MiB
 
 # (photometric, samples, bits, sample format) -> the mode in which pillow keeps every bit
 _MODES = {
@@ -84,6 +88,7 @@ def decode(
         return _channels_last(planes.astype(page.dtype)), ""
     missing = _missing_codec(page)
     if not missing:
+        _inflates(source, opened, page)
         try:
             return _channels_last(page.asarray(squeeze=False)), ""
         except (ImportError, NotImplementedError) as error:
@@ -101,6 +106,20 @@ def decode(
         "install imagecodecs (the extra, pip install 'measurand[tiff]'), or save the file "
         "uncompressed or with deflate"
     )
+
+
+def _inflates(source: File, opened: BinaryIO, page: Any) -> None:
+    """Checks that no strip or tile of a page unpacks to more than it should have."""
+    if int(page.compression) not in _INFLATED:
+        return
+    size = (
+        math.prod(page.chunks) * page.dtype.itemsize + page.imagelength
+    )  # rows end in whole bytes
+    for start, stored in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if stored > _PART:
+            opened.seek(start)
+            content = opened.read(min(stored, 2 * size + _PART))
+            inflates(source.name, content, size, by_lzma=int(page.compression) == 34925)
 
 
 def _channels_last(planes: np.ndarray) -> np.ndarray:
