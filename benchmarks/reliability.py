@@ -30,7 +30,7 @@ COLLECTIONS = {
         "test_weights_tensorfile",
         "test_weights_quantized",
     ),  # 1 2 3 6 7
-    "inputs": ("test_data_files", "test_faults"),  # 9 15
+    "inputs": ("test_data_files", "test_data_hostile", "test_faults"),  # 9 15
     "api": ("test_injections",),  # 6
     "data_collection": ("test_data_collection",),  # 9
     "jobs": (
@@ -39,6 +39,7 @@ COLLECTIONS = {
         "test_jobs_executors",
     ),  # 4 5 12
     "several": ("test_jobs_several", "test_cli_interrupts"),  # 3 4 12
+    "cpp": ("test_cpp_damage",),  # 9; takes a C++ compiler and cmake
     "ranks": ("test_training_distributed",),  # 12
 }
 

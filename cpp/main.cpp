@@ -24,6 +24,7 @@
 
 #include "npy.h"
 #include "physics.h"
+#include "sha256.h"
 
 using Options = std::map<std::string, std::string>;
 
@@ -65,7 +66,7 @@ struct Network {
 
   explicit Network(const std::string& path) {
     using Loader = torch::inductor::AOTIModelPackageLoader;
-    if (!std::ifstream(path)) throw std::runtime_error(path + ": cannot be read");
+    sha256::check(path);
     try {
       blocks.push_back(std::make_unique<Loader>(path, "block0"));
     } catch (const std::exception&) {  // its own words are a listing, or do not name the file

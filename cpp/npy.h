@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
@@ -14,8 +15,11 @@
 
 namespace npy {
 
-inline void wrong(const std::string& path, const std::string& what) {
-  throw std::runtime_error(path + ": " + what);
+// `what` may quote a damaged file: what is no printable ASCII is shown as "?", the start alone.
+inline void wrong(const std::string& path, std::string what) {
+  for (auto& letter : what)
+    if (letter < ' ' || letter > '~') letter = '?';
+  throw std::runtime_error(path + ": " + what.substr(0, 200));
 }
 
 inline std::string field(const std::string& header, const std::string& key) {
@@ -30,6 +34,9 @@ inline std::string field(const std::string& header, const std::string& key) {
 
 // Returns an array in float32, in the shape that it has on the disk.
 inline at::Tensor load(const std::string& path) {
+  std::error_code unknown;
+  const auto stored = std::filesystem::file_size(path, unknown);
+  if (unknown || !std::filesystem::is_regular_file(path, unknown)) wrong(path, "cannot be read");
   std::ifstream file(path, std::ios::binary);
   if (!file) wrong(path, "cannot be read");
   char magic[8];
@@ -48,7 +55,7 @@ inline at::Tensor load(const std::string& path) {
   if (field(header, "fortran_order") != "False") wrong(path, "in Fortran order, wanted C order");
   std::vector<int64_t> shape;
   const auto sizes = field(header, "shape");
-  if (sizes.empty()) wrong(path, "damaged header");
+  if (sizes.size() < 2 || sizes[0] != '(') wrong(path, "damaged header");
   std::stringstream numbers(sizes.substr(1, sizes.size() - 2));
   for (std::string word; std::getline(numbers, word, ',');) {
     if (word.find_first_not_of(' ') == std::string::npos) continue;  // behind a last comma
@@ -57,9 +64,17 @@ inline at::Tensor load(const std::string& path) {
     if (!(one >> n) || !(one >> std::ws).eof() || n < 0) wrong(path, "damaged shape " + sizes);
     shape.push_back(n);
   }
+  // nothing is allocated that the file does not hold
+  const auto left = stored - static_cast<uint64_t>(file.tellg());
+  uint64_t bytes = wide ? 8 : 4;
+  for (const auto n : shape) {
+    if (n > 0 && bytes > left / uint64_t(n)) wrong(path, "ends too early");
+    bytes *= uint64_t(n);
+  }
+  if (bytes != left) wrong(path, "is longer than its header says");
   auto array = at::empty(shape, at::dtype(wide ? at::kDouble : at::kFloat));
-  const auto bytes = static_cast<std::streamsize>(array.nbytes());
-  if (!file.read(static_cast<char*>(array.data_ptr()), bytes)) wrong(path, "ends too early");
+  if (!file.read(static_cast<char*>(array.data_ptr()), static_cast<std::streamsize>(bytes)))
+    wrong(path, "ends too early");
   array = array.to(at::kFloat);
   if (array.numel() == 0) wrong(path, "is empty");
   if (!at::isfinite(array).all().item<bool>()) wrong(path, "holds NaN or infinite values");

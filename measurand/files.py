@@ -205,7 +205,18 @@ def sha256(data: bytes | bytearray | memoryview | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
-def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Returns the SHA-256 digest of a file's content, in hexadecimal."""
+def sha256_file(path: str | os.PathLike[str], *, size: int | None = None) -> str:
+    """Returns the SHA-256 digest of a file's content, in hexadecimal.
+
+    Args:
+        path: The file.
+        size: Only the first bytes of it, so many or as many as there are; all when absent.
+    """
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while size > 0 and (part := file.read(min(size, 2**20))):
+            digest.update(part)
+            size -= len(part)
+        return digest.hexdigest()

@@ -10,7 +10,7 @@ from PIL import Image
 from measurand.data.collection import images
 from measurand.data.files import read_image, read_samples, read_stored
 from measurand.data.sources import File, UnreadableFile
-from measurand.data.tiff import count
+from measurand.data.tiff import pages as pages_of
 from measurand.data.writing import write_image
 
 RNG = np.random.default_rng(0)
@@ -148,7 +148,7 @@ def test_a_page_of_several_is_the_same_one_whoever_decodes(tmp_path):
     for compression in ("tiff_lzw", None):
         path = tmp_path / "a.tif"
         pages[0].save(path, save_all=True, append_images=pages[1:], compression=compression)
-        assert count(File("a.tif", path)) == 4 and read(path).pages == 4
+        assert len(pages_of(File("a.tif", path))) == 4 and read(path).pages == 4
         for k, page in enumerate(pages):
             np.testing.assert_array_equal(read(path, str(k)).values, np.asarray(page))
             picture = read_image(f"{path}:{k}")

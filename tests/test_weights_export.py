@@ -18,7 +18,8 @@ from measurand.samplers import DiffUnfolding
 from measurand.solvers import PosteriorMean
 from measurand.tensors import randn_like
 from measurand.unfolded import UnfoldedDR, UnfoldedHQS
-from measurand.weights.export import compile_portable, export
+from measurand.weights.export import compile_portable, export, verified
+from measurand.weights.tensorfile import DamagedFile
 
 CPP = Path(__file__).resolve().parents[1] / "cpp"
 SIZE = (21, 30)  # odd and even, both whole blocks of three
@@ -137,9 +138,11 @@ def test_portable_files_that_are_not_one_whole_network_are_refused(package, tmp_
     assert "got blocks [0, 0] of 1" in said(prior, prior)
     assert "got blocks [] of 1" in said()
     assert "of one network" in said(other, second, third)
-    for name in (compiled, tmp_path / "junk.pt2", tmp_path / "cut.pt2"):
-        assert f"{name} is no portable file of `measurand export`" in said(name)
-    assert "gone.pt2 is not there" in said(tmp_path / "gone.pt2")
+    assert f"{compiled} is no portable file of `measurand export`" in said(compiled)
+    for name in (tmp_path / "junk.pt2", tmp_path / "cut.pt2"):
+        assert f"{name} is no file of `measurand export`, or one without its digest" in said(name)
+    with pytest.raises(FileNotFoundError, match="gone.pt2 is not there"):
+        compile_portable([tmp_path / "gone.pt2"], tmp_path / "new/x.pt2")
     before = other.read_bytes()
     assert "wants another name" in said(other, out=other.name)
     assert other.read_bytes() == before
@@ -156,6 +159,27 @@ def test_portable_files_that_are_not_one_whole_network_are_refused(package, tmp_
         assert main(["export", *map(str, words)]) == 2
         error = capsys.readouterr().err
         assert wanted in error and error.count("\n") == 1
+
+
+def flipped(content, count):
+    """A file with one bit changed, at places spread over all of it."""
+    for k in range(count):
+        changed = bytearray(content)
+        changed[(2 * k + 1) * len(content) // (2 * count)] ^= 1 << k % 8
+        yield bytes(changed)
+
+
+def test_no_bit_of_a_package_can_change(package, tmp_path):
+    whole = package[1][0].read_bytes()
+    path = tmp_path / "net-portable.pt2"
+    path.write_bytes(whole)
+    assert verified(path) == path
+    for content in (*flipped(whole, 60), whole[:-1] + b"0", whole[:-9], whole + b"\0", b""):
+        path.write_bytes(content)
+        with pytest.raises(DamagedFile, match="net-portable.pt2 is (damaged|no file)"):
+            verified(path)
+    with pytest.raises(DamagedFile, match="net-portable.pt2"):  # before torch opens it
+        compile_portable([path], tmp_path / "net.pt2")
 
 
 def blur():
@@ -348,6 +372,20 @@ def test_the_program_names_what_is_wrong(package, runtime, tmp_path):
     assert "--repeat: wanted a whole number" in said(repeat="1.5")
     for name in (tmp_path / "junk.pt2", package[1][0]):  # the second is the portable program
         assert f"{name}: no compiled package" in said(package=name)
+    for content in flipped(package[1][-1].read_bytes(), 30):
+        (tmp_path / "flip.pt2").write_bytes(content)
+        assert "flip.pt2: " in said(package=tmp_path / "flip.pt2")
+    os.mkfifo(tmp_path / "pipe")  # which would be waited for
+    assert "pipe: cannot be read" in said(package=tmp_path / "pipe")
+    assert "pipe: cannot be read" in said(y="pipe")
+    (tmp_path / "long.npy").write_bytes(whole + b"\0")
+    assert "long.npy: is longer than its header says" in said(y="long.npy")
+    (tmp_path / "vast.npy").write_bytes(
+        whole.replace(b"(1, 3, 21", b"(9223372036854775807, 3, 21")
+    )
+    assert "vast.npy: ends too early" in said(y="vast.npy")
+    (tmp_path / "raw.npy").write_bytes(whole.replace(b"<f4", b"\xff\n4"))
+    assert "raw.npy: holds '??4'" in said(y="raw.npy")
     assert "gone.pt2" in said(package=tmp_path / "gone.pt2")
     assert json.loads(ran(repeat="2").stdout)["seconds"] > 0
     assert np.load(tmp_path / "x.npy").shape == (1, 3, *SIZE)

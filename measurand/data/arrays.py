@@ -6,8 +6,9 @@ other way round, which is undone. A value range stored beside the array (`range`
 attribute `range` in HDF5) travels with it.
 
 A file that cannot be understood raises `UnreadableFile`, whatever is wrong with it. Nothing is
-unpickled, links out of an HDF5 file are not followed, and a member may not unpack to more than
-`sources.sized` allows.
+unpickled, no link of an HDF5 file is followed, and nothing may unpack to more than `limits`
+allows. Of HDF5 that is checked here (`checked`): the library inflates a chunk to its end, however
+far away that is.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from . import matlab
-from .sources import File, UnreadableFile, file_at, reading, sized, split_key
+from . import matlab, zips
+from .limits import at_most, inflates, sized
+from .sources import File, UnreadableFile, file_at, reading, split_key
 
 __all__ = [
     "ARRAYS",
@@ -41,6 +43,9 @@ __all__ = [
 ]
 
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5", ".mat")
+_ARRAYS = 10_000  # arrays that are listed of a file; each costs about 0.1 ms
+_ENTRIES = 100_000  # entries of an HDF5 file that are looked at to find them
+_CHUNK = 2**18  # bytes of a deflated chunk, which cannot inflate to more than 256 MiB
 
 
 def load(
@@ -57,8 +62,8 @@ def load(
                 content = source.read()
                 array = _array(io.BytesIO(content), len(content))
         elif source.suffix == ".npz":
-            with source.open() as opened, zipfile.ZipFile(opened) as archive:
-                names = _members(archive)
+            with source.open() as opened, _archive(source, opened) as archive:
+                names = _members(source, archive)
                 key = _choose(source.name, key, [n for n in names if n != "range"])
                 array = _member(source.name, archive, key)
                 if "range" in names and archive.getinfo("range.npy").file_size < 1000:
@@ -69,7 +74,7 @@ def load(
             array, key = matlab.load(source, lambda names: _choose(source.name, key, names))
         else:
             with opened_hdf5(source) as h5:
-                key = _choose(source.name, key, _datasets(h5))
+                key = _choose(source.name, key, list(_datasets(h5, source)))
                 dataset = checked(h5[key], source)
                 if dataset.shape is None:
                     raise UnreadableFile(f"{source.name}:{key} is empty, it has no values")
@@ -90,9 +95,9 @@ def shapes(path: Path | File) -> dict[str, tuple[int, ...]]:
     source = file_at(path)
     with reading(source):
         if source.suffix == ".npz":
-            with source.open() as opened, zipfile.ZipFile(opened) as archive:
+            with source.open() as opened, _archive(source, opened) as archive:
                 found = {}
-                for name in _members(archive):
+                for name in _members(source, archive):
                     with archive.open(name + ".npy") as member:
                         shape, dtype = _header(member)
                     if dtype.kind in "buifc":
@@ -102,7 +107,7 @@ def shapes(path: Path | File) -> dict[str, tuple[int, ...]]:
             return matlab.shapes(source)
         with opened_hdf5(source) as h5:
             turn = -1 if source.suffix == ".mat" else 1
-            return {name: tuple(h5[name].shape or ())[::turn] for name in _datasets(h5)}
+            return {name: shape[::turn] for name, shape in _datasets(h5, source).items()}
 
 
 def opened_hdf5(source: File) -> Any:
@@ -139,8 +144,39 @@ def checked(dataset: Any, source: File) -> Any:
     if dataset.chunks is None and min(stored, dataset.id.get_storage_size()) < dataset.nbytes:
         raise UnreadableFile(f"{name} says it has {dataset.nbytes} bytes, which are not there")
     sized(name, dataset.nbytes, stored)
-    sized(name, math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize, stored)
+    if dataset.chunks is not None:
+        _chunks(
+            name, dataset, sized(name, math.prod(dataset.chunks) * dataset.dtype.itemsize, stored)
+        )
     return dataset
+
+
+def _chunks(name: str, dataset: Any, size: int) -> None:
+    """Checks that no chunk of a dataset inflates to more than its size."""
+    import h5py
+
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
+    if filters.count(h5py.h5z.FILTER_DEFLATE) > 1:
+        raise UnreadableFile(f"{name} is deflated more than once: save it with one compression")
+    if h5py.h5z.FILTER_DEFLATE not in filters:
+        return
+    # what follows deflate when it is written comes first when it is read: check sums alone
+    last = filters[filters.index(h5py.h5z.FILTER_DEFLATE) + 1 :]
+    large: list[tuple[int, ...]] = []
+
+    def note(chunk: Any) -> None:
+        if chunk.size > _CHUNK:
+            large.append(chunk.chunk_offset)
+
+    dataset.id.chunk_iter(note)
+    for offset in large:
+        _, content = dataset.id.read_direct_chunk(offset)
+        if len(content) > 2 * size + 2**16:
+            raise UnreadableFile(f"{name} has a chunk of {len(content)} bytes, packed from {size}")
+        if not set(last) <= {h5py.h5z.FILTER_FLETCHER32}:
+            raise UnreadableFile(f"{name} is packed again after it was deflated")
+        inflates(name, content, size + 2**16)  # scaled integers have a head
 
 
 def is_complex(dtype: np.dtype) -> bool:
@@ -175,8 +211,14 @@ def compact(samples: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(samples, dtype=kind)
 
 
-def _members(archive: zipfile.ZipFile) -> list[str]:
-    return [n[:-4] for n in dict.fromkeys(archive.namelist()) if n.endswith(".npy")]
+def _archive(source: File, opened: BinaryIO) -> zipfile.ZipFile:
+    return zipfile.ZipFile(zips.checked(source.name, opened))
+
+
+def _members(source: File, archive: zipfile.ZipFile) -> list[str]:
+    names = [n[:-4] for n in dict.fromkeys(archive.namelist()) if n.endswith(".npy")]
+    at_most(source.name, len(names), _ARRAYS, "arrays")
+    return names
 
 
 def _member(name: str, archive: zipfile.ZipFile, key: str) -> np.ndarray:
@@ -213,21 +255,33 @@ def _array(file: BinaryIO | Any, size: int) -> np.ndarray:
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _datasets(group: Any, prefix: str = "") -> list[str]:
-    """Names of the numeric datasets of an HDF5 file; links to other files are not followed."""
+def _datasets(h5: Any, source: File) -> dict[str, tuple[int, ...]]:
+    """Shapes of the numeric datasets of an HDF5 file, by name; links are not followed.
+
+    Each group is looked at once: groups may contain each other, and then have names without end.
+    """
     import h5py
 
-    names: list[str] = []
-    for name in group.keys():  # noqa: SIM118
-        if isinstance(group.get(name, getlink=True), h5py.HardLink):
+    found: dict[str, tuple[int, ...]] = {}
+    looked, seen, groups = 0, {h5py.h5o.get_info(h5.id).addr}, [("", h5)]
+    while groups:
+        prefix, group = groups.pop()
+        looked += at_most(source.name, len(group), _ENTRIES - looked, "entries in its groups")
+        inside = []
+        for name in group.keys():  # noqa: SIM118
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                continue
             item = group[name]
-            if isinstance(item, h5py.Dataset):
-                names += [prefix + name] if _numeric(item.dtype) else []
-            elif isinstance(item, h5py.Group) and prefix.count("/") < 8:
-                names += _datasets(item, f"{prefix}{name}/")
-        if len(names) > 10_000:  # groups that contain each other
-            raise ValueError("has more than 10000 arrays")
-    return names
+            if isinstance(item, h5py.Dataset) and _numeric(item.dtype):
+                found[prefix + name] = tuple(item.shape or ())
+                at_most(source.name, len(found), _ARRAYS, "arrays")
+            elif isinstance(item, h5py.Group):
+                address = h5py.h5o.get_info(item.id).addr
+                if address not in seen:
+                    seen.add(address)
+                    inside.append((f"{prefix}{name}/", item))
+        groups += reversed(inside)
+    return dict(sorted(found.items()))
 
 
 def _choose(name: str, key: str | None, names: list[str]) -> str:

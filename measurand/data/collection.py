@@ -144,7 +144,7 @@ def _collect(
         if read is not None:
             with found.skips.over(file.name):
                 add(read(file), file.name)
-        elif dicom.is_dicom(file):
+        elif dicom.recognized(file, found.skips):
             scans.append(file)
     for series in dicom.read(scans, found.skips, found.others, ordinary=True):
         with found.skips.over(*dict.fromkeys(series.files)):
@@ -154,7 +154,7 @@ def _collect(
 def _reader(file: File) -> Callable[[File], list[np.ndarray]] | None:
     """What reads a file of this name; None for DICOM, whose files belong together, and others."""
     if file.suffix in photos.SUFFIXES:
-        return _picture
+        return photos.pages
     if file.suffix in (".nii", ".nii.gz"):
         return nifti.slices
     if file.suffix in (".npy", ".npz", ".mat"):
@@ -162,10 +162,6 @@ def _reader(file: File) -> Callable[[File], list[np.ndarray]] | None:
     if file.suffix in (".mhd", ".mha"):
         return metaimage.slices
     return _hdf5 if file.suffix in (".h5", ".hdf5") else None
-
-
-def _picture(file: File) -> list[np.ndarray]:
-    return [photos.pixels(page) for page in photos.pages(file)]
 
 
 def _hdf5(file: File) -> list[np.ndarray]:

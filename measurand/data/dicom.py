@@ -26,17 +26,19 @@ from __future__ import annotations
 import math
 import os
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from .dicom_kinds import kind
 from .dicom_pixels import Frame, rescale, stated
 from .dicom_pixels import images as pixels_of
+from .limits import PAGES, at_most, sized
 from .sources import (
     File,
     SkippedFiles,
@@ -46,10 +48,9 @@ from .sources import (
     holds_files,
     listing,
     reading,
-    sized,
 )
 
-__all__ = ["OtherImages", "Series", "counted", "is_dicom", "read", "series"]
+__all__ = ["OtherImages", "Series", "counted", "is_dicom", "read", "recognized", "series"]
 
 _NO_IMAGES = {"spectroscopy", "segmentation", "dose"}
 
@@ -106,7 +107,8 @@ def series(path: str | os.PathLike[str], *, skip_bad: bool = False) -> list[Seri
             raise UnreadableFile(f"{path}: holds no image")
     else:
         with listing(path) as files:
-            found = read([file for _, file in files if is_dicom(file)], skips, others)
+            scans = [file for _, file in files if recognized(file, skips)]
+            found = read(scans, skips, others)
     if skips.found:
         warnings.warn(skips.summary(), SkippedFiles, stacklevel=2)
     if others:
@@ -121,15 +123,37 @@ def counted(others: Counter[str]) -> str:
 
 
 def is_dicom(file: File) -> bool:
-    """Whether a file says that it is a DICOM object, by its first bytes or by its name."""
+    """Whether a file says that it is a DICOM object, by its first bytes or by its name.
+
+    Raises:
+        UnreadableFile: A member of a zip is damaged, and its name says nothing, like that of many
+            DICOM files: nobody else would miss it.
+    """
     if file.base.upper() == "DICOMDIR":  # an index of other files
         return False
     if file.suffix in (".dcm", ".dicom", ".ima"):
         return True
+    if file.path is not None and not file.path.is_file():
+        return False
     try:
         return file.read(132)[128:] == b"DICM"
-    except (OSError, RuntimeError, ValueError):  # whoever reads it in earnest will say why
+    except UnreadableFile:
+        ending = PurePosixPath(file.base).suffix
+        if not ending or ending[1:].isdecimal():  # IM0001, 1.2.840.113
+            raise
         return False
+    except OSError:  # whoever reads it in earnest will say why
+        return False
+
+
+def recognized(file: File, skips: Skips) -> bool:
+    """Return whether a file of many is a DICOM object; a damaged one is a bad file."""
+    try:
+        return is_dicom(file)
+    except UnreadableFile as error:
+        with skips.over(file.name):
+            raise error
+    return False
 
 
 def read(
@@ -200,6 +224,7 @@ def _frames(file: File) -> list[Frame]:
             raise ValueError(f"it says it has {count} frames of {shape[0]} x {shape[1]} pixels")
         if count > stored:
             raise ValueError(f"it says it has {count} frames in {stored} bytes")
+        at_most(file.name, count, PAGES, "frames")
         sized(file.name, math.ceil(count * shape[0] * shape[1] * depth), stored)
         return [_frame(file, ds, k, shape) for k in range(count)]
 
@@ -291,6 +316,9 @@ def _dataset(file: File, *, pixels: bool) -> Any:
     with file.open() as opened:
         start = opened.read(132)
         opened.seek(0)
+        if start[128:] == b"DICM":
+            _inflated(file, opened)
+            opened.seek(0)
         # very old files begin with their first element, of group 8, and name no syntax
         bare = start[128:] != b"DICM" and start[:2] == b"\x08\x00"
         ds = pydicom.dcmread(opened, stop_before_pixels=not pixels, force=bare)
@@ -303,6 +331,25 @@ def _dataset(file: File, *, pixels: bool) -> Any:
             uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
         )
     return ds
+
+
+def _inflated(file: File, opened: BinaryIO) -> None:
+    """Checks what a deflated file inflates to, which pydicom would do without a limit."""
+    pydicom = _pydicom()
+    opened.seek(132)
+    meta = pydicom.filereader.read_dataset(
+        opened, False, True, stop_when=lambda tag, *_: tag.group != 2
+    )
+    if meta.get("TransferSyntaxUID") != pydicom.uid.DeflatedExplicitVRLittleEndian:
+        return
+    start = opened.tell()
+    stored, size = opened.seek(0, os.SEEK_END), 0
+    opened.seek(start)
+    unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+    while not unpacking.eof and (packed := opened.read(2**16)):
+        while packed and not unpacking.eof:
+            size = sized(file.name, size + len(unpacking.decompress(packed, 2**20)), stored)
+            packed = unpacking.unconsumed_tail
 
 
 def _pydicom() -> Any:

@@ -39,6 +39,7 @@ import torch
 
 from ..operators.kspace import ifft2c
 from .arrays import all_finite, complex_numbers, dataset, is_complex, opened_hdf5
+from .limits import at_most
 from .sampling import gaps, misplaced, unordered
 from .sources import File, UnreadableFile, file_at, reading
 
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 _HEAP = 2**24  # bytes in which an XML header must lie
+_SLICES = 2**14  # a volume has tens, a series in time thousands; each costs a millisecond
 CENTRE = 24  # lines that are sampled in every file, at any acceleration up to 8
 
 
@@ -225,7 +227,9 @@ def _header(h5: Any, file: File) -> Header:
     if min(shape) < 1:
         raise ValueError(f"its kspace is empty, of shape {shape}")
     image, columns = shape[2:], (0, shape[3])
-    told = any(n in h5 for n in ("ismrmrd_header", "reconstruction_esc", "reconstruction_rss"))
+    at_most(file.name, len(y), _SLICES, "slices of k-space")
+    names = ("ismrmrd_header", "reconstruction_esc", "reconstruction_rss")
+    told = any(h5.id.links.exists(name.encode()) for name in names)  # `in` would follow links
     if y.ndim == 3 and not told:
         raise ValueError(
             f"its kspace has shape {y.shape}, {len(y)} slices of one coil or one slice of "

@@ -89,12 +89,15 @@ def read_stored(path: str | Path) -> Stored:
     file = File(str(alone), alone, key=key)
     if not alone.exists():
         raise FileNotFoundError(f"{alone}: no such file")
-    if file.suffix in ARRAYS:
-        return _arrays(file)
-    if file.suffix in PICTURES:
-        return _pictures(file)
-    if volumes.is_volume(file):
-        return _volume(file)
+    try:
+        if file.suffix in ARRAYS:
+            return _arrays(file)
+        if file.suffix in PICTURES:
+            return _pictures(file)
+        if volumes.is_volume(file):
+            return _volume(file)
+    except MemoryError as error:
+        raise UnreadableFile(f"{alone}: too large for the memory ({error})") from error
     raise UnreadableFile(
         f"{alone}: got a file ending in '{alone.suffix}', wanted one of {' '.join(FILES)}, or a "
         "DICOM file"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .arrays import all_finite
@@ -132,7 +133,12 @@ class Stored:
             window,
             self.unit,
         )
-        x = (2.0 * (self.x - low) / (high - low) - 1.0).float()
+        try:
+            x = torch.empty(self.x.shape, dtype=torch.float32)
+            for image, samples in zip(x, self.x, strict=True):  # in double precision, each alone
+                image.copy_(2.0 * (samples - low) / (high - low) - 1.0)
+        except RuntimeError as error:  # what torch raises where memory is at its end
+            raise UnreadableFile(f"{self.name}: too large for the memory") from error
         if not bool(x.isfinite().all()):
             raise UnreadableFile(
                 f"{self.name}: samples up to {float(self.x.abs().max()):.4g} are beyond single "

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .sources import File, sized
+from .limits import sized
+from .sources import File
 
 __all__ = ["is_hdf5", "load", "shapes"]
 

@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ import numpy as np
 from ..files import write_atomic
 from .arrays import all_finite
 from .grid import Volume, resized
-from .sources import File, reading, sized
+from .limits import IMAGES, at_most, sized
+from .sources import File, reading
 
 if TYPE_CHECKING:
     from .form import Form
@@ -129,6 +131,7 @@ def volume(file: File) -> Volume:
     """
     with reading(file, "MetaImage"):
         header, end = _header(file)
+        at_most(file.name, math.prod(header.size[2:]), IMAGES, "slices")
         content = _content(file, header, end)
         count = math.prod(header.size) * header.channels
         if len(content) != count * header.kind.itemsize:
@@ -173,8 +176,11 @@ def _header(file: File) -> tuple[_Header, int]:
 def _content(file: File, header: _Header, end: int) -> bytes:
     """The bytes of the samples."""
     named = header.lines["ElementDataFile"]
+    expected = math.prod(header.size) * header.channels * header.kind.itemsize
+    packed = _true(header.lines.get("CompressedData", "False"))
+    skip = int(header.lines.get("HeaderSize", 0))
     if named.upper() == "LOCAL":
-        content = file.read()[end:]
+        source, start = file, end
     else:
         if named.split()[0:1] in (["LIST"], []) or "%" in named:
             raise ValueError("its samples lie in several files, wanted one")
@@ -183,16 +189,21 @@ def _content(file: File, header: _Header, end: int) -> bytes:
         beside = file.path.with_name(named)
         if not beside.is_file():
             raise ValueError(f"its samples should be in {named}, which is not there")
-        content = beside.read_bytes()
-    expected = math.prod(header.size) * header.channels * header.kind.itemsize
-    if _true(header.lines.get("CompressedData", "False")):
-        sized(file.name, expected, len(content))
-        unpacking = zlib.decompressobj()
-        content = unpacking.decompress(content, expected + 1)
-    skip = int(header.lines.get("HeaderSize", 0))
-    if skip == -1:
-        return content[-expected:]
-    return content[skip:] if skip > 0 else content
+        source, start = File(str(beside), beside), 0
+    with source.open() as opened:
+        stored = opened.seek(0, os.SEEK_END)
+        start = stored - expected if skip == -1 and not packed else start + max(skip, 0)
+        if not packed and stored - start != expected:  # nothing is read that is not wanted
+            raise ValueError(
+                f"the header says {expected} bytes of samples, the data are "
+                f"{max(stored - start, 0)}"
+            )
+        opened.seek(max(start, 0))
+        content = opened.read(expected if not packed else 2 * expected + _HEADER)
+    if not packed:
+        return content
+    sized(file.name, expected, stored)
+    return zlib.decompressobj().decompress(content, expected + 1)
 
 
 def _true(word: str) -> bool:

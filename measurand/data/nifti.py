@@ -11,7 +11,8 @@ of a scanner, like the axial slices of DICOM:
 
 Values are `scl_slope u + scl_inter`, or u where the file states no scaling. Needs nibabel (extra
 `medical`), which reads the header; sizes are compared with the file before anything is allocated,
-an uncompressed file is mapped and read slice by slice, the check sum of a .gz is verified.
+the check sum of a .gz is verified. Files are read and not mapped: one that is cut off meanwhile is
+an error, and not the end of the process. Of a series in time, one volume is in memory at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import gzip
 import logging
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,8 @@ import numpy as np
 from ..files import write_atomic
 from .arrays import compact
 from .grid import Volume, as_stored, resized
-from .sources import File, UnreadableFile, file_at, reading, sized
+from .limits import IMAGES, at_most, sized
+from .sources import File, UnreadableFile, file_at, reading
 
 __all__ = ["slices", "volume"]
 
@@ -150,7 +153,7 @@ def _read(
     if across not in (None, 0, 1, 2):
         raise ValueError(f"nifti.slices: got across={across}, wanted 0, 1 or 2")
     with reading(file, "NIfTI"):
-        header, voxels = _voxels(nibabel, file)
+        header, shape, stored = _voxels(nibabel, file)
         orientation = nibabel.orientations.io_orientation(header.get_best_affine())
         if not np.isfinite(orientation).all():
             raise ValueError("its affine matrix has no inverse")
@@ -158,21 +161,18 @@ def _read(
         # to the patient's left, to the back, and up
         turned = orientation[order, 1] * (-1, -1, 1) < 0
         cut = _coarsest(np.abs(header["pixdim"][1:4])[order]) if across is None else across
-        grid = _Grid(
-            header, voxels.shape, tuple(map(int, order)), tuple(map(bool, turned)), int(cut)
-        )
-        voxels = voxels.transpose(*order, 3)
-        voxels = voxels[tuple(slice(None, None, -1 if turn else 1) for turn in turned)]
-        scale = header.get_slope_inter()
+        grid = _Grid(header, shape, tuple(map(int, order)), tuple(map(bool, turned)), int(cut))
+        times = range(shape[3])
         if volume is not None:
-            if not -voxels.shape[3] <= volume < voxels.shape[3]:
-                raise ValueError(f"got volume={volume}, it holds {voxels.shape[3]}")
-            voxels = voxels[..., volume, None]
-        images = [
-            _slice(file, u, cut, scale, nan)
-            for t in range(voxels.shape[3])
-            for u in np.moveaxis(voxels[..., t], cut, 0)
-        ]
+            if not -len(times) <= volume < len(times):
+                raise ValueError(f"got volume={volume}, it holds {len(times)}")
+            times = range(volume % len(times), volume % len(times) + 1)
+        at_most(file.name, len(times) * shape[order[cut]], IMAGES, "slices")
+        scale, images = header.get_slope_inter(), []
+        for t in times:
+            voxels = stored(t).transpose(*order)
+            voxels = voxels[tuple(slice(None, None, -1 if turn else 1) for turn in turned)]
+            images += [_slice(file, u, cut, scale, nan) for u in np.moveaxis(voxels, cut, 0)]
         return images, grid
 
 
@@ -209,8 +209,8 @@ def _coarsest(zooms: np.ndarray) -> int:
     return last if zooms[last] >= _THICK * np.delete(zooms, last).max() > 0 else 2
 
 
-def _voxels(nibabel: Any, file: File) -> tuple[Any, np.ndarray]:
-    """The header, and the voxels as stored, with shape (i, j, k, t)."""
+def _voxels(nibabel: Any, file: File) -> tuple[Any, tuple[int, ...], Callable[[int], np.ndarray]]:
+    """The header, the shape (i, j, k, t), and what reads the voxels (i, j, k) of a time."""
     packed = file.read(2) == b"\x1f\x8b"
     with file.open() as raw:
         stored = raw.seek(0, os.SEEK_END)
@@ -239,15 +239,26 @@ def _voxels(nibabel: Any, file: File) -> tuple[Any, np.ndarray]:
             while done >= size and (more := len(opened.read(2**20))):  # to the check sum
                 left = sized(file.name, left + more, stored)
             stored = done
-        elif file.path:
-            buffer = np.memmap(file.path, np.uint8, "r")
         else:
-            buffer = np.frombuffer(file.read(), np.uint8)
+            buffer = None
     if stored < size:
         raise ValueError(f"it ends after {stored} of {size} bytes")
-    count = math.prod(shape)
-    voxels = np.frombuffer(buffer, dtype, count, offset).reshape(shape, order="F")
-    return header, voxels.reshape((*shape, 1, 1)[:4], order="F")
+    grid = (*shape, 1, 1)[:4]
+    count = math.prod(grid[:3])
+
+    def volume(t: int) -> np.ndarray:
+        start = offset + t * count * dtype.itemsize
+        if buffer is not None:
+            voxels = np.frombuffer(buffer, dtype, count, start)
+        else:
+            with file.open() as opened:
+                opened.seek(start)
+                voxels = np.frombuffer(opened.read(count * dtype.itemsize), dtype)
+            if len(voxels) < count:
+                raise ValueError("it was cut off while it was read")
+        return voxels.reshape(grid[:3], order="F")
+
+    return header, grid, volume
 
 
 def _header(nibabel: Any, start: bytes) -> Any:

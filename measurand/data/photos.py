@@ -17,7 +17,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +117,7 @@ def pictures(
         for _, file in files:
             if file.suffix in SUFFIXES:
                 with skips.over(file.name):
-                    found += [color(page) for page in pages(file)]
+                    found += [_colors(file, samples) for samples in _opaque(file)]
     if skips.found:
         warnings.warn(skips.summary(), SkippedFiles, stacklevel=2)
     return found
@@ -136,29 +135,13 @@ def _alone(path: str | os.PathLike[str]) -> list[tuple[str, File]]:
     return [(file.base, file)]
 
 
-def pages(file: File) -> list[File]:
-    """Returns the pages of a TIFF as files of their own; any other picture as it is."""
-    with reading(file, "a picture"):
-        if file.suffix not in tiff.SUFFIXES or file.key is not None or not tiff.is_tiff(file):
-            return [file]
-        count = tiff.count(file)
-    return [file] if count < 2 else [replace(file, key=str(i)) for i in range(count)]
-
-
 def color(path: str | os.PathLike[str] | File) -> NDArray[np.uint8]:
     """Returns the upright 8-bit colour pixels of a picture file, with shape (H, W, 3).
 
     Grey becomes three equal channels, transparency goes over white, of 16 bits the upper 8 stay.
     """
     file = file_at(path)
-    samples = opaque(file)
-    if samples.dtype == np.uint16:
-        samples = (samples >> 8).astype(np.uint8)
-    if samples.dtype != np.uint8:
-        raise UnreadableFile(
-            f"{file.name}: got samples of {samples.dtype}, wanted a picture of 8 or 16 bits"
-        )
-    return samples if samples.ndim == 3 else np.repeat(samples[:, :, None], 3, axis=2)
+    return _colors(file, next(_opaque(file, first=True)))
 
 
 def pixels(path: str | os.PathLike[str] | File) -> NDArray[np.uint8] | NDArray[np.float32]:
@@ -168,16 +151,42 @@ def pixels(path: str | os.PathLike[str] | File) -> NDArray[np.uint8] | NDArray[n
     uint8; sixteen become float32, in steps of 1/257. Other samples keep their values, as float32.
     Transparency goes over white.
     """
-    samples = opaque(file_at(path))
+    return _scaled(next(_opaque(file_at(path), first=True)))
+
+
+def pages(file: File) -> list[np.ndarray]:
+    """Returns the pixels of all pages of a TIFF, or of another picture, each as `pixels` does."""
+    return [_scaled(samples) for samples in _opaque(file)]
+
+
+def _colors(file: File, samples: np.ndarray) -> NDArray[np.uint8]:
+    if samples.dtype == np.uint16:
+        samples = (samples >> 8).astype(np.uint8)
+    if samples.dtype != np.uint8:
+        raise UnreadableFile(
+            f"{file.name}: got samples of {samples.dtype}, wanted a picture of 8 or 16 bits"
+        )
+    return samples if samples.ndim == 3 else np.repeat(samples[:, :, None], 3, axis=2)
+
+
+def _scaled(samples: np.ndarray) -> NDArray[np.uint8] | NDArray[np.float32]:
     if samples.dtype == np.uint16:
         return samples.astype(np.float32) / np.float32(257)
     return samples if samples.dtype == np.uint8 else samples.astype(np.float32)
 
 
-def opaque(file: File) -> np.ndarray:
-    """Returns the samples of a picture file over white, with shape (H, W) or (H, W, 3)."""
+def _opaque(file: File, *, first: bool = False) -> Iterator[np.ndarray]:
+    """The samples of all pages over white, each (H, W) or (H, W, 3); the file is opened once."""
     with reading(file, "a picture"):
-        picture = read_samples(file)
+        several = not first and file.key is None and file.suffix in tiff.SUFFIXES
+        several = several and tiff.is_tiff(file)
+        found = tiff.pages(file) if several else [read_samples(file)]
+    for picture in found:
+        yield _shown(file, picture)
+
+
+def _shown(file: File, picture: tiff.Samples) -> np.ndarray:
+    with reading(file, "a picture"):
         complete(file.name, picture.missing)
         samples, alpha = picture.values, picture.alpha
         if samples.dtype == bool:
@@ -203,7 +212,7 @@ def opaque(file: File) -> np.ndarray:
             f"opacity: {'the first' if kept == 1 else 'the first three'} taken, for "
             f"{'grey' if kept == 1 else 'colours'}",
             FurtherChannels,
-            stacklevel=3,
+            stacklevel=4,
         )
     return np.ascontiguousarray(samples)
 

@@ -2,6 +2,10 @@
 
 PNG of 16 bits and several channels, which pillow cuts to 8, is decoded by `png`, PPM of 16 bits
 in colour here.
+
+Only formats of pictures are tried: among the others that pillow knows are programs (PostScript).
+A progressive JPEG decodes all of its pixels once for each of its scans, and a scan may be a few
+bytes: pixels times scans have a limit.
 """
 
 from __future__ import annotations
@@ -13,11 +17,15 @@ from dataclasses import replace
 import numpy as np
 
 from . import tiff
+from .limits import sized
 from .png import decode_png16, is_png16
 from .sources import File
 from .tiff import Samples
 
 __all__ = ["read"]
+
+_FORMATS = ("PNG", "JPEG", "JPEG2000", "TIFF", "BMP", "DIB", "PPM", "WEBP", "GIF")
+_SCANNED = 2**31  # pixels times scans, about 10 s; encoders make at most 10 scans or so
 
 
 def read(source: File) -> Samples:
@@ -28,13 +36,20 @@ def read(source: File) -> Samples:
     if not content:
         raise ValueError("it is empty, 0 bytes: copy or write it again")
     try:
-        picture = Image.open(io.BytesIO(content))
+        picture = Image.open(io.BytesIO(content), formats=_FORMATS)
     except UnidentifiedImageError as error:  # its own words are the address of a buffer
         raise ValueError("it is in no picture format that is known, or damaged") from error
     with picture:
         image: Image.Image = picture
         if image.format == "TIFF":
             return tiff.read(source)
+        depth = 2 if is_png16(content[:32]) else 4 if image.mode in ("I", "F") else 1
+        bands = 4 if image.mode in ("P", "PA") else len(image.getbands())  # palettes become RGBA
+        pixels = image.width * image.height
+        sized(source.name, pixels * bands * depth, len(content))
+        scans = content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
+        if scans * pixels > _SCANNED:
+            raise ValueError(f"it has {scans} scans of {pixels} pixels, far more than are of use")
         orientation = image.getexif().get(274, 1)
         profile, dpi = image.info.get("icc_profile"), image.info.get("dpi")
         frames = int(getattr(image, "n_frames", 1))

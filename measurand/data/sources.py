@@ -2,7 +2,8 @@
 
 A `File` has a name for messages and can be opened, wherever it lies; a reader of a format takes a
 `File` (or a path) and never asks. Members of a zip are read in memory: nothing is unpacked to the
-disk, so no member can be written anywhere, and none may unpack to more than `sized` allows.
+disk, so no member can be written anywhere, and neither one nor all may unpack to more than
+`limits` allows.
 
 A file that cannot be understood raises `UnreadableFile`, whatever is wrong with it. `Skips` either
 lets that error pass, or keeps the name and the reason and goes on with the next file; what was
@@ -21,6 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from . import zips
+from .limits import UnreadableFile, sized, sized_in_all
+
 __all__ = [
     "File",
     "SkippedFiles",
@@ -31,17 +35,8 @@ __all__ = [
     "holds_files",
     "listing",
     "reading",
-    "sized",
     "split_key",
 ]
-
-_LARGEST = 4 * 2**30  # bytes that something compressed may unpack to,
-_RATIO = 200  # and how many times its own size, where that is more than
-_SMALL = 2**28  # what is always allowed: an empty label volume packs a thousandfold
-
-
-class UnreadableFile(ValueError):
-    """A file that is not what its name says, or is damaged, or holds no image."""
 
 
 class SkippedFiles(UserWarning):
@@ -77,13 +72,17 @@ class File:
 
     def open(self) -> BinaryIO:
         """Returns the file, opened for reading and seekable."""
-        return self.path.open("rb") if self.path else io.BytesIO(self.read())
+        if self.path is None:
+            return io.BytesIO(self.read())
+        if self.path.exists() and not self.path.is_file():  # a pipe, a device: without an end
+            raise UnreadableFile(f"{self.name}: not a file")
+        return self.path.open("rb")
 
     def read(self, most: int = -1) -> bytes:
         """Returns its bytes, or the first `most` of them."""
         if self.path is None:
             return self.member(most) if self.member else b""
-        with self.path.open("rb") as file:
+        with self.open() as file:
             return file.read(most)
 
 
@@ -143,24 +142,6 @@ def reading(source: str | os.PathLike[str] | File, what: str = "") -> Iterator[N
         raise UnreadableFile(f"{file.name}: cannot be read as {kind}: {reason}") from error
 
 
-def sized(name: str, unpacked: int, stored: int) -> int:
-    """Returns the size of something compressed, if that is a size to be believed.
-
-    Args:
-        name: What is unpacked.
-        unpacked: Bytes that it says it unpacks to.
-        stored: Bytes of the file that holds it.
-    Raises:
-        UnreadableFile: More than 4 GiB, or more than 200 times the file and 256 MiB.
-    """
-    if unpacked > max(stored, min(_LARGEST, max(_SMALL, _RATIO * stored))):
-        raise UnreadableFile(
-            f"{name} unpacks to {unpacked} bytes from {stored}, wanted at most 4 GiB and "
-            f"{_RATIO} times what is stored"
-        )
-    return unpacked
-
-
 def holds_files(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path is a folder or, by its name, a zip: a place of many files."""
     return Path(path).is_dir() or Path(path).suffix.lower() == ".zip"
@@ -181,8 +162,8 @@ def folders_in(path: str | os.PathLike[str]) -> list[str]:
         return sorted(at.as_posix() for at in found)
     if not holds_files(path):
         return []
-    with reading(path, "a zip"), zipfile.ZipFile(path) as archive:
-        members = _members(archive)
+    with reading(path, "a zip"), path.open("rb") as file:
+        members = _members(zipfile.ZipFile(zips.checked(str(path), file)))
     above = {p for name in members for p in PurePosixPath(name).parents if p.name}
     above |= {PurePosixPath(name) for name, info in members.items() if name.endswith("/")}
     return sorted(str(at) for at in above if not _hidden(str(at)))
@@ -233,22 +214,36 @@ def listing(path: str | os.PathLike[str], under: str = "") -> Iterator[list[tupl
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such folder or zip")
     with reading(path, "a zip"):
+        with path.open("rb") as file:
+            zips.checked(str(path), file)
         archive = zipfile.ZipFile(path)
     with archive:
-        members = {k: info for k, info in _members(archive).items() if not k.endswith("/")}
+        members = {
+            name: info
+            for name, info in sorted(_members(archive).items())
+            if (not under or PurePosixPath(name).is_relative_to(inside))
+            and not name.endswith("/")
+            and not _hidden(name)
+        }
+        stored = path.stat().st_size
+        sized_in_all(str(path), sum(info.file_size for info in members.values()), stored)
         yield [
-            (name, File(f"{path}: {name}", None, _member(archive, members[name])))
-            for name in sorted(members)
-            if (not under or PurePosixPath(name).is_relative_to(inside)) and not _hidden(name)
+            (
+                name,
+                File(f"{path}: {name}", None, _member(archive, f"{path}: {name}", info, stored)),
+            )
+            for name, info in members.items()
         ]
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[int], bytes]:
+def _member(
+    archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo, stored: int
+) -> Callable[[int], bytes]:
     def read(most: int) -> bytes:
-        stored = os.fstat(archive.fp.fileno()).st_size  # type: ignore[union-attr]
-        sized(f"{archive.filename}: {info.filename}", info.file_size, stored)
-        with archive.open(info) as file:  # checks the CRC where it is read to the end
-            return file.read(most)
+        with reading(File(name), "a member of a zip"):  # also where only its first bytes are
+            sized(name, info.file_size, stored)
+            with archive.open(info) as file:  # checks the CRC where it is read to the end
+                return file.read(most)
 
     return read
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from .arrays import all_finite, compact, load, shapes
+from .limits import IMAGES, at_most
 from .sources import File, UnreadableFile, file_at
 
 __all__ = ["slices"]
@@ -51,6 +52,7 @@ def slices(path: str | os.PathLike[str] | File, *, axes: str = "") -> list[np.nd
     stack = samples.transpose([order.index(axis) for axis in "NHWC" if axis in order])
     stack = stack if "N" in order else stack[None]
     stack = stack[..., 0] if stack.ndim == 4 and stack.shape[3] == 1 else stack
+    at_most(name, len(stack), IMAGES, "images")
     images = [compact(image) for image in stack]
     for k, image in enumerate(images):
         all_finite(f"{name}: image {k}", image)

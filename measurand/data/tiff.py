@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -30,11 +31,14 @@ from .colors import (
     full_range,
     white_is_zero,
 )
-from .sources import File, UnreadableFile, sized
+from .limits import PAGES, at_most, sized_in_all
+from .sources import File, UnreadableFile
+from .tiff_decoding import decode, facts, opened_by_pillow
 
-__all__ = ["SUFFIXES", "Samples", "count", "is_tiff", "pages", "read", "upright"]
+__all__ = ["SUFFIXES", "Samples", "is_tiff", "pages", "read", "upright"]
 
 SUFFIXES = (".tif", ".tiff")
+_SHARED = 2**24  # values of tags that several pages may have in common
 
 _UPRIGHT = {  # EXIF orientation -> (transpose, flip rows, flip columns)
     2: (False, False, True),
@@ -46,24 +50,6 @@ _UPRIGHT = {  # EXIF orientation -> (transpose, flip rows, flip columns)
     8: (True, True, False),
 }
 _COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # photometric interpretation -> channels
-# (photometric, samples, bits, sample format) -> the mode in which pillow keeps every bit
-_MODES = {
-    (0, 1, 1, 1): "1",
-    (1, 1, 1, 1): "1",
-    (0, 1, 8, 1): "L",
-    (1, 1, 2, 1): "L",
-    (1, 1, 4, 1): "L",
-    (1, 1, 8, 1): "L",
-    (1, 2, 8, 1): "LA",
-    (1, 1, 12, 1): "I;16",
-    (1, 1, 16, 1): "I;16",
-    (1, 1, 32, 3): "F",
-    (2, 3, 8, 1): "RGB",
-    (2, 4, 8, 1): "RGBA",
-    (3, 1, 8, 1): "P",
-    (5, 4, 8, 1): "CMYK",
-    (6, 3, 8, 1): "RGB",
-}
 
 
 @dataclass(frozen=True)
@@ -108,16 +94,6 @@ def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
     return samples[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
-def count(source: File) -> int:
-    """Returns the number of images of a file; reduced images and masks are none."""
-    import tifffile
-
-    if len(source.read(9)) < 9:  # no more than a head
-        raise _empty(source)
-    with source.open() as opened, tifffile.TiffFile(opened) as tiff:
-        return len(_images(source, tiff))
-
-
 def read(source: File) -> Samples:
     """Returns the samples of the first page, or of the one that the key of the `File` counts.
 
@@ -158,17 +134,26 @@ def pages(source: File, *, most: int | None = None) -> list[Samples]:
         if any(_is_mask(other) for other in tiff.pages):
             notes.append("a mask page of the file is not used")
         wanted = images[:most] if source.key is None else [images[int(number)]]
+        stored = opened.seek(0, io.SEEK_END)  # which several pages may share
+        sized_in_all(source.name, sum(page.nbytes for page, _ in wanted), stored)
+        pillow = opened_by_pillow(opened)
         return [
-            _upright_page(source, opened, page, plane, len(images), notes)
+            _upright_page(source, opened, pillow, page, plane, len(images), notes)
             for page, plane in wanted
         ]
 
 
 def _upright_page(
-    source: File, opened: BinaryIO, page: Any, plane: int, count: int, notes: list[str]
+    source: File,
+    opened: BinaryIO,
+    pillow: Callable[[], Any],
+    page: Any,
+    plane: int,
+    count: int,
+    notes: list[str],
 ) -> Samples:
     _known(source, page)
-    samples, decoded = _decoded(source, opened, page, plane)
+    samples, decoded = decode(source, opened, page, plane, pillow)
     found = _interpreted(source, page, samples, decoded)
     tag = page.tags.get(274)
     orientation = tag.value if tag and not decoded else 1  # pillow turns by itself
@@ -184,6 +169,14 @@ def _upright_page(
 
 def _images(source: File, tiff: Any) -> list[tuple[Any, int]]:
     """The pages that are images, each with the number of its plane among those it stands for."""
+    at_most(source.name, len(tiff.pages), PAGES, "pages")
+    values, stored = 0, tiff.filehandle.size
+    for page in tiff.pages:  # several can have one table of strips, and each copies it
+        values += sum(tag.count for tag in page.tags)
+        if values > stored + _SHARED:
+            raise UnreadableFile(
+                f"{source.name}: its pages have {values} values of tags in {stored} bytes"
+            )
     if not any(len(page.tags) for page in tiff.pages):
         raise _empty(source)
     pages = [p for p in tiff.pages if not _is_reduced(p) and not _is_mask(p)]
@@ -195,6 +188,7 @@ def _images(source: File, tiff: Any) -> list[tuple[Any, int]]:
         (page,), series = pages, tiff.series[0]
         planes, rest = divmod(int(series.size), max(1, math.prod(page.shape)))
         if planes > 1 and rest == 0:
+            at_most(source.name, planes, PAGES, "images behind one directory")
             if series.dataoffset is None:
                 raise UnreadableFile(
                     f"{source.name}: {planes} images behind one directory, and not as one block; "
@@ -220,19 +214,9 @@ def _is_mask(page: Any) -> bool:
     return bool(page.subfiletype & 4) or page.photometric == 4
 
 
-def _facts(page: Any) -> tuple[int, int, Any, int]:
-    """Photometric interpretation, samples per pixel, bits and format of a sample."""
-    return (
-        int(page.photometric),
-        page.samplesperpixel,
-        page.bitspersample,
-        int(page.sampleformat or 1),
-    )
-
-
 def _known(source: File, page: Any) -> None:
     """Checks that the colours and samples of a page are of a kind that is understood."""
-    photometric, samples, bits, _ = _facts(page)
+    photometric, samples, bits, _ = facts(page)
     wanted = "wanted grey, RGB, palette, CMYK or YCbCr"
     if photometric not in _COLORS:
         kind = getattr(page.photometric, "name", photometric)
@@ -259,83 +243,9 @@ def _known(source: File, page: Any) -> None:
         )
 
 
-def _decoded(source: File, opened: BinaryIO, page: Any, plane: int) -> tuple[np.ndarray, str]:
-    """Samples (H, W, C) of a page, and the pillow mode they have if pillow decoded them."""
-    size = opened.seek(0, io.SEEK_END)
-    sized(source.name, page.nbytes, size)
-    if plane:
-        start = page.dataoffsets[0] + plane * page.nbytes
-        opened.seek(start)
-        content = opened.read(page.nbytes)
-        if len(content) < page.nbytes:
-            raise UnreadableFile(f"{source.name}: page {plane} is cut off at the end of the file")
-        kind = page.dtype.newbyteorder(page.parent.byteorder)
-        planes = np.frombuffer(content, kind).reshape(page.shaped)
-        return _channels_last(planes.astype(page.dtype)), ""
-    missing = _missing_codec(page)
-    if not missing:
-        try:
-            return _channels_last(page.asarray(squeeze=False)), ""
-        except (ImportError, NotImplementedError) as error:
-            missing = str(error)
-    if page.dtype.kind != "c" and _facts(page) in _MODES:
-        found = _by_pillow(opened, page)
-        if found is not None:
-            return found
-    photometric, samples, bits, _ = _facts(page)
-    kind = getattr(page.compression, "name", page.compression)
-    layout = ", one channel after the other (planar)" if page.shaped[0] > 1 else ""
-    raise UnreadableFile(
-        f"{source.name}: got {samples} x {bits} bits of {page.photometric.name}{layout}, "
-        f"compressed by {kind}, which only the package imagecodecs unpacks without loss: pip "
-        "install imagecodecs (the extra, pip install 'measurand[tiff]'), or save the file "
-        "uncompressed or with deflate"
-    )
-
-
-def _channels_last(planes: np.ndarray) -> np.ndarray:
-    """(H, W, C) of the (S, 1, H, W, C) that tifffile has: one of S and C is 1."""
-    return planes[:, 0, :, :, 0].transpose(1, 2, 0) if len(planes) > 1 else planes[0, 0]
-
-
-def _missing_codec(page: Any) -> str:
-    """What tifffile says if it cannot decode a page by itself; empty where it can."""
-    from tifffile import TIFF
-
-    try:
-        TIFF.DECOMPRESSORS[page.compression]
-        TIFF.UNPREDICTORS[page.predictor]
-    except KeyError as error:
-        return str(error)
-    return ""
-
-
-def _by_pillow(opened: BinaryIO, page: Any) -> tuple[np.ndarray, str] | None:
-    """The page as pillow decodes it, where that keeps what its tags say."""
-    from PIL import Image
-
-    mode, alpha = _MODES[_facts(page)], [int(e) for e in page.extrasamples]
-    if page.compression == 6 or (mode in ("LA", "RGBA") and alpha not in ([1], [2])):
-        return None
-    opened.seek(0)
-    with Image.open(io.BytesIO(opened.read())) as picture:
-        picture.seek(page.index)
-        picture.load()
-        tag = page.tags.get(274)
-        size = (page.imagewidth, page.imagelength)
-        if tag is not None and tag.value in (5, 6, 7, 8):
-            size = size[::-1]
-        if picture.size != size or picture.mode not in (mode, f"{mode}B"):
-            return None
-        samples = np.array(picture)
-        if mode == "P":
-            samples = samples.astype(page.dtype)
-        return samples.reshape(*samples.shape[:2], -1), mode
-
-
 def _interpreted(source: File, page: Any, samples: np.ndarray, decoded: str) -> Samples:
     """Grey or colours, opacity, further channels and missing pixels of stored samples."""
-    photometric, _, bits, _ = _facts(page)
+    photometric, _, bits, _ = facts(page)
     name, notes = source.name, []
     inverted = photometric == 0 and decoded == "L"
     missing = _missing(page, 255 - samples if inverted else samples)

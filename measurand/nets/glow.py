@@ -204,6 +204,8 @@ class Glow(nn.Module):
             "steps": steps,
             "hidden": hidden,
         }
+        if not 1 <= levels <= 16:  # images of 65,536 pixels
+            raise ValueError(f"Glow: got {levels} levels, wanted 1 to 16")
         self.channels, self.multiple = channels, 2**levels
         self.register_buffer("initialized", torch.tensor(False))
         widths = [channels * 2 ** (i + 2) for i in range(levels)]

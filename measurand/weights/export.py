@@ -13,6 +13,11 @@ complex images go in and out as real channels.
 
 Both carry what `cpp/main.cpp` needs to know of the network as text: numbers of the steps, size and
 kind of the images. A portable file also says which block it holds.
+
+Both end with a comment of the archive, `measurand-sha256` and the digest of all bytes before it.
+The loaders of torch do not compare the check sums of an archive: they would run, or compute with,
+whatever a damaged one holds. `verified` and the C++ program compare the digest before they open
+the file. It tells of damage, not of malice: whoever can write a file can write its digest.
 """
 
 import os
@@ -21,15 +26,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from torch import nn
 
-from ..files import atomic
+from ..files import atomic, sha256_file
 from ..priors.trained import Trained, numbers
+from .tensorfile import DamagedFile
 
-__all__ = ["compile_portable", "compiled_file", "export"]
+__all__ = ["compile_portable", "compiled_file", "export", "verified"]
+
+_MARK = b"measurand-sha256 "
+_TRAILER = len(_MARK) + 64  # bytes of the comment
+_END = b"PK\5\6"  # signature of the last record of an archive; its last field, of two bytes,
+_RECORD = 22  # is the length of the comment
 
 
 def export(
@@ -75,6 +85,7 @@ def export(
         files.append(out.with_name(f"{out.stem}-portable{label}.pt2"))
         with atomic(files[-1]) as temporary:
             torch.export.save(one, temporary, extra_files=about | {"block": str(k)})
+            seal(temporary)
     return [*files, package(programs, about, out)] if compiled else files
 
 
@@ -114,13 +125,41 @@ def portable(
     """Returns the program in a portable file, which block it is, and what the file says."""
     about = {"block": ""}  # torch would not fill one without keys
     try:
-        if not is_zipfile(path):
-            raise ValueError("not an archive")  # of which torch would print a listing
-        one = torch.export.load(path, extra_files=about)
+        one = torch.export.load(verified(path), extra_files=about)
         return one, int(about.pop("block")), about
-    except (RuntimeError, ValueError, KeyError) as error:
-        what = "no portable file of `measurand export`" if Path(path).exists() else "not there"
-        raise ValueError(f"export: {path} is {what}") from error
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"export: {path} is no portable file of `measurand export`") from error
+
+
+def verified(path: str | os.PathLike[str]) -> Path:
+    """Returns the path of an exported file whose content is what was written, to the last bit.
+
+    For programs that load a package by themselves: `load_package(str(verified(path)), "block0")`.
+    A file with its digest can still run code when it is loaded: see `compile_portable`.
+
+    Args:
+        path: A compiled or a portable file.
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedFile: It differs from its digest, or has none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"export: {path} is not there, or no file")
+    with open(path, "rb") as file:
+        start = file.seek(0, os.SEEK_END) - _TRAILER
+        file.seek(max(start, 0))
+        comment = file.read()
+    if start < 0 or not comment.startswith(_MARK):
+        raise DamagedFile(
+            f"export: {path} is no file of `measurand export`, or one without its digest (cut "
+            "off, or made by an earlier version): export it again"
+        )
+    if sha256_file(path, size=start) != comment[len(_MARK) :].decode("latin-1"):
+        raise DamagedFile(
+            f"export: {path} is damaged, it differs from its digest: copy or export it again"
+        )
+    return path
 
 
 def compiled_file(out: str | os.PathLike[str]) -> Path:
@@ -172,4 +211,18 @@ def package(
                 ) from error
         with atomic(out) as temporary:
             package_aoti(str(temporary), compiled)
+            seal(temporary)
     return out
+
+
+def seal(path: Path) -> None:
+    """Puts the digest of an archive without a comment at its end."""
+    with open(path, "r+b") as file:
+        file.seek(-_RECORD, os.SEEK_END)
+        if not (file.read(4) == _END and file.read()[-2:] == b"\0\0"):
+            raise ValueError(f"export: {path} is no archive that a digest can be added to")
+        file.seek(-2, os.SEEK_END)
+        file.write(_TRAILER.to_bytes(2, "little"))
+    digest = sha256_file(path)
+    with open(path, "ab") as file:
+        file.write(_MARK + digest.encode())

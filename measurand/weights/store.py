@@ -11,12 +11,14 @@ says so), and is float32 again once it is read.
 import copy
 import json
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .. import priors, unfolded
 from ..priors.capabilities import Denoiser
@@ -38,6 +40,15 @@ __all__ = [
 
 WEIGHTS = Path(__file__).parent
 FOLDERS = (priors, unfolded)  # of networks
+UNFIT = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    IndexError,
+)
 STORAGE = "int8/32"  # of files with codes: 8 bits, and a scale for each group of 32 inputs
 
 
@@ -187,8 +198,16 @@ def load(
         cls = kinds().get(card["kind"]) if "kind" in card else None
         if cls is None:
             raise ValueError(f"holds {card.get('kind', 'no kind')!r}, not weights of ours")
+        wanted = shapes(cls, card, len(tensors))
+        given = {key: tuple(x.shape) for key, x in tensors.items()}
+        odd = sorted(dict(wanted.items() ^ given.items()))
+        if odd:
+            of = f"{odd[0]}: wanted {wanted.get(odd[0])}, got {given.get(odd[0])}"
+            raise DamagedFile(f"{path}: its weights do not fit its card ({of})")
         network = cls.from_card(card)
-    except (ValueError, KeyError, TypeError) as error:
+    except DamagedFile:
+        raise
+    except UNFIT as error:
         raise DamagedFile(f"{path}: its card is not one of ours ({error})") from error
     if not isinstance(network, kind):
         raise ValueError(f"{name}: holds {type(network).__name__}, wanted {kind.__name__}")
@@ -201,6 +220,32 @@ def load(
     if network.fast is not None:
         network.fast.to(dtype or fast_dtype(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval().requires_grad_(False)
+
+
+def shapes(cls: type[Trained], card: Mapping[str, Any], most: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the weights that a card describes, by name; nothing is allocated.
+
+    A forged card may describe a network of any size: it is laid out on the meta device, and given
+    up once it has more parameters than there can be.
+
+    Raises:
+        ValueError: It has more than `most`.
+    """
+    left = most
+
+    def one_more(module: nn.Module, name: str, parameter: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"it describes more parameters than the {most} of the file")
+
+    counting = register_module_parameter_registration_hook(one_more)
+    try:
+        with torch.device("meta"):
+            state = cls.from_card(card).weights.state_dict()
+    finally:
+        counting.remove()
+    return {name: tuple(x.shape) for name, x in state.items()}
 
 
 def load_prior(
