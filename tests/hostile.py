@@ -209,6 +209,21 @@ def many_entries(path):
             h5[f"n{k}"] = made
 
 
+@named("bias-kspace.h5", "bias-x.h5")
+def wide_part(path):
+    """Complex numbers whose real part has another exponent: h5py calls it float64, in 4 bytes."""
+    name = path.stem[5:]
+    real, pair = h5py.h5t.IEEE_F32LE.copy(), h5py.h5t.create(h5py.h5t.COMPOUND, 8)
+    real.set_ebias(639)
+    pair.insert(b"r", 0, real)
+    pair.insert(b"i", 4, h5py.h5t.IEEE_F32LE)
+    with h5py.File(path, "w") as h5:
+        scan(h5, name)
+        space = h5py.h5s.create_simple((2, 2, 8, 8))
+        made = h5py.h5d.create(h5.id, name.encode(), pair, space)
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ones((2, 2, 8, 8, 2), "f4"), pair)
+
+
 @named("heap.h5")
 def bad_heap(path):
     with h5py.File(path, "w") as h5:

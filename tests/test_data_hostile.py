@@ -37,6 +37,7 @@ EVERY = {**hostile.FILES, **hostile.ARCHIVES, **hostile.SPECIAL}
 # one of a kind, and quick to write
 FEW = (
     "external-mask.h5", "raw-kspace.h5", "deflate-bomb.h5", "deflate-twice.h5", "groups.h5",
+    "bias-kspace.h5",
     "slices-kspace.h5", "minus.npy", "nothing.npy", "wide.png", "text.png",
     "script.png", "exif.jpg", "shared.tif", "self.tif", "description-nested.tif", "nested.dcm",
     "claims.dcm", "bomb.nii.gz", "overflow2.nii", "passwd.mhd", "device.mhd", "huge.mhd",

@@ -124,3 +124,10 @@ def test_shards_by_name():
             shard_named(text)
     with pytest.raises(ValueError, match="got 0/2"):
         shard((), 0, 2)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, '["x"]'])
+def test_a_line_that_no_parser_should_see_is_named(line, tmp_path):
+    (tmp_path / "scans.jsonl").write_text(f'{{"file": "a.png"}}\n{line}\n')
+    with pytest.raises(ValueError, match="scans.jsonl, line 2: "):
+        scans_in(tmp_path / "scans.jsonl")

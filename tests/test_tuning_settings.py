@@ -250,3 +250,10 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path):
         write_settings(tmp_path / "s.json", Settings(Far(step=object())))
     assert (tmp_path / "s.json").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["s.json"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "{"])
+def test_a_text_that_is_no_json_is_named(text, tmp_path):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(ValueError, match="s.json: not a settings file"):
+        read_settings(tmp_path / "s.json")

@@ -180,8 +180,16 @@ def _chunks(name: str, dataset: Any, size: int) -> None:
 
 
 def is_complex(dtype: np.dtype) -> bool:
-    """Return whether a type is a pair of a real and an imaginary part, as MATLAB writes it."""
-    return dtype.names in (("real", "imag"), ("r", "i"))
+    """Return whether a type is a pair of a real and an imaginary part, as MATLAB writes it.
+
+    Both are of one type and fill the pair: for a damaged one, h5py may take a part for wider than
+    it is, and HDF5 then writes beyond the end of its memory.
+    """
+    names = dtype.names
+    if names not in (("real", "imag"), ("r", "i")):
+        return False
+    part = dtype[0]
+    return part.kind in "iuf" and dtype == np.dtype([(name, part) for name in names])
 
 
 def complex_numbers(samples: np.ndarray) -> np.ndarray:

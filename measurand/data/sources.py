@@ -38,6 +38,8 @@ __all__ = [
     "split_key",
 ]
 
+_REASON = 300  # letters of what a parser says, which may quote the file
+
 
 class SkippedFiles(UserWarning):
     """Files were left out, as was asked for; the message says how many, which and why."""
@@ -137,7 +139,7 @@ def reading(source: str | os.PathLike[str] | File, what: str = "") -> Iterator[N
     except PermissionError as error:
         raise PermissionError(f"{file.name}: no permission to read it") from error
     except Exception as error:  # parsers of damaged files raise anything at all
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = str(error).split("\n")[0][:_REASON] or type(error).__name__
         kind = what or file.suffix
         raise UnreadableFile(f"{file.name}: cannot be read as {kind}: {reason}") from error
 

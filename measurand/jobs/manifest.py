@@ -173,10 +173,10 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {line}: not JSON ({error})") from error
         if not isinstance(row, dict):
-            raise ValueError(f'{path}, line {line}: got {content}, wanted {{"file": ...}}')
+            raise ValueError(f'{path}, line {line}: got {content:.60}, wanted {{"file": ...}}')
         yield line, row
 
 

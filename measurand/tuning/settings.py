@@ -241,7 +241,7 @@ def read_settings(path: str | os.PathLike[str]) -> Settings:
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a settings file ({error})") from error
     _known(record, ("method", "prior", "tuned"), f"{path}")
     if "method" not in record:
