@@ -43,6 +43,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from .records import json_text
+
 __all__ = [
     "Lease",
     "Owner",
@@ -261,7 +263,7 @@ def _acquire(path: Path, token: str, about: str) -> Lease | None:
     """Makes the file of a lease; returns that of a living owner instead where there is one."""
     record = {"token": token, "host": socket.gethostname(), "pid": os.getpid()}
     record |= {"about": about, "since": round(time.time(), 3)}
-    text = json.dumps(record) + "\n"
+    text = json_text(record) + "\n"
     for attempt in count():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -126,6 +126,7 @@ def killed(folder, out, rng, calm):
     """One of three is killed; the others do all but what it was at, and a rerun does the rest."""
     job = job_on(folder, out, seconds=0.01)
     outcomes = together([job] * 3, [0.0, 0.01, 0.02], victim=0, at=rng.uniform(0.0, 0.06))
+    assert [one for one in outcomes if isinstance(one, str)] == []
     assert [o for one in outcomes for o in one if o[1] == "failed"] == []
     assert len(job.missing()[0]) <= 1
     quick = job_on(folder, out)
