@@ -91,7 +91,7 @@ def test_a_command_that_runs_out_of_memory_says_so_in_one_line(tmp_path):
     limited = (
         "import resource, sys, torch; from measurand.cli import main; "
         "size = int(open('/proc/self/statm').read().split()[0]) * 4096; "
-        "resource.setrlimit(resource.RLIMIT_AS, (size + 600_000_000,) * 2); "
+        "resource.setrlimit(resource.RLIMIT_AS, (size + 1_400_000_000,) * 2); "
         "sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
