@@ -293,6 +293,7 @@ def test_simulate_and_tune_never_remove_what_they_read(here, capsys):
     refuses(capsys, here, "res/x.png", *words, "--truth", "res/x.png", "--out", "lies")
     network = [*IDENTITY, "--prior", "res/p.safetensors", "--method", "hqs", "--simulate"]
     refuses(capsys, here, "res/p.safetensors", "tune", "y.png", *network, "--out", "res")
+    assert [name for name in names if not (here / name).exists()] == []
 
 
 TRAINING = ["train", "natural-color", *TINY]

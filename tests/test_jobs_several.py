@@ -148,17 +148,18 @@ def inject(tmp_path, kinds, times):
         for kind in kinds:
             (tmp_path / "ledger").unlink(missing_ok=True)
             kind(folder, f"{kind.__name__} {k}", random.Random(k), calm)
+            yield kind.__name__
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_several_processes_on_one_folder(tmp_path, kind):
-    inject(tmp_path, [kind], 3)
+    assert len(list(inject(tmp_path, [kind], 3))) == 3
 
 
 @pytest.mark.slow
 def test_several_processes_on_one_folder_a_hundred_times(tmp_path, injected):
     injected("4: several processes on one job folder: none lost, none mixed, none failed", 100)
-    inject(tmp_path, KINDS, 20)
+    assert len(list(inject(tmp_path, KINDS, 20))) == 100
 
 
 def test_a_job_of_other_settings_waits_for_the_end_of_the_first(tmp_path):

@@ -157,6 +157,7 @@ def _places(path: Path, known: dict[Path, set[Path]]) -> set[Path]:
 
 
 def file_of(text: str | os.PathLike[str]) -> Path:
+    """Return the file or folder that an input names, without its key where it has one."""
     return Path(text) if os.path.lexists(text) else split_key(Path(text))[0]
 
 
