@@ -156,7 +156,7 @@ def run(
     progress: Progress = lambda total: nullcontext(lambda done: None),
     patience: float = 10.0,
 ) -> list[Outcome]:
-    """Does what is missing of a job whose folder is open; others may do so at the same time.
+    """Runs the scans that have no result yet; other processes may run the same job meanwhile.
 
     Args:
         job: What is to be done.
