@@ -59,7 +59,8 @@ class FourierEmbedding(nn.Module):
         self.span = math.log(low), math.log(high)
         self.index: Tensor
         # whole numbers: a network in bfloat16 keeps the frequencies that it was trained with
-        self.register_buffer("index", torch.arange(frequencies), persistent=False)
+        index = torch.tensor(range(frequencies))  # `arange` on the meta device imports sympy
+        self.register_buffer("index", index, persistent=False)
         self.hidden = nn.Linear(2 * frequencies, features)
 
     def forward(self, c: Tensor) -> Tensor:
