@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow coverage lint bench docs cpp clean
+.PHONY: demo test test-slow coverage lint bench bench-peers docs cpp clean
 
 demo: $(STAMP)
 	$(BIN)/measurand demo
@@ -30,6 +30,14 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
+# other libraries, in an environment of their own: see benchmarks/peers.md
+bench-peers:
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet torch==2.13.0
+	.venv-peers/bin/python -m pip install --quiet -e . scikit-image numba PyWavelets requests natsort matplotlib
+	.venv-peers/bin/python -m pip install --quiet --no-deps deepinv==0.5.0 sigpy==0.1.27 torchmetrics lightning-utilities
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv-peers/bin/python benchmarks/peers.py
+
 # against the LibTorch inside the installed torch; CXX names the compiler
 cpp: $(STAMP)
 	cmake -S cpp -B cpp/build -DCMAKE_PREFIX_PATH="$$($(BIN)/python -c 'import torch; print(torch.utils.cmake_prefix_path)')"
@@ -47,4 +55,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv cpp/build demo-output docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-peers cpp/build demo-output docs/_build .pytest_cache .mypy_cache .ruff_cache

@@ -10,7 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TOOLS = {"run.py", "machine.py", "unfolding_rivals.py", "unfolding_average.py", "flows_rivals.py"}
-TOOLS |= {"requantize.py", "licences.py"}
+TOOLS |= {"requantize.py", "licences.py", "peers.py"}
 PRIORS = "natural-color natural-gray mri-brain ct-body faces-128 kernels-64"
 RIVALS = "--methods unfold-color HQS ADMM TV"
 COMMANDS = {  # arguments of each call, where there are several or some are needed
