@@ -168,7 +168,8 @@ class Measurement:
         Returns:
             The minimiser, with the shape of `v`.
         Raises:
-            ValueError: r is not positive; it may be infinite, which leaves v without weight.
+            ValueError: r is not positive; it may be infinite, which keeps v only where A sees
+                nothing.
         """
         _check_radius("prox", r, finite=False)
         gamma, options = self._gamma(v, r), {} if residual is None else {"residual": residual}
@@ -283,7 +284,8 @@ class Measurement:
         if self._gaussian("prox").noise_free:
             norms = per_item(torch.tensor(self.operator.norms, dtype=torch.float64), v)
             sigma = torch.where(sigma > 0, sigma, 1e-3 * norms * per_item(r, v))
-        return (sigma / per_item(r, v)).square().reshape(-1)
+        # an infinite r leaves v a weight where A sees nothing, and none elsewhere: the limit
+        return (sigma / per_item(r, v)).square().clamp_min(1e-30).reshape(-1)
 
 
 def _check_radius(asked: str, r: float | Tensor, *, finite: bool = True) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "per_item",
     "randn_like",
     "to_channels",
+    "weight_of",
 ]
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -80,6 +81,24 @@ def per_item(value: float | Tensor, x: Tensor) -> Tensor:
             f"wanted a scalar or shape ({len(x)},)"
         )
     return value.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def weight_of(gamma: float | Tensor, x: Tensor) -> Tensor:
+    """The weight of a proximal map or a regularized inverse, as `per_item` has it.
+
+    Args:
+        gamma: A positive number or a tensor with shape (), (1,) or (B,).
+        x: The batch, with shape (B, ...).
+    Raises:
+        ValueError: A weight is zero, negative or NaN. Those on a GPU are not looked at, where the
+            question costs a wait in every step of a loop, nor those of a program in the making.
+    """
+    unseen = isinstance(gamma, Tensor) and gamma.device.type != "cpu"
+    if not unseen and not torch.compiler.is_compiling():
+        values = gamma.tolist() if isinstance(gamma, Tensor) else gamma
+        if not all(value > 0 for value in (values if isinstance(values, list) else [values])):
+            raise ValueError(f"got gamma = {values}, wanted a positive weight, or one per item")
+    return per_item(gamma, x)
 
 
 def items_at(i: int | slice, n: int, owner: object) -> slice:

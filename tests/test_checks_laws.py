@@ -100,6 +100,20 @@ def test_wrong_inputs_are_named(cls):
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("gamma", [0.0, -1.0, float("nan"), torch.zeros(1)], ids=str)
+def test_a_weight_that_is_not_positive_is_named(cls, gamma):
+    operator = cls.example()
+    v, y = random_input(operator, operator.batch), random_output(operator, operator.batch)
+    for call in (
+        lambda: operator.solve(v, gamma),
+        lambda: operator.prox(v, y, gamma),
+        lambda: operator.sample(v, y, gamma, 0.1, torch.Generator()),
+    ):
+        with pytest.raises(ValueError, match="gamma"):
+            call()
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
 def test_samples_have_the_promised_mean_and_spread(cls):
     """The mean of draws tends to the prox, and `A^H A + gamma` whitens their deviation."""
     operator = cls.example().double()[0]

@@ -1,5 +1,7 @@
 """A measurement: likelihood, prox, exact conditional draws, EM, the normalised problem."""
 
+import math
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from measurand.operators import (
     Blur,
     FunctionOperator,
     GaussianBlur,
+    Mask,
     ParallelCT,
     birdcage_maps,
     even_angles,
@@ -388,3 +391,12 @@ def test_the_wrong_thing_is_refused_by_the_name_of_the_right_door():
             Measurement(thing, noise, y)
     with pytest.raises(TypeError, match="type float, wanted .*measurand.noises.Gaussian"):
         Measurement(GaussianBlur((1, 4, 4), 1.0), 0.1, y)
+
+
+def test_an_infinite_radius_keeps_v_only_where_nothing_is_seen():
+    """Unseen pixels of a mask are 0 / 0 in its closed form."""
+    mask = torch.ones(1, 4, 4)
+    mask[:, ::2] = 0
+    y, v = mask * torch.full((1, 1, 4, 4), 0.7), torch.full((1, 1, 4, 4), 0.3)
+    found = Measurement(Mask((1, 4, 4), mask), Gaussian(0.1), y).prox(v, math.inf)
+    torch.testing.assert_close(found, torch.where(mask[None] > 0, y, v))

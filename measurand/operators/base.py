@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from ..linalg import cg, enough, hutchinson_trace, power_method
-from ..tensors import Generators, items_at, per_item, randn_like
+from ..tensors import Generators, items_at, per_item, randn_like, weight_of
 from .diagonal import Diagonal
 
 __all__ = [
@@ -213,7 +213,7 @@ class LinearOperator(nn.Module, ABC):
         Returns:
             The solution, with the shape of `b`; differentiable in `b` and `gamma`.
         """
-        weight = per_item(gamma, b)
+        weight = weight_of(gamma, b)
         return cg(
             lambda x: self.gram(x) + weight * x,
             b,
@@ -276,7 +276,7 @@ class LinearOperator(nn.Module, ABC):
         Returns:
             The draw, with the shape of `v`.
         """
-        sd, root = per_item(sigma, v), per_item(gamma, v).sqrt()
+        sd, root = per_item(sigma, v), weight_of(gamma, v).sqrt()
         noisy = y + per_item(sigma, y) * randn_like(y, generator)
         return self.prox(v + sd / root * randn_like(v, generator), noisy, gamma)
 
@@ -446,7 +446,7 @@ class Identity(LinearOperator):
         return y
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
-        return b / (1 + per_item(gamma, b))
+        return b / (1 + weight_of(gamma, b))
 
     def diagonal(self) -> Diagonal:
         blank = self.blank_input()

@@ -23,7 +23,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..tensors import Generators, per_item, randn_like
+from ..tensors import Generators, per_item, randn_like, weight_of
 from .base import Shape
 from .convolution import Convolution, energy, filtered, irfft2, share, transfer_function
 from .diagonal import Diagonal, fourier_of_real
@@ -64,7 +64,7 @@ class Blur(Convolution):
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, in closed form."""
-        return filtered(b, share(b) / (self.spectra(b)[1] + per_item(gamma, b)))
+        return filtered(b, share(b) / (self.spectra(b)[1] + weight_of(gamma, b)))
 
     def prox(
         self,
@@ -85,7 +85,7 @@ class Blur(Convolution):
         Returns:
             The minimiser, with the shape of `v`.
         """
-        weight = per_item(gamma, v)
+        weight = weight_of(gamma, v)
         return irfft2(self._prox_spectrum(v, y, weight, prepared), v.shape[-2:])
 
     def sample(
@@ -99,7 +99,7 @@ class Blur(Convolution):
         prepared: Tensor | None = None,
     ) -> Tensor:
         """A draw of `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)`, from one white image."""
-        weight = per_item(gamma, v)
+        weight = weight_of(gamma, v)
         sd = share(v) * per_item(sigma, v) * (self.spectra(v)[1] + weight).rsqrt()
         mean = self._prox_spectrum(v, y, weight, prepared)
         return irfft2(mean + torch.fft.rfft2(randn_like(v, generator)).mul_(sd), v.shape[-2:])

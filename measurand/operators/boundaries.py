@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..linalg import cg, enough
-from ..tensors import Generators, per_item, randn_like
+from ..tensors import Generators, per_item, randn_like, weight_of
 from .base import Shape
 from .convolution import Convolution, energy, fast_size, filtered, irfft2, transfer_function
 
@@ -79,7 +79,7 @@ class ValidBlur(Convolution):
         while it falls fast, the margins of x still change.
         """
         k, power = self.spectra(b)
-        grid, weight = _grid(self.in_shape), per_item(gamma, b)
+        grid, weight = _grid(self.in_shape), weight_of(gamma, b)
         n, root = math.prod(grid), (power + weight).rsqrt()
         # of a half-spectrum the inner columns count twice: with c = sqrt(count / n) in front, its
         # inner products are those of images
@@ -185,7 +185,7 @@ class ReflectiveBlur(Convolution):
         k = self._eigenvalues(b)
         if k is None:
             return super().solve(b, gamma, **options)
-        return _idct2(_dct2(b) / (k**2 + per_item(gamma, b)))
+        return _idct2(_dct2(b) / (k**2 + weight_of(gamma, b)))
 
     def prox(
         self,
@@ -200,7 +200,7 @@ class ReflectiveBlur(Convolution):
         k = self._eigenvalues(v)
         if k is None:
             return super().prox(v, y, gamma, prepared=prepared, **options)
-        weight = per_item(gamma, v)
+        weight = weight_of(gamma, v)
         return _idct2((k * _dct2(y) + weight * _dct2(v)) / (k**2 + weight))
 
     def sample(
@@ -218,7 +218,7 @@ class ReflectiveBlur(Convolution):
         if k is None:
             return super().sample(v, y, gamma, sigma, generator, prepared=prepared)
         # the DCT is orthonormal: white coefficients are a white image
-        sd = per_item(sigma, v) * (k**2 + per_item(gamma, v)).rsqrt()
+        sd = per_item(sigma, v) * (k**2 + weight_of(gamma, v)).rsqrt()
         return self.prox(v, y, gamma) + _idct2(sd * randn_like(v, generator))
 
     def _eigenvalues(self, x: Tensor) -> Tensor | None:

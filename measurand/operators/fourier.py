@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from ..tensors import Generators, generators, per_item, randn_like
+from ..tensors import Generators, generators, per_item, randn_like, weight_of
 from .base import LinearOperator, Shape
 from .diagonal import Diagonal, fourier_of_real
 from .kspace import fft2c, ifft2c, random_lines, sampling_weights
@@ -55,7 +55,7 @@ class FourierMask(LinearOperator):
         return self._shaped(x, self._half)
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
-        return self._shaped(b, 1 / (self._half + per_item(gamma, b)))
+        return self._shaped(b, 1 / (self._half + weight_of(gamma, b)))
 
     def prepare(self, y: Tensor) -> Tensor:
         """The adjoint `A^H y`, for `prox` and `sample`."""
@@ -72,7 +72,7 @@ class FourierMask(LinearOperator):
     ) -> Tensor:
         # frequencies that were not measured stay exactly those of v, however small gamma is
         back = self.prepare(y) if prepared is None else prepared
-        known = (self._half > 0) / (self._half + per_item(gamma, v))
+        known = (self._half > 0) / (self._half + weight_of(gamma, v))
         return v + self._shaped(back - self.gram(v), known)
 
     def sample(
@@ -86,7 +86,7 @@ class FourierMask(LinearOperator):
         prepared: Tensor | None = None,
     ) -> Tensor:
         mean = self.prox(v, y, gamma, prepared=prepared)
-        spread = per_item(sigma, v) / (self._half + per_item(gamma, v)).sqrt()
+        spread = per_item(sigma, v) / (self._half + weight_of(gamma, v)).sqrt()
         return mean + self._shaped(randn_like(v, generator), spread)
 
     def _shaped(self, x: Tensor, spectrum: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..linalg import cg, enough
-from ..tensors import per_item
+from ..tensors import weight_of
 from .base import LinearOperator, Shape
 from .convolution import fast_size
 
@@ -82,7 +82,7 @@ class KernelBlur(LinearOperator):
         circulant M of the preconditioner is split, `u = M^-1/2 w`; errors are bounded as in
         `LinearOperator.solve`, those of w instead of u.
         """
-        s, weight = self.side, per_item(gamma, b.double())
+        s, weight = self.side, weight_of(gamma, b.double())
         lags = self._autocorrelation()
         share = 1 - torch.arange(1 - s, s, device=b.device).abs().double() / s
         folded = lags * share[:, None] * share

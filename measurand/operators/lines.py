@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..tensors import per_item
+from ..tensors import weight_of
 
 __all__ = ["Modes", "line_modes"]
 
@@ -41,7 +41,7 @@ class Modes(NamedTuple):
     def solve(self, b: Tensor, gamma: float | Tensor) -> Tensor:
         """Returns `(A^H A + gamma)^-1 b`, for b of shape (B, 1, H, W); differentiable."""
         rows = b[:, 0] if self.axis == -1 else b[:, 0].mT
-        scale = self.values + per_item(gamma, rows)
+        scale = self.values + weight_of(gamma, rows)
         # V^H b as conj(b^H V), V c as c^T V^T: conjugating V itself would copy all of it, which
         # takes ten times as long as the product
         if len(self.vectors) == 1:  # one matrix, many right-hand sides

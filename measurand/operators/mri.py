@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from ..tensors import Generators, generators, per_item, randn_like
+from ..tensors import Generators, generators, per_item, randn_like, weight_of
 from .base import LinearOperator, Shape
 from .diagonal import Diagonal, fourier
 from .kspace import birdcage_maps, fft2c, ifft2c, random_lines, sampling_weights
@@ -70,7 +70,7 @@ class CartesianMRI(LinearOperator):
         return _filtered(x, self.mask)
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
-        return _filtered(b, 1 / (self.mask + per_item(gamma, b)))
+        return _filtered(b, 1 / (self.mask + weight_of(gamma, b)))
 
     def prepare(self, y: Tensor) -> Tensor:
         """The adjoint `A^H y`, for `prox` and `sample`."""
@@ -86,7 +86,7 @@ class CartesianMRI(LinearOperator):
         **_: Any,
     ) -> Tensor:
         back = self.prepare(y) if prepared is None else prepared
-        return v + (back - self.gram(v)) / (1 + per_item(gamma, v))
+        return v + (back - self.gram(v)) / (1 + weight_of(gamma, v))
 
     def sample(
         self,
@@ -99,7 +99,7 @@ class CartesianMRI(LinearOperator):
         prepared: Tensor | None = None,
     ) -> Tensor:
         mean = self.prox(v, y, gamma, prepared=prepared)
-        spread = per_item(sigma, v) / (self.mask + per_item(gamma, v)).sqrt()
+        spread = per_item(sigma, v) / (self.mask + weight_of(gamma, v)).sqrt()
         return mean + _filtered(randn_like(v, generator), spread)
 
     def diagonal(self) -> Diagonal:
@@ -210,7 +210,7 @@ class SENSE(LinearOperator):
     def solve(self, b: Tensor, gamma: float | Tensor, **options: Any) -> Tensor:
         if not _varying_axes(self.mask):
             energy = self.maps.abs().square().sum(1, keepdim=True) * self.mask
-            return b / (energy + per_item(gamma, b))
+            return b / (energy + weight_of(gamma, b))
         if self._vectors is None or self.maps.requires_grad:
             return super().solve(b, gamma, **options)
         return Modes(_varying_axes(self.mask)[0], self._values, self._vectors).solve(b, gamma)

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..tensors import Generators, as_generators, per_item, randn_like
+from ..tensors import Generators, as_generators, per_item, randn_like, weight_of
 from .base import LinearOperator, Shape
 from .diagonal import Diagonal
 
@@ -75,7 +75,7 @@ class Mask(LinearOperator):
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, in closed form."""
-        return b / (self._weights(b).square() + per_item(gamma, b))
+        return b / (self._weights(b).square() + weight_of(gamma, b))
 
     def prox(
         self,
@@ -87,7 +87,7 @@ class Mask(LinearOperator):
         **_: Any,
     ) -> Tensor:
         """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
-        m, weight = self._weights(v), per_item(gamma, v)
+        m, weight = self._weights(v), weight_of(gamma, v)
         return (m * y + weight * v) / (m.square() + weight)
 
     def sample(
@@ -101,7 +101,7 @@ class Mask(LinearOperator):
         prepared: Tensor | None = None,
     ) -> Tensor:
         """A draw of `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)`, pixel by pixel."""
-        sd = per_item(sigma, v) * (self._weights(v).square() + per_item(gamma, v)).rsqrt()
+        sd = per_item(sigma, v) * (self._weights(v).square() + weight_of(gamma, v)).rsqrt()
         return self.prox(v, y, gamma) + sd * randn_like(v, generator)
 
     def diagonal(self) -> Diagonal:

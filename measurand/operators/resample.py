@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..tensors import Generators, per_item, randn_like
+from ..tensors import Generators, per_item, randn_like, weight_of
 from .base import LinearOperator, Shape
 from .convolution import Convolution, energy, filtered, irfft2, transfer_function
 
@@ -92,7 +92,7 @@ class Downsample(Convolution):
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, in closed form."""
-        weight = per_item(gamma, b)
+        weight = weight_of(gamma, b)
         inverse = 1 / (self.spectra(b)[1] + weight) / math.prod(self.out_shape[-2:])
         u = filtered(self.forward(b), inverse)
         rest = b - self.adjoint(u)  # gamma x, so that A rest = gamma u
@@ -110,7 +110,7 @@ class Downsample(Convolution):
         **_: Any,
     ) -> Tensor:
         """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
-        inverse = 1 / (self.spectra(v)[1] + per_item(gamma, v)) / math.prod(self.out_shape[-2:])
+        inverse = 1 / (self.spectra(v)[1] + weight_of(gamma, v)) / math.prod(self.out_shape[-2:])
         return v + self.adjoint(filtered(y - self.forward(v), inverse))
 
     @classmethod
@@ -199,7 +199,7 @@ class BlockAverage(LinearOperator):
 
     def solve(self, b: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, in closed form."""
-        weight = per_item(gamma, b)
+        weight = weight_of(gamma, b)
         mean = self.forward(b)
         rest = b - self._spread(mean)
         rest = rest - self._spread(self.forward(rest))  # once more: no rounding left to divide
@@ -215,7 +215,7 @@ class BlockAverage(LinearOperator):
         **_: Any,
     ) -> Tensor:
         """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
-        gain = 1 / (1 + self.factor**2 * per_item(gamma, v))
+        gain = 1 / (1 + self.factor**2 * weight_of(gamma, v))
         return v + self._spread((y - self.forward(v)) * gain)
 
     def sample(
@@ -229,7 +229,7 @@ class BlockAverage(LinearOperator):
         prepared: Tensor | None = None,
     ) -> Tensor:
         """A draw of `N(prox(v, y, gamma), sigma^2 (A^H A + gamma)^-1)`, from one white image."""
-        weight = per_item(gamma, v)
+        weight = weight_of(gamma, v)
         noise = per_item(sigma, v) * randn_like(v, generator)
         # block means have variance sigma^2 / (1/s^2 + gamma), the rest sigma^2 / gamma
         change = (self.factor**-2 + weight).rsqrt() - weight.rsqrt()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..linalg import cg, enough
-from ..tensors import per_item
+from ..tensors import weight_of
 from .base import Shape
 from .convolution import Convolution, energy, fast_size, filtered, irfft2, transfer_function
 from .resample import bicubic_kernel, gaussian_kernel_of_blocks
@@ -99,7 +99,7 @@ class ValidDownsample(Convolution):
         max_iter: int = 1000,
     ) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, as in the module (`x0` is not needed)."""
-        weight = per_item(gamma, b)
+        weight = weight_of(gamma, b)
         u = self._inverse(self.forward(b), gamma, residual, tol, max_iter)
         rest = b - self.adjoint(u)  # gamma x, so that A rest = gamma u
         # what is left of that is divided by gamma: once more
@@ -128,7 +128,7 @@ class ValidDownsample(Convolution):
     ) -> Tensor:
         """The solution of `(A A^H + gamma) u = b`."""
         _, wide, circular = self.spectra(b)
-        weight, size = per_item(gamma, b), b.shape[-2:]
+        weight, size = weight_of(gamma, b), b.shape[-2:]
         root = (circular + weight).rsqrt() / math.prod(size)
         grid = fast_size(size[0] + self._reach(0)), fast_size(size[1] + self._reach(1))
 
