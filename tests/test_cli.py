@@ -57,12 +57,6 @@ def picture(path, *shape, dtype=np.uint8):
     return path
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def run(*words):
     return main([str(word) for word in words])
 

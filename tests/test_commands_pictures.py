@@ -21,12 +21,6 @@ def run(*words):
     return main([str(word) for word in words])
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def said(capsys):
     return capsys.readouterr().err.strip().splitlines()[-1]
 

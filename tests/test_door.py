@@ -30,12 +30,6 @@ SMALL = ["--prior", "total-variation:1e-6", "--method", "fista", "--method.steps
 RNG = np.random.default_rng(3)
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def scene(n=1, h=24, w=28):
     i, j, k = np.mgrid[:n, :h, :w]
     return 0.5 + 0.4 * np.sin(0.3 * j + 0.5 * i) * np.cos(0.25 * k)  # in [0, 1]

@@ -153,12 +153,6 @@ IDENTITY = ["--operator", "identity", "--sigma", 0.2]
 TV = [*IDENTITY, "--prior", "total-variation", "--method", "fista", "--method.steps", 2]
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def everything(folder):
     """All files and links below a folder with what is in them."""
     return {
