@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from measurand import methods, operators, samplers, solvers
+from measurand.blind import BlindMeasurement, Unknowns
 from measurand.jobs.restore import restore
-from measurand.measurement import BlindMeasurement, Measurement, Unknowns
+from measurand.measurement import Measurement
 from measurand.nets import ConvUNet, Glow
 from measurand.noises import Gaussian, Poisson
 from measurand.operators import GaussianBlur, LinearOperator, Mask, UnknownBlur

@@ -45,7 +45,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from ..measurement import BlindMeasurement, Unknowns
+from ..blind import BlindMeasurement, Unknowns
 from ..methods import Callback, Iterates, Sampler, Step, fitting
 from ..priors.capabilities import Denoiser, require
 from ..solvers.blind import BlindEdges

@@ -27,7 +27,7 @@ from itertools import pairwise
 
 import torch
 
-from ..measurement import BlindMeasurement, Unknowns
+from ..blind import BlindMeasurement, Unknowns
 from ..methods import Iterates, Step, finite
 from ..schedules import edm_grid
 from ..tensors import Generators, norm, randn_like
