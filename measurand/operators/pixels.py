@@ -77,16 +77,8 @@ class Mask(LinearOperator):
         """The solution of `(A^H A + gamma) x = b`, in closed form."""
         return b / (self._weights(b).square() + per_item(gamma, b))
 
-    def prox(
-        self,
-        v: Tensor,
-        y: Tensor,
-        gamma: float | Tensor,
-        *,
-        prepared: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
+    def prox(self, v: Tensor, y: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
+        """The proximal map of the squared misfit, in closed form."""
         m, weight = self._weights(v), per_item(gamma, v)
         return (m * y + weight * v) / (m.square() + weight)
 
