@@ -74,11 +74,6 @@ class BlindDPS(BlindSampler):
         """Number of calls of each denoiser, each with a gradient."""
         return self.steps
 
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
-        return self.steps
-
     def iterate(
         self, measurement: BlindMeasurement, prior: Priors, start: Unknowns, generator: Generators
     ) -> Iterates:
