@@ -29,10 +29,16 @@ class Unknowns(NamedTuple):
 class BlindMeasurement:
     """Data `y = A(theta) x + noise` of which neither the image nor the parameters are known.
 
+        family = ms.operators.UnknownBlur((3, 256, 256), side=64)
+        blind = ms.BlindMeasurement(family, ms.noises.Gaussian(sigma=0.02), y)
+
     Args:
         family: The operators A(theta).
         noise: The noise model, Gaussian with a positive standard deviation.
         y: The data, with shape (B, *family.out_shape); real, finite.
+    Raises:
+        TypeError: Family, noise or y is of another type.
+        ValueError: The shape or kind of y is not that of the family, or there is no noise.
     """
 
     def __init__(self, family: OperatorFamily, noise: Noise, y: Tensor) -> None:

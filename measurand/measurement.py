@@ -31,13 +31,20 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Measurement:
-    """Data `y` seen through an operator with noise.
+    """Data `y = A x + noise`, with the operator and the noise model that explain them.
+
+        m = ms.Measurement(A, ms.noises.Gaussian(sigma=0.04), y)
+        x = ms.solvers.HQS()(m, ms.load("natural-color"))
 
     Args:
         operator: The operator A.
         noise: The noise model.
         y: The data, with shape (B, *operator.out_shape); finite where something was measured.
             Behind a mask it may hold anything, and holds zeros from then on.
+    Raises:
+        TypeError: Operator, noise or y is of another type.
+        ValueError: The shape, kind or batch of y is not that of the operator, or its values are
+            none that the noise model can have.
     """
 
     def __init__(self, operator: LinearOperator, noise: Noise, y: Tensor) -> None:

@@ -32,10 +32,8 @@ Between two steps u moves to z + (r_{k+1} / r_k)^2 (u - z): the fixed point belo
 (u - z) / r^2, and stays where it is while r changes. alpha in (0, 1.5) and beta in (0, 1) have a
 first and a last value, too, so that any number of steps can be taken.
 
-All start at `prox_G(b, s_data)`, see `physics.DataTerm.start`. A denoiser sees (v, r) and nothing
-else; that is what makes the swap possible.
-
-Training is score matching over many operators, see `score_matching`.
+All start at `prox_G(b, s_data)`, see `physics.DataTerm.start`. Training is score matching over
+many operators, see `score_matching`.
 
 Deviations. The paper's scheme, number of steps, backbone and weights are not public; everything
 beside the identity above is ours.
@@ -115,8 +113,7 @@ class Unfolded(Trained):
         self.depth, self.sigma_data, self.recompute = depth, sigma_data, recompute
         self.tile: int | None = None
         self.card: dict[str, Any] = {}  # what is known of the weights
-        self.radius = Answers(2)  # of the first and the last step
-        self.spread = Answers(1)
+        self.radius, self.spread = Answers(2), Answers(1)  # radii of the first and the last step
 
     @classmethod
     def full(cls, channels: int = 3) -> Self:
@@ -274,10 +271,9 @@ class Unfolded(Trained):
         return not name.startswith("priors.")  # step sizes are physics
 
     def coded(self, name: str, x: Tensor) -> bool:
-        blocks: Any = self.priors
         part, _, rest = name.partition(".")
         k, _, inside = rest.partition(".net.")
-        return part == "priors" and blocks[int(k)].coded(inside, x)
+        return part == "priors" and self.priors[int(k)].coded(inside, x)
 
     def to_card(self) -> dict[str, Any]:
         for block in self.priors:
@@ -329,7 +325,11 @@ class Unfolded(Trained):
 
 
 class UnfoldedDR(Unfolded):
-    """Unfolded Douglas-Rachford splitting: the method of choice; see `Unfolded`."""
+    """Unfolded Douglas-Rachford splitting: the method of choice; arguments as for `Unfolded`.
+
+    network = ms.unfolded.UnfoldedDR.small()  # untrained; ms.load("FILE") has weights
+    denoiser = network.given(measurement)  # of p(x | x_t, y)
+    """
 
     def __init__(
         self,
