@@ -20,8 +20,6 @@ file system without hard links the file is made first and then filled: for that 
 is unknown, and it counts as alive for two minutes. On Windows, processes are judged by their sign.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -7,8 +7,6 @@
 and what has one and a dead owner is left over.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
