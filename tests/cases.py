@@ -6,11 +6,7 @@ import numpy as np
 import torch
 from test_cli import run
 
-from measurand.operators import (
-    SENSE,
-    birdcage_maps,
-    equispaced_lines,
-)
+from measurand.operators import SENSE, birdcage_maps, equispaced_lines
 
 TV = ["--prior", "total-variation", "--method", "fista", "--quiet"]
 FEW = [*TV, "--method.steps", 25]

@@ -512,9 +512,7 @@ def of_every_operator() -> Iterator[Injection]:
             continue
         name = cls.__name__
         yield Injection(
-            f"{name}: no item",
-            lambda c=cls: (a := c.example())(a.blank_input(1)[:0]),
-            ("batch",),
+            f"{name}: no item", lambda c=cls: (a := c.example())(a.blank_input(1)[:0]), ("batch",)
         )
 
 
@@ -580,9 +578,7 @@ def of_shift() -> Iterator[Injection]:
                 return made(small_network(), [masked()])
 
             yield Injection(
-                f"{type(task).__name__}: {name}",
-                call,
-                (name.split(" ")[0], type(task).__name__),
+                f"{type(task).__name__}: {name}", call, (name.split(" ")[0], type(task).__name__)
             )
 
 

@@ -351,13 +351,7 @@ def test_the_deviation_of_counts_is_theirs():
     assert float((found / expected - 1).abs().mean()) < 0.03
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--noise", "poisson", "--sigma", 0.1],
-        ["--saturated", -5],
-    ],
-)
+@pytest.mark.parametrize("words", [["--noise", "poisson", "--sigma", 0.1], ["--saturated", -5]])
 def test_noise_and_holes_that_make_no_sense_are_refused(here, capsys, words):
     np.save("y.npy", scene()[0].astype(np.float32))
     assert run("reconstruct", "y.npy", "--operator", "identity", *FAST, *words, "--out", "r") == 2

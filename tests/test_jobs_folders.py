@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from test_cli import TINY, files, picture, run, tiny
 
-from measurand.jobs.folders import (
-    check_outside,
-    free,
-    named_inputs,
-    reserved,
-    staged,
-)
+from measurand.jobs.folders import check_outside, free, named_inputs, reserved, staged
 from measurand.jobs.provenance import write_record
 from measurand.leases import lease
 from measurand.weights.tensorfile import load_tensors

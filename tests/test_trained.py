@@ -218,11 +218,7 @@ def test_evaluate_says_what_it_measured_of_each_kind(here, capsys):
     assert out[2].startswith("  Denoising(): ")
 
 
-def test_a_damaged_card_and_an_unknown_kind_leave_the_list_of_priors(
-    here,
-    capsys,
-    monkeypatch,
-):
+def test_a_damaged_card_and_an_unknown_kind_leave_the_list_of_priors(here, capsys, monkeypatch):
     monkeypatch.setattr(store, "WEIGHTS", here)
     save(here / "a@1.safetensors", unfolded.UnfoldedDR.tiny())
     save(here / "b@1.safetensors", Shrink(3))  # of a later version, perhaps
