@@ -26,6 +26,7 @@ __all__ = [
     "fast_size",
     "filtered",
     "irfft2",
+    "padded_filtered",
     "share",
     "transfer_function",
 ]

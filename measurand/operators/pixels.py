@@ -23,7 +23,7 @@ __all__ = ["Mask", "box_mask", "random_mask"]
 
 
 class Mask(LinearOperator):
-    """A product with a mask, pixel by pixel.
+    """A product with a mask, `y = m x` pixel by pixel: missing pixels (zeros), or gains.
 
     Args:
         shape: Shape of one image, (C, H, W) or that of a volume.
