@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import measurand as ms
-from measurand.measurement import Unknowns
+from measurand.blind import Unknowns
 from measurand.metrics import interval_coverage
 from measurand.operators import disk_kernel, gaussian_kernel, motion_kernel
 

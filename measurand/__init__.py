@@ -38,9 +38,10 @@ if TYPE_CHECKING:
         weights,
     )
     from .adapters import as_operator, as_prior
+    from .blind import BlindMeasurement
     from .figures import compare, save_image, show
     from .jobs.restore import restore
-    from .measurement import BlindMeasurement, Measurement
+    from .measurement import Measurement
     from .metrics import psnr, ssim
     from .weights.store import load, load_prior, save
 
@@ -84,7 +85,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BlindMeasurement": "measurement",
+    "BlindMeasurement": "blind",
     "Measurement": "measurement",
     "as_operator": "adapters",
     "as_prior": "adapters",

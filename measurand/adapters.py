@@ -36,6 +36,8 @@ def as_operator(
 ) -> LinearOperator:
     """Return an operator of this library from a linear map of another kind.
 
+        A = ms.as_operator(lambda x: x[..., ::2], (1, 64, 64))
+
     Args:
         thing: One of: a pair of functions (forward, adjoint) of batches with shape (B, ...); one
             differentiable linear function; an operator of DeepInverse (`A`, `A_adjoint`) or sigpy
@@ -72,6 +74,8 @@ def as_prior(
     dtype: torch.dtype = torch.float32,
 ) -> Denoiser:
     """Return a denoiser from a function, a network or a folder.
+
+        prior = ms.as_prior(network, range=(0, 1))  # network(v, sigma), sigma with shape (B,)
 
     Args:
         thing: A function or a network `(v, sigma) -> image` that estimates the clean image behind
@@ -138,10 +142,7 @@ def _operator(thing: Any, shape: tuple[int, ...], dtype: torch.dtype) -> LinearO
 
 
 def _pair(
-    forward: Action,
-    adjoint: Action,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
+    forward: Action, adjoint: Action, shape: tuple[int, ...], dtype: torch.dtype
 ) -> LinearOperator:
     with torch.no_grad():
         y = forward(torch.zeros(1, *shape, dtype=dtype))

@@ -61,9 +61,7 @@ class Figure:
 
 
 def show(
-    *images: ArrayLike | Tensor,
-    titles: Sequence[str] = (),
-    window: Window | None = None,
+    *images: ArrayLike | Tensor, titles: Sequence[str] = (), window: Window | None = None
 ) -> Figure:
     """Return a figure of images side by side, in one window.
 

@@ -5,7 +5,7 @@ the file is flushed to the disk (fsync), renamed over `path` and the directory e
 process that dies at any moment leaves the old file, or the new one, never a part of one.
 
 `room` is the same for a folder: filled out of sight, then put in its place by `publish`. What a
-killed process leaves has its stamp (`leases`) in its name: the next `atomic` or `room` in the same
+killed process leaves has its stamp (`owners`) in its name: the next `atomic` or `room` in the same
 folder removes it (`sweep`).
 """
 
@@ -20,7 +20,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .leases import DAY, now, owner_of, sign, stamp, unstamped
+from .leases import DAY, now, sign
+from .owners import owner_of, stamp, unstamped
 
 __all__ = [
     "atomic",

@@ -3,17 +3,13 @@
 A lease is a small file that exists as long as its owner needs it: whoever makes it has it, whoever
 finds it leaves the thing alone, and what a dead owner left is void:
 
-    owner      host name, boot and pid namespace (where a pid means something), pid, and the start
-               time of the process, so that a pid that is used again is not taken for the owner
+    owner      the process, see `owners`
     making     the whole file under a name of its own, then `link`: of many one gets it
     sign       the owner touches the file every 10 s
     death      on the machine of the owner: there is no such process. Seen from other machines: no
                sign for two minutes, by the clock of the file system
     removal    a void lease is removed under a lease on its removal, so that nobody removes the
                lease of whoever came after it
-
-`stamp()` is the owner as a part of a name, for temporary files and folders: `owner_of` reads it,
-and what has one and a dead owner is left over.
 
 Limits. A machine that sleeps for more than two minutes is dead to the others: its process has to
 ask `Lease.lost` before it makes anything final (the time between the question and the deed stays).
@@ -24,69 +20,32 @@ file system without hard links the file is made first and then filled: for that 
 is unknown, and it counts as alive for two minutes. On Windows, processes are judged by their sign.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
 import os
-import re
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from .owners import me, owner_of, stamp
 from .records import json_text
 
-__all__ = [
-    "Lease",
-    "Owner",
-    "alone",
-    "holder",
-    "lease",
-    "living",
-    "owner_of",
-    "sign",
-    "stamp",
-    "void",
-]
+__all__ = ["Lease", "alone", "holder", "lease", "living", "sign", "void"]
 
 BEAT = 10.0  # seconds between two signs of life
 STALE = 120.0  # seconds without one after which another machine is dead
 DAY = 86400.0  # the same of temporary files, whose owner gives no other sign than writing them
 
 _held: dict[str, Path] = {}  # what this process has, by token; a folder or a lease that is touched
-_numbers = count()
 _guard = threading.Lock()
 _beating = False
-
-
-@dataclass(frozen=True)
-class Owner:
-    """A process.
-
-    Args:
-        place: Digest of the host name, the boot and the pid namespace.
-        pid: Its number there.
-        started: Its start time there, in units of the system; 0 where that is unknown.
-    """
-
-    place: str
-    pid: int
-    started: int
-
-    @property
-    def alive(self) -> bool | None:
-        """Whether the process lives; None where that cannot be told from here."""
-        started = _start_of(self.pid) if self.place == _place() else 0
-        return None if started == 0 else started == self.started
 
 
 @dataclass(frozen=True)
@@ -121,7 +80,7 @@ class Lease:
     def alive(self) -> bool:
         """Whether the owner lives and has not let go of it."""
         owner = owner_of(self.token)
-        if owner == _me():
+        if owner == me():
             return self.token in _held
         known = owner.alive if owner is not None else None
         return self.age < STALE if known is None else known
@@ -137,28 +96,6 @@ class Lease:
             return f"a process that {self.path} does not name yet"
         since = time.strftime("%H:%M on %d %B", time.localtime(self.since))
         return f"process {self.pid} on {self.host}, since {since}"
-
-
-def stamp() -> str:
-    """A word that names this process and is given once: measurand-PLACE-PID-STARTED-NUMBER."""
-    me = _me()
-    return f"measurand-{me.place}-{me.pid}-{me.started}-{next(_numbers)}"
-
-
-# its first word is there so that no name of a user's file is taken for one
-_STAMP = re.compile(r"measurand-([0-9a-f]{8})-(\d+)-(\d+)-\d+")
-
-
-def owner_of(name: str) -> Owner | None:
-    """The process whose stamp is in a name; None where there is none."""
-    found = _STAMP.search(name)
-    return Owner(found[1], int(found[2]), int(found[3])) if found else None
-
-
-def unstamped(name: str) -> str:
-    """What stands before the stamp in a name."""
-    found = _STAMP.search(name)
-    return name[: found.start()] if found else name
 
 
 @contextmanager
@@ -378,45 +315,8 @@ def _forked() -> None:
     """A child has neither the leases nor the thread of its parent."""
     global _beating, _guard
     _held.clear()
-    _me.cache_clear()
     _beating, _guard = False, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-
-
-@cache
-def _me() -> Owner:
-    return Owner(_place(), os.getpid(), _start_of(os.getpid()) or 0)
-
-
-@cache
-def _place() -> str:
-    """Where a pid means something: this boot of this machine, and its pid namespace."""
-    words = [socket.gethostname()]
-    with suppress(OSError):
-        words.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        words.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
-
-
-def _start_of(pid: int) -> int | None:
-    """Start time of a process here, above 0; None where there is none, 0 where nobody can tell."""
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return None if words[0] in "ZX" else int(words[19])
-    except (OSError, IndexError):
-        pass
-    if os.name != "posix":
-        return 0
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except OSError:  # of another user
-        return 0
-    if Path("/proc/self/stat").exists():
-        return 0
-    ps = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True)
-    return 1 + int(hashlib.sha256(ps.stdout).hexdigest()[:8], 16) if ps.stdout.strip() else 0

@@ -10,10 +10,6 @@ which yields a `Step` after every step and returns the result:
 
         steps: int = 10
 
-        @property
-        def rounds(self) -> int:
-            return self.steps
-
         def iterate(self, measurement, prior, x, generator):
             for k in range(self.steps):
                 u = measurement.prox(x, 0.1)
@@ -99,8 +95,11 @@ class Method(ABC):
 
     @property
     def rounds(self) -> int | None:
-        """Number of steps that a call reports; None where it is not known before."""
-        return None
+        """Number of steps that a call reports, that of the setting `steps` by default.
+
+        None where it is not known before.
+        """
+        return getattr(self, "steps", None)
 
     def settled(self, measurement: Any) -> Self:
         """Return the method with every setting that was left to the measurement (None)."""

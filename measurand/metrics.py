@@ -29,8 +29,6 @@ further images of the same kind, measured in the same way (split conformal predi
 one image are not independent: it is the number of images that counts.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -35,6 +35,13 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which the test runs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def injected(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
     """Notes in the report which fault a test injected, and how often."""
 

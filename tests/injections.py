@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from measurand import methods, operators, samplers, solvers
+from measurand.blind import BlindMeasurement, Unknowns
 from measurand.jobs.restore import restore
-from measurand.measurement import BlindMeasurement, Measurement, Unknowns
+from measurand.measurement import Measurement
 from measurand.nets import ConvUNet, Glow
 from measurand.noises import Gaussian, Poisson
 from measurand.operators import GaussianBlur, LinearOperator, Mask, UnknownBlur
@@ -511,9 +512,7 @@ def of_every_operator() -> Iterator[Injection]:
             continue
         name = cls.__name__
         yield Injection(
-            f"{name}: no item",
-            lambda c=cls: (a := c.example())(a.blank_input(1)[:0]),
-            ("batch",),
+            f"{name}: no item", lambda c=cls: (a := c.example())(a.blank_input(1)[:0]), ("batch",)
         )
 
 
@@ -579,9 +578,7 @@ def of_shift() -> Iterator[Injection]:
                 return made(small_network(), [masked()])
 
             yield Injection(
-                f"{type(task).__name__}: {name}",
-                call,
-                (name.split(" ")[0], type(task).__name__),
+                f"{type(task).__name__}: {name}", call, (name.split(" ")[0], type(task).__name__)
             )
 
 

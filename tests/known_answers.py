@@ -61,6 +61,10 @@ class Matrix(LinearOperator):
         return cls(torch.eye(3)[:2])
 
 
+def one_generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def gaussian_problem(
     matrix: Tensor | None = None, sigma: float = 0.3
 ) -> tuple[Gaussian, Measurement]:

@@ -127,10 +127,7 @@ def stated(weight):
             broken(log_prob=lambda self, x: -x.square().flatten(1).sum(1) + x.detach().sum()),
             {"log_prob: batch rows independent", "gradient"},
         ),
-        (
-            broken(log_prob=lambda self, x: -x.square().sum()),
-            {"log_prob: one number per item"},
-        ),
+        (broken(log_prob=lambda self, x: -x.square().sum()), {"log_prob: one number per item"}),
     ],
     ids=range(9),
 )

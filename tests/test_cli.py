@@ -37,8 +37,7 @@ def tiny(path, channels=3, seed=0, **card):
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.02)
     save(
-        path,
-        EDMDenoiser(net, channels=channels, card={"name": "tiny", "licence": "none", **card}),
+        path, EDMDenoiser(net, channels=channels, card={"name": "tiny", "licence": "none", **card})
     )
     return path
 
@@ -55,12 +54,6 @@ def picture(path, *shape, dtype=np.uint8):
     else:
         Image.fromarray(u).save(path)
     return path
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(*words):
@@ -99,7 +92,9 @@ def test_threads_wait_without_spinning_unless_told(said):
 
 def test_a_command_is_a_file_and_a_line_of_the_help():
     files = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
-    assert files - {"__init__", "beside", "parse", "shared", "skipped"} == set(COMMANDS)
+    assert files - {"__init__", "beside", "measured", "parse", "shared", "skipped"} == set(
+        COMMANDS
+    )
     for name, words in COMMANDS.items():
         assert re.search(f"^  {name} +{re.escape(words)}$", HELP, re.M)
         assert is_dataclass(command_named(name))

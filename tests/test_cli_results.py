@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_cli import files, here, picture, run  # noqa: F401 (a fixture)
+from test_cli import files, picture, run
 from test_records import strict
 
 from measurand.data.files import read_image
@@ -28,7 +28,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("name", ODD, ids=range(len(ODD)))
-def test_a_name_that_is_no_formula_and_no_text_has_a_figure(here, name):  # noqa: F811
+def test_a_name_that_is_no_formula_and_no_text_has_a_figure(here, name):
     try:
         picture(here / name, 16, 16, 3)
     except OSError:
@@ -44,7 +44,7 @@ def test_what_no_font_has_is_written_as_an_escape():
     assert legible(os.fsdecode(b"odd\xff")) == "odd\\xff"
 
 
-def test_a_figure_that_cannot_be_drawn_leaves_the_result(here, monkeypatch):  # noqa: F811
+def test_a_figure_that_cannot_be_drawn_leaves_the_result(here, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no font\nat all")
 
@@ -56,7 +56,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_result(here, monkeypatch):  # 
     assert "comparison.png could not be drawn: no font at all" in notes
 
 
-def test_metrics_that_are_no_numbers_are_left_out_and_said(here, capsys):  # noqa: F811
+def test_metrics_that_are_no_numbers_are_left_out_and_said(here, capsys):
     """Of an image of zeros the relative error is 0/0, and the PSNR of the truth infinite."""
     np.save("z.npy", np.zeros((16, 16)))
     (here / "in").mkdir()
@@ -73,7 +73,7 @@ def test_metrics_that_are_no_numbers_are_left_out_and_said(here, capsys):  # noq
     assert "psnr" not in found["metrics"] and "ssim" in found["metrics"]
 
 
-def test_samples_beyond_single_precision_are_named_with_their_file(here, capsys):  # noqa: F811
+def test_samples_beyond_single_precision_are_named_with_their_file(here, capsys):
     u = np.random.default_rng(0).random((16, 16))
     np.save("u.npy", u)
     u[3, 3] = 1e300

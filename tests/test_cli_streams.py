@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from test_cli import TINY, files, here, picture  # noqa: F401 (a fixture)
+from test_cli import TINY, files, picture
 
 from measurand import cli
 from measurand.training.log import tell
@@ -38,7 +38,7 @@ def run(how, *words, unbuffered=False):
 
 
 @pytest.mark.parametrize("how", ["stderr", "both", "no stderr", "nothing open"])
-def test_training_without_a_reader_makes_its_weights(here, how):  # noqa: F811
+def test_training_without_a_reader_makes_its_weights(here, how):
     picture(here / "a.png", 40, 40, 3)
     assert run(CLOSED[how], *TRAIN)[0] == 0
     assert [p.name for p in sorted((here / "t").glob("*.safetensors"))] == [
@@ -48,7 +48,7 @@ def test_training_without_a_reader_makes_its_weights(here, how):  # noqa: F811
 
 
 @pytest.mark.parametrize("how", ["stdout", "both", "no stdout", "no stderr"])
-def test_a_reconstruction_without_a_reader_is_there(here, how):  # noqa: F811
+def test_a_reconstruction_without_a_reader_is_there(here, how):
     picture(here / "y.png", 16, 16, 3)
     words = ["--value-range", 0, 255, "--json", "--out", "r"]
     code, out, err = run(CLOSED[how], "reconstruct", "y.png", *TV, *words, unbuffered=True)
@@ -60,7 +60,7 @@ def test_a_reconstruction_without_a_reader_is_there(here, how):  # noqa: F811
         assert out == err == ""
 
 
-def test_an_error_is_one_with_and_without_a_reader(here):  # noqa: F811
+def test_an_error_is_one_with_and_without_a_reader(here):
     for how in ("both", "no stdout"):
         code, out, err = run(CLOSED[how], "reconstruct", "none.png", *TV, "--out", "r")
         assert code == 2 and out == "" and files(here) == []
@@ -70,12 +70,12 @@ def test_an_error_is_one_with_and_without_a_reader(here):  # noqa: F811
 @pytest.mark.parametrize(
     ("words", "expected"), [(["--help"], 0), (["priors", "--json"], 0), (["train", "--help"], 0)]
 )
-def test_a_reader_of_text_may_leave(here, words, expected):  # noqa: F811
+def test_a_reader_of_text_may_leave(here, words, expected):
     code, out, err = run(CLOSED["stdout"], *words)
     assert code == expected and out == err == ""
 
 
-def test_check_keeps_its_exit_code(here):  # noqa: F811
+def test_check_keeps_its_exit_code(here):
     picture(here / "y.png", 16, 16, 3)
     for sigma, code in (([], 0), (["--sigma", 0.2], 1)):  # which is not seen in the picture
         words = ["check", "y.png", *TV[:2], *sigma, "--prior", "total-variation", "--json"]
@@ -83,7 +83,7 @@ def test_check_keeps_its_exit_code(here):  # noqa: F811
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_text_that_could_not_be_written_is_an_error(here):  # noqa: F811
+def test_text_that_could_not_be_written_is_an_error(here):
     code, _, err = run('"$@" >/dev/full', "priors")
     assert code == 2 and "standard output: No space left on device" in err
     picture(here / "y.png", 16, 16, 3)
@@ -128,7 +128,7 @@ def test_a_pipe_that_breaks_elsewhere_is_an_error(monkeypatch, capsys):
     assert "Broken pipe" in capsys.readouterr().err
 
 
-def test_names_that_the_terminal_cannot_show_are_no_error(here):  # noqa: F811
+def test_names_that_the_terminal_cannot_show_are_no_error(here):
     picture(here / "y.png", 16, 16, 3)
     words = ["reconstruct", "y.png", *TV, "--out", "r\u00e9sultat"]
     code, out, _ = run('PYTHONIOENCODING=ascii "$@"', *words)

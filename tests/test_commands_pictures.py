@@ -7,7 +7,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
-from test_cli import picture
+from test_cli import picture, run
 from test_jobs_folders import files
 
 from measurand.cli import main
@@ -15,16 +15,6 @@ from measurand.data.files import read_image
 from measurand.operators import ValidBlur, disk_kernel, gaussian_kernel, motion_kernel
 
 TV = ["--prior", "total-variation"]
-
-
-def run(*words):
-    return main([str(word) for word in words])
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def said(capsys):

@@ -16,12 +16,6 @@ BLUR = ["--operator", "circular-gaussian-blur", "--operator.sigma", 1.2]
 SMALL = ["--method", "fista", "--method.steps", 4, "--prior", "total-variation"]
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def measured(here, n=2):
     """Pictures and their measurements."""
     truths = [picture(here / f"t{k}.png", 24, 20 + k, 3) for k in range(n)]

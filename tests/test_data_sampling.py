@@ -6,12 +6,7 @@ import torch
 from scans import brain
 
 from measurand.data.sampling import gaps, misplaced, unordered
-from measurand.operators.kspace import (
-    equispaced_lines,
-    fft2c,
-    random_lines,
-    variable_density_mask,
-)
+from measurand.operators.kspace import equispaced_lines, fft2c, random_lines, variable_density_mask
 
 Y = fft2c(torch.from_numpy(brain((64, 48), coils=6, slices=1)[1][0])).numpy()
 NOISE = np.random.default_rng(0).normal(size=(6, 64, 48, 2)) @ [1, 1j]

@@ -60,10 +60,7 @@ def test_nifti_keeps_scaling_times_and_complex_values(tmp_path):
     back = nibabel.load(tmp_path / "b.nii")
     source = nibabel.load(tmp_path / "a.nii")
     assert (back.dataobj.get_unscaled() == source.dataobj.get_unscaled()).all()
-    assert (back.dataobj.slope, back.dataobj.inter) == (
-        source.dataobj.slope,
-        source.dataobj.inter,
-    )
+    assert (back.dataobj.slope, back.dataobj.inter) == (source.dataobj.slope, source.dataobj.inter)
     z = (RNG.normal(size=(4, 5, 2)) + 1j * RNG.normal(size=(4, 5, 2))).astype(np.complex64)
     nifti(tmp_path / "z.nii", z, np.eye(4))
     picture = read_image(tmp_path / "z.nii")

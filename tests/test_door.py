@@ -30,12 +30,6 @@ SMALL = ["--prior", "total-variation:1e-6", "--method", "fista", "--method.steps
 RNG = np.random.default_rng(3)
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def scene(n=1, h=24, w=28):
     i, j, k = np.mgrid[:n, :h, :w]
     return 0.5 + 0.4 * np.sin(0.3 * j + 0.5 * i) * np.cos(0.25 * k)  # in [0, 1]
@@ -357,13 +351,7 @@ def test_the_deviation_of_counts_is_theirs():
     assert float((found / expected - 1).abs().mean()) < 0.03
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--noise", "poisson", "--sigma", 0.1],
-        ["--saturated", -5],
-    ],
-)
+@pytest.mark.parametrize("words", [["--noise", "poisson", "--sigma", 0.1], ["--saturated", -5]])
 def test_noise_and_holes_that_make_no_sense_are_refused(here, capsys, words):
     np.save("y.npy", scene()[0].astype(np.float32))
     assert run("reconstruct", "y.npy", "--operator", "identity", *FAST, *words, "--out", "r") == 2

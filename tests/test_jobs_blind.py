@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from test_cli import files, picture, run, tiny
 
+from measurand.blind import BlindMeasurement
 from measurand.checks import check_blind
 from measurand.checks.questions import NOT
 from measurand.jobs.arguments import build_for, families
-from measurand.measurement import BlindMeasurement
 from measurand.noises import Gaussian
 from measurand.operators import UnknownBlur, UnknownDefocus, UnknownValidBlur
 from measurand.priors import CallableDenoiser

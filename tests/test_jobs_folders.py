@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from test_cli import TINY, files, picture, run, tiny
 
-from measurand.jobs.folders import (
-    check_outside,
-    free,
-    named_inputs,
-    reserved,
-    staged,
-)
+from measurand.jobs.folders import check_outside, free, named_inputs, reserved, staged
 from measurand.jobs.provenance import write_record
 from measurand.leases import lease
 from measurand.weights.tensorfile import load_tensors
@@ -151,12 +145,6 @@ def test_a_disk_that_fails_leaves_the_first_run(tmp_path, monkeypatch):
 
 IDENTITY = ["--operator", "identity", "--sigma", 0.2]
 TV = [*IDENTITY, "--prior", "total-variation", "--method", "fista", "--method.steps", 2]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def everything(folder):

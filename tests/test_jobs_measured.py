@@ -28,12 +28,6 @@ from measurand.tensors import generators, randn_like
 TV = ["--prior", "total-variation:2", "--method", "fista", "--method.steps", 30, "--quiet"]
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def image(h=24, w=30):
     i, j = np.mgrid[:h, :w] / 30
     return (0.5 + 0.4 * np.sin(6 * i) * np.cos(5 * j)).astype(np.float32)  # in [0, 1]

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 import torch
 from test_cli import run
-from test_door import FAST, here, kspace, scanned, scene  # noqa: F401
+from test_door import FAST, kspace, scanned, scene
 
 TV = ["--prior", "total-variation", "--method", "fista", "--quiet", "--out", "r"]
 IDENTITY = ["--operator", "identity"]
@@ -20,7 +20,7 @@ def refused(capsys, *words):
 
 
 @pytest.mark.parametrize("wrong", ["inverted", "turned", "shifted"])
-def test_the_mask_of_other_k_space_is_refused(here, capsys, wrong):  # noqa: F811
+def test_the_mask_of_other_k_space_is_refused(here, capsys, wrong):
     _, y, _ = kspace(1)
     np.save("k.npy", y[0].numpy())
     seen = (y[0] != 0).any(0).numpy()
@@ -32,7 +32,7 @@ def test_the_mask_of_other_k_space_is_refused(here, capsys, wrong):  # noqa: F81
     assert run("reconstruct", *words) == 0
 
 
-def test_fewer_samples_than_there_are_may_be_taken(here):  # noqa: F811
+def test_fewer_samples_than_there_are_may_be_taken(here):
     _, y, _ = kspace(1)
     seen = (y[0] != 0).any(0).numpy()
     np.save("k.npy", y[0].numpy())
@@ -42,7 +42,7 @@ def test_fewer_samples_than_there_are_may_be_taken(here):  # noqa: F811
 
 
 @pytest.mark.parametrize("option", ["mask", "seen"])
-def test_an_inverted_mask_of_a_picture_is_refused(here, capsys, option):  # noqa: F811
+def test_an_inverted_mask_of_a_picture_is_refused(here, capsys, option):
     x = scene()[0]
     seen = RNG.random(x.shape) > 0.3
     np.save("y.npy", np.where(seen, x, 0).astype(np.float32)), np.save("m.npy", ~seen)
@@ -57,7 +57,7 @@ def test_an_inverted_mask_of_a_picture_is_refused(here, capsys, option):  # noqa
     assert run("reconstruct", *words) == 2  # of another size: named, not a traceback
 
 
-def test_a_noise_level_in_other_units_is_refused(here, capsys):  # noqa: F811
+def test_a_noise_level_in_other_units_is_refused(here, capsys):
     np.save("y.npy", scene()[0].astype(np.float32))
     words = ["y.npy", *IDENTITY, *FAST, "--out", "r", "--sigma"]
     assert "divide that of 255 by 127.5" in refused(capsys, *words, 25)
@@ -70,13 +70,13 @@ def test_a_noise_level_in_other_units_is_refused(here, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize("word", [["--noise.offset", 500], ["--noise.gain", 1e6]])
-def test_a_detector_that_cannot_have_made_the_data_is_refused(here, capsys, word):  # noqa: F811
+def test_a_detector_that_cannot_have_made_the_data_is_refused(here, capsys, word):
     tifffile.imwrite("c.tif", RNG.poisson(50 * scene()[0]).astype(np.uint16))
     words = ["c.tif", *IDENTITY, "--noise", "poisson", "--value-range", 0, 60, *TV]
     assert str(word[0]) in refused(capsys, *words, *word)
 
 
-def test_check_says_noise_in_units_of_the_file(here, capsys):  # noqa: F811
+def test_check_says_noise_in_units_of_the_file(here, capsys):
     _, y, a = kspace(1)
     np.save("k.npy", 1e-5 * y[0].numpy()), np.save("maps.npy", a.maps[0].numpy())
     words = ["check", "k.npy", "--operator", "sense", "--operator.maps", "maps.npy"]
@@ -88,7 +88,7 @@ def test_check_says_noise_in_units_of_the_file(here, capsys):  # noqa: F811
     assert 0.5e-7 < said < 2e-7
 
 
-def test_magnitudes_are_the_truth_of_k_space(here):  # noqa: F811
+def test_magnitudes_are_the_truth_of_k_space(here):
     x, y, _ = kspace(2)
     phase = torch.exp(1j * torch.linspace(-2, 2, 64))  # that a picture of phase zero has not
     _, _, a = kspace(1)
@@ -101,7 +101,7 @@ def test_magnitudes_are_the_truth_of_k_space(here):  # noqa: F811
     assert any("magnitudes" in note for note in record["notes"])
 
 
-def test_k_space_that_is_real_incomplete_or_of_many_coils_is_named(here, capsys):  # noqa: F811
+def test_k_space_that_is_real_incomplete_or_of_many_coils_is_named(here, capsys):
     _, y, _ = kspace(1)
     k = y[0].numpy()
     np.save("k.npy", np.stack([k.real, k.imag], -1))
@@ -114,7 +114,7 @@ def test_k_space_that_is_real_incomplete_or_of_many_coils_is_named(here, capsys)
     assert run("reconstruct", "k.npy", "--operator", "sense", *TV) == 0
 
 
-def test_transmissions_are_no_line_integrals(here):  # noqa: F811
+def test_transmissions_are_no_line_integrals(here):
     scanned()
     flat = np.load("flat.npy")[0] - 50
     p = -np.log((np.load("counts.npy") - 50) / flat)
@@ -128,7 +128,7 @@ def test_transmissions_are_no_line_integrals(here):  # noqa: F811
         assert any("-np.log(a)" in note for note in notes) == doubt
 
 
-def test_a_sinogram_on_its_side_is_named(here, capsys):  # noqa: F811
+def test_a_sinogram_on_its_side_is_named(here, capsys):
     np.save("s.npy", RNG.random((47, 30), dtype=np.float32))
     words = ["--operator", "parallel-ct", "--operator.angles", "even_angles:30"]
     assert "np.swapaxes(a, -1, -2)" in refused(capsys, "s.npy", *words, "--sigma", 1, *TV)
@@ -136,7 +136,7 @@ def test_a_sinogram_on_its_side_is_named(here, capsys):  # noqa: F811
     assert run("reconstruct", "s.npy", *words, "--sigma", 0.1, *TV) == 0
 
 
-def test_flat_and_dark_fields_may_be_tiffs(here):  # noqa: F811
+def test_flat_and_dark_fields_may_be_tiffs(here):
     """Their samples are counts like those of the data, whatever their range as a picture."""
     scanned()
     words = ["counts.npy", "--operator", "parallel-ct", "--shape", 1, 48, 48, "--sigma", 0.02]

@@ -46,8 +46,7 @@ def test_what_is_as_it_was_written_passes(result, capsys):
 
 
 @pytest.mark.parametrize(
-    ("file", "words"),
-    [("estimate.png", "estimate.png: changed"), ("../a.png", "a.png: changed")],
+    ("file", "words"), [("estimate.png", "estimate.png: changed"), ("../a.png", "a.png: changed")]
 )
 def test_a_flipped_bit_is_found(result, capsys, file, words):
     flip(result / file)

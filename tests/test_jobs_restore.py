@@ -3,13 +3,7 @@
 import pytest
 import torch
 
-from measurand.jobs.restore import (
-    Loaded,
-    prior_for,
-    restore,
-    suited,
-    variation_weight,
-)
+from measurand.jobs.restore import Loaded, prior_for, restore, suited, variation_weight
 from measurand.measurement import Measurement
 from measurand.metrics import psnr
 from measurand.nets import Glow

@@ -19,7 +19,8 @@ from jobs import begun, files_for, job_on, results
 from test_leases import dead
 
 from measurand.jobs.task import _key, scan_seed
-from measurand.leases import lease, stamp
+from measurand.leases import lease
+from measurand.owners import stamp
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from measurand import leases
-from measurand.leases import alone, lease, living, owner_of, stamp, unstamped, void
+from measurand.leases import alone, lease, living, void
+from measurand.owners import owner_of, stamp, unstamped
 
 FORK = multiprocessing.get_context("fork")
 

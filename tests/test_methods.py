@@ -244,10 +244,6 @@ class Blind(Sampler):
 
     steps: int = 3
 
-    @property
-    def rounds(self):
-        return self.steps
-
     def check(self, measurement, prior):
         require(prior, *self.needs, by=self)
         if not isinstance(measurement, Blurred):
@@ -341,10 +337,6 @@ class EM(Method):
     """Counts: a start of its own, and no step length or noise level."""
 
     steps: int = 5
-
-    @property
-    def rounds(self):
-        return self.steps
 
     def start(self, measurement, x0):
         return super().start(measurement, x0).clamp_min(1e-3)

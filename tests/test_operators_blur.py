@@ -150,10 +150,7 @@ def test_closed_forms_are_those_of_dense_algebra(operator, gamma):
 
 @pytest.mark.parametrize(
     "operator",
-    [
-        ValidBlur((2, 7, 8), noise(3, 4, seed=1)),
-        ReflectiveBlur((2, 7, 6), noise(4, 3, seed=1)),
-    ],
+    [ValidBlur((2, 7, 8), noise(3, 4, seed=1)), ReflectiveBlur((2, 7, 6), noise(4, 3, seed=1))],
     ids=["valid", "reflective, any kernel"],
 )
 def test_iterative_solves_are_those_of_dense_algebra(operator):

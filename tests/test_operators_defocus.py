@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from measurand.measurement import BlindMeasurement, Unknowns
+from measurand.blind import BlindMeasurement, Unknowns
 from measurand.noises import Gaussian
 from measurand.operators import UnknownDefocus, ValidBlur, disk_kernel, gaussian_kernel
 from measurand.priors import CallableDenoiser

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from measurand.measurement import BlindMeasurement, Unknowns
+from measurand.blind import BlindMeasurement, Unknowns
 from measurand.noises import Gaussian, Poisson
 from measurand.operators import (
     Blur,

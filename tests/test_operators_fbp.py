@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from measurand.operators import (
-    ParallelCT,
-    angular_weights,
-    even_angles,
-    fbp,
-    hann,
-    rotation_axis,
-)
+from measurand.operators import ParallelCT, angular_weights, even_angles, fbp, hann, rotation_axis
 
 N = 64
 

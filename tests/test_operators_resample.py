@@ -1,8 +1,8 @@
 """Down-sampling against torch's resizing and dense matrices; small gamma; covariance."""
 
-import numpy as np
 import pytest
 import torch
+from test_operators_blur import dense, noise
 from torch.nn import functional
 
 from measurand.operators import (
@@ -14,18 +14,6 @@ from measurand.operators import (
     gaussian_kernel,
 )
 from measurand.tensors import norm
-
-
-def noise(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-def dense(operator):
-    """The matrix of an operator, by its action on the unit vectors."""
-    n = int(np.prod(operator.in_shape))
-    unit = torch.eye(n, dtype=torch.float64).reshape(n, *operator.in_shape)
-    return operator(unit).flatten(1).T
-
 
 EXAMPLES = [
     Downsample((2, 6, 9), noise(4, 3, seed=1), 3, phase=2),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_cli import files, here, picture, run  # noqa: F401 (a fixture)
+from test_cli import picture, run
 from test_recipes import data  # noqa: F401 (a fixture)
 
 from measurand.priors import Autoencoder, LatentPrior

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from measurand.measurement import BlindMeasurement, Measurement, Unknowns
+from measurand.blind import BlindMeasurement, Unknowns
+from measurand.measurement import Measurement
 from measurand.noises import Gaussian as GaussianNoise
 from measurand.operators import (
     Identity,

@@ -4,17 +4,13 @@ import math
 
 import pytest
 import torch
-from known_answers import gaussian_problem, spread_errors
+from known_answers import gaussian_problem, one_generator, spread_errors
 
 from measurand.measurement import Measurement
 from measurand.noises import Gaussian as GaussianNoise
 from measurand.samplers import DPS
 
 N = 2000
-
-
-def one_generator(seed: int = 1) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_levels_are_those_of_the_variance_preserving_schedule():

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, is_dataclass
 
 import pytest
 import torch
-from known_answers import Matrix, gaussian_problem
+from known_answers import Matrix, gaussian_problem, one_generator
 from torch import Tensor
 
 from measurand import samplers
@@ -136,24 +136,22 @@ def test_nfe_counts_the_calls(method):
     assert counted.items == 3 * counted.calls
 
 
-@pytest.mark.parametrize("method", **named(WITHOUT_GRADIENT + REVERSE))
+@pytest.mark.parametrize("method", **named(WITHOUT_GRADIENT + REVERSE + BY_GRADIENT))
 @pytest.mark.parametrize("ambient", [True, False])
-def test_no_gradient_through_the_network(method, ambient):
+def test_gradients_are_enabled_by_guided_samplers_and_by_no_others(method, ambient):
     prior, m = three_items()
     with torch.set_grad_enabled(ambient):
-        draws = method(m, Guarded(prior, gradient=False))
+        draws = method(m, Guarded(prior, gradient=method in BY_GRADIENT))
         assert torch.is_grad_enabled() == ambient
     assert not draws.requires_grad
 
 
-@pytest.mark.parametrize("method", **named(BY_GRADIENT))
-@pytest.mark.parametrize("ambient", [True, False])
-def test_guided_samplers_enable_the_gradient_themselves(method, ambient):
-    prior, m = three_items()
-    with torch.set_grad_enabled(ambient):
-        draws = method(m, Guarded(prior, gradient=True))
-        assert torch.is_grad_enabled() == ambient
-    assert not draws.requires_grad
+@pytest.mark.parametrize("method", [PiGDM(), DAPS(), DiffPIR()], ids=repr)
+def test_exact_data_are_met(method):
+    sigma = 0.01
+    prior, m = gaussian_problem(torch.eye(6, dtype=torch.float64), sigma)
+    draws = method(m.repeat(200), prior, generator=one_generator())
+    assert (draws - m.y).square().mean().sqrt() <= 3 * sigma
 
 
 @pytest.mark.parametrize("method", **named(ALL))

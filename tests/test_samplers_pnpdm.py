@@ -8,6 +8,7 @@ from known_answers import (
     first_mode,
     gaussian_problem,
     mixture_problem,
+    one_generator,
     split_target,
     spread_errors,
 )
@@ -19,10 +20,6 @@ from measurand.priors import CosineGaussian
 from measurand.samplers import EulerFlow, EulerSDE, HeunFlow, PnPDM, ReverseSDE
 
 N = 6000
-
-
-def one_generator(seed: int = 1) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize(

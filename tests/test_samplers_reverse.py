@@ -4,7 +4,13 @@ import math
 
 import pytest
 import torch
-from known_answers import first_mode, gaussian_problem, mixture_problem, spread_errors
+from known_answers import (
+    first_mode,
+    gaussian_problem,
+    mixture_problem,
+    one_generator,
+    spread_errors,
+)
 
 from measurand.priors import CallableDenoiser, Gaussian
 from measurand.samplers import EulerFlow, EulerSDE, HeunFlow, HeunSDE, ReverseSDE, transition
@@ -12,10 +18,6 @@ from measurand.samplers import EulerFlow, EulerSDE, HeunFlow, HeunSDE, ReverseSD
 N = 8000
 ONE_SE = 1 / math.sqrt(N)
 SDES = [ReverseSDE, EulerSDE, HeunSDE]
-
-
-def one_generator(seed: int = 1) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("kind", [*SDES, EulerFlow, HeunFlow])

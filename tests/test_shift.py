@@ -5,17 +5,7 @@ import warnings
 
 import pytest
 import torch
-from shifted import (
-    SHAPE,
-    fitted,
-    masks,
-    mixture,
-    moments,
-    normal,
-    seeded,
-    seen,
-    through,
-)
+from shifted import SHAPE, fitted, masks, mixture, moments, normal, seeded, seen, through
 
 import measurand as ms
 from measurand import Measurement

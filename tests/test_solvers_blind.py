@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from measurand.measurement import BlindMeasurement, Measurement, Unknowns
+from measurand.blind import BlindMeasurement, Unknowns
+from measurand.measurement import Measurement
 from measurand.noises import Gaussian
 from measurand.operators import Identity, UnknownBlur, UnknownValidBlur, motion_kernel
 from measurand.priors import CallableDenoiser

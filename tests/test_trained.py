@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from test_cli import files, here, picture, run  # noqa: F401 (a fixture)
+from test_cli import files, picture, run
 from torch import nn
 
 from measurand import priors, unfolded
@@ -79,7 +79,7 @@ def test_a_kind_that_no_folder_names_is_not_ours(tmp_path):
         load(tmp_path / "s.safetensors")
 
 
-def test_a_new_kind_is_found_by_every_command(named, here, capsys):  # noqa: F811
+def test_a_new_kind_is_found_by_every_command(named, here, capsys):
     network = Shrink(3)
     network.card = {"licence": "mine", "recipe": {"domain": "Photographs(grey=False)"}}
     network.a.data.fill_(0.25)
@@ -153,7 +153,7 @@ class Cardless(PriorRecipe):
         raise AssertionError("trained before it was known whether it can be saved")
 
 
-def test_a_recipe_whose_network_has_no_card_is_refused_before_the_first_step(here):  # noqa: F811
+def test_a_recipe_whose_network_has_no_card_is_refused_before_the_first_step(here):
     picture(here / "a.png", 40, 40, 3)
     recipe = Cardless("cardless", "mine", Photographs(), crops=(16, 16))
     with pytest.raises(TypeError, match="got a Conv2d, wants a network that a weight file"):
@@ -161,7 +161,7 @@ def test_a_recipe_whose_network_has_no_card_is_refused_before_the_first_step(her
     assert files(here / "run") == []
 
 
-def test_evaluate_says_what_it_measured_of_each_kind(here, capsys):  # noqa: F811
+def test_evaluate_says_what_it_measured_of_each_kind(here, capsys):
     (here / "set").mkdir()
     for k in range(2):
         picture(here / f"set/{k}.png", 24, 28, 3)
@@ -218,11 +218,7 @@ def test_evaluate_says_what_it_measured_of_each_kind(here, capsys):  # noqa: F81
     assert out[2].startswith("  Denoising(): ")
 
 
-def test_a_damaged_card_and_an_unknown_kind_leave_the_list_of_priors(
-    here,  # noqa: F811
-    capsys,
-    monkeypatch,
-):
+def test_a_damaged_card_and_an_unknown_kind_leave_the_list_of_priors(here, capsys, monkeypatch):
     monkeypatch.setattr(store, "WEIGHTS", here)
     save(here / "a@1.safetensors", unfolded.UnfoldedDR.tiny())
     save(here / "b@1.safetensors", Shrink(3))  # of a later version, perhaps

@@ -303,9 +303,7 @@ def steps_done(folder):
 
 
 @pytest.mark.parametrize(
-    "kills",
-    [4, pytest.param(100, marks=pytest.mark.slow)],
-    ids=["few", "all"],
+    "kills", [4, pytest.param(100, marks=pytest.mark.slow)], ids=["few", "all"]
 )
 def test_sigkill_and_resume_gives_the_same_bits(tmp_path, kills, injected):
     """A run that is killed at random times ends with the weight files of one that is not."""

@@ -331,9 +331,7 @@ def test_dividing_a_problem_by_a_number_changes_nothing(factor):
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.1)
     scaled = Measurement(
-        factor * measurement.operator,
-        measurement.noise.scaled(factor),
-        factor * measurement.y,
+        factor * measurement.operator, measurement.noise.scaled(factor), factor * measurement.y
     )
     with torch.no_grad():
         a, b = (network.given(m).denoise(x, 0.7) for m in (measurement, scaled))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..measurement import BlindMeasurement
+from ..blind import BlindMeasurement
 from ..operators.families import BlurFamily
 from ..solvers import BlindEdges
 from ..tensors import generators, norm, randn_like

@@ -100,6 +100,9 @@ def check_fit(
 ) -> list[Verdict]:
     """Verdicts on an operator, the noise of its measurement, the data and a prior.
 
+        for verdict in ms.checks.check_fit(A, noise, y, ms.load("natural-color")):
+            print(verdict.verdict, verdict.name, verdict.found, verdict.advice)
+
     Args:
         operator: The operator A.
         noise: The noise that is claimed.

@@ -1,33 +1,31 @@
 """The command that asks whether operator, prior and data fit: check."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from tyro.conf import Positional
 
 from ..checks.blind import check_blind
 from ..checks.compatibility import check_fit
 from ..checks.questions import DOUBTFUL, Verdict, fits
 from ..devices import device_named
 from ..jobs.arguments import notes_of
-from ..jobs.blind import blind_measured, is_family, theta_prior_of
+from ..jobs.blind import blind_measured, theta_prior_of
 from ..jobs.choice import choice
 from ..jobs.measured import measured, operator_for
-from ..jobs.noise_kinds import Gaussian, Poisson
-from ..jobs.reading import Reading
+from ..jobs.noise_kinds import Poisson
 from ..jobs.restore import Loaded, prior_for, prior_loaded
 from ..operators import LinearOperator
 from ..priors.trained import Images
 from ..records import json_text
-from .shared import AnyOperator, File, Noise
+from .measured import Measured
 
 __all__ = ["Check"]
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Measured):
     """Do this operator, this prior and this measurement fit together?
 
     Prints a table of verdicts: the laws of the operator, the shape and kind of the data, what the
@@ -35,59 +33,19 @@ class Check:
     fit.
 
     Args:
-        file: The measurement.
-        operator: How it was measured; unknown-blur where the kernel is not known.
-        sigma: Its noise level; estimated from the data when absent.
-        noise: Kind of the noise: gaussian, or poisson for counts.
-        seen: A mask of the data, zero where nothing was measured.
-        saturated: Samples of the file from this value on are not used.
-        flat: Tomography: the file holds counts, and this one those without the object.
-        dark: Tomography: counts without light.
-        water: Tomography: attenuation of water in the units of the image.
-        prior: A prior that ships, a weight file, or total-variation or wavelets[:WEIGHT]; that of
-            `reconstruct` when absent.
-        theta_prior: Unknown blur: the prior of kernels; the family's own when absent.
-        shape: Shape C H W of the image, where it does not follow from the measurement.
-        value_range: Samples that mean black and white, for floating-point files.
         device: cpu, cuda, or auto.
         json: Print the verdicts as JSON.
     """
 
-    file: Positional[File]
-    operator: AnyOperator
-    sigma: float | None = None
-    noise: Noise = field(default_factory=Gaussian)
-    seen: str | None = None
-    saturated: float | None = None
-    flat: str | None = None
-    dark: str | None = None
-    water: float | None = None
-    prior: str | None = None
-    theta_prior: str | None = None
-    shape: tuple[int, int, int] | None = None
-    value_range: tuple[float, float] | None = None
     device: str = "cpu"
     json: bool = False
 
     def __call__(self, command: list[str]) -> int:
         device = device_named(self.device)
-        reading = Reading(
-            self.sigma,
-            self.value_range,
-            self.noise,
-            self.seen,
-            self.saturated,
-            self.flat,
-            self.dark,
-            self.water,
-        )
-        if is_family(self.operator):
-            return self._said(*self._blind(reading, device))
-        if self.theta_prior is not None:
-            raise ValueError("--theta-prior is for operators with unknowns, such as unknown-blur")
-        return self._said(*self._known(reading, device))
+        found = self._blind(device) if self.blind else self._known(device)
+        return self._said(*found)
 
-    def _known(self, reading: Reading, device: torch.device) -> tuple[list[Verdict], list[str]]:
+    def _known(self, device: torch.device) -> tuple[list[Verdict], list[str]]:
         """Verdicts and notes on a known operator."""
         twin = self.operator
 
@@ -97,7 +55,7 @@ class Check:
         found = measured(
             self.file,
             partial(operator_for, twin, self.shape),
-            reading,
+            self.reading,
             lambda operator, ct: loaded(operator, ct).window,
         )
         m, notes = found.measurement.to(device), found.notes
@@ -114,11 +72,11 @@ class Check:
             ]
         return verdicts, [*notes, *notes_of(twin, m.operator.in_shape), *more]
 
-    def _blind(self, reading: Reading, device: torch.device) -> tuple[list[Verdict], list[str]]:
+    def _blind(self, device: torch.device) -> tuple[list[Verdict], list[str]]:
         """Verdicts and notes on an operator with unknowns."""
         if self.shape is not None:
             raise ValueError("--shape is for known operators: that of a family follows from y")
-        found = blind_measured(self.file, self.operator, reading)
+        found = blind_measured(self.file, self.operator, self.reading)
         blind: Any = found.measurement.to(device)
         name = self.prior or "natural-color"
         images = Images(blind.family.in_shape, torch.float32, str(blind.family))

@@ -2,17 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import Positional
 
 from ..jobs.arguments import twins
-from ..jobs.reading import Reading
-from ..jobs.reconstruction import Reconstruction
-from .beside import restored_beside
-from .shared import File
+from .beside import Picture
 
 __all__ = ["Deblur"]
 
@@ -20,59 +15,28 @@ Motion = Annotated[str | None, tyro.conf.arg(metavar="LENGTH:DEGREES")]
 
 
 @dataclass(frozen=True)
-class Deblur:
+class Deblur(Picture):
     """Take a known blur out of a picture: photo.png becomes photo-deblurred.png.
 
     Say the blur by one of --psf, --defocus, --gaussian and --motion. The scene goes on beyond the
     frame, as a camera sees it; noise, prior and method are chosen, and printed.
 
     Args:
-        file: The picture: PNG, JPEG, TIFF, BMP, WebP, PGM, PPM or .npy.
         psf: Picture or array of the point spread function; a measured one loses its background.
         defocus: Radius of the disk that a lens out of focus makes of a point, in pixels.
         gaussian: Standard deviation of a Gaussian, in pixels.
         motion: Length of a straight motion, in pixels, and its direction, in degrees
             counter-clockwise from the right: 12:30.
-        sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
-            255 are 2 s / 255); estimated from the picture when absent.
-        prior: A prior that ships, a weight file, or total-variation; the best when absent.
-        out: Folder for all results, as `reconstruct` writes them, instead of the picture.
-        value_range: Samples that mean black and white, for floating-point files.
-        device: cpu, cuda, or auto.
-        quiet: Print nothing but errors.
-        json: Print the record, as JSON.
     """
 
-    file: Positional[File]
     psf: str | None = None
     defocus: float | None = None
     gaussian: float | None = None
     motion: Motion = None
-    sigma: float | None = None
-    prior: str | None = None
-    out: Path | None = None
-    value_range: tuple[float, float] | None = None
-    device: str = "auto"
-    quiet: bool = False
-    json: bool = False
 
     def __call__(self, command: list[str]) -> int:
-        how = Reconstruction(
-            self._operator(),
-            reading=Reading(self.sigma, self.value_range),
-            prior=self.prior,
-            device=self.device,
-        )
-        return restored_beside(
-            how,
-            self.file,
-            command,
-            ending="deblurred",
-            remarks=["boundary: the scene goes on beyond the frame, as a camera sees it"],
-            out=self.out,
-            quiet=self.quiet,
-            as_json=self.json,
-        )
+        edges = "boundary: the scene goes on beyond the frame, as a camera sees it"
+        return self.restored(self._operator(), command, ending="deblurred", remarks=[edges])
 
     def _operator(self) -> Any:
         """The blur, as an operator of the command line."""

@@ -7,39 +7,29 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from tyro.conf import Positional
-
 from ..data.sources import split_key
 from ..files import sha256_file
 from ..jobs.arguments import files_of
 from ..jobs.batch import Job, failures, run, summary, table
-from ..jobs.blind import BlindReconstruction, is_family
+from ..jobs.blind import BlindReconstruction
 from ..jobs.executors import Loop
-from ..jobs.folders import (
-    check_outside,
-    choosing,
-    free,
-    named_inputs,
-    reserved,
-    staged,
-)
+from ..jobs.folders import check_outside, choosing, free, named_inputs, reserved, staged
 from ..jobs.manifest import Scan, is_many, name_of, scans_in, shard, shard_named
-from ..jobs.noise_kinds import Gaussian
 from ..jobs.provenance import write_record
-from ..jobs.reading import Reading
 from ..jobs.reconstruction import Reconstruction, rounds_of, with_operands
 from ..jobs.restore import bar, resolved
 from ..methods import Step
 from ..records import json_text
 from ..samplers import BlindPnPDM
 from ..tuning.settings import Settings, read_settings
-from .shared import AnyMethod, AnyOperator, Executor, File, Noise, seconds
+from .measured import Measured
+from .shared import AnyMethod, Executor, seconds
 
 __all__ = ["Reconstruct"]
 
 
 @dataclass(frozen=True)
-class Reconstruct:
+class Reconstruct(Measured):
     """Recover the image behind a measured file, or behind each of many.
 
     A folder or a manifest stands for many scans, with a folder of results for each. A rerun does
@@ -50,22 +40,8 @@ class Reconstruct:
             .h5[:dataset], .mat[:name], NIfTI, MetaImage or DICOM, also a folder of one DICOM
             series; a folder of these; or a manifest, .csv or .jsonl, with columns file, truth,
             name and options of the operator. Several pages or slices in, several out.
-        operator: How it was measured; unknown-blur where the kernel is to be found too.
         method: How the image is recovered; the best that ships for the problem when absent (hqs
             where --method.NAME sets something).
-        sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
-            255 are 2 s / 255), of sinograms and k-space in units of the file; estimated from the
-            data when absent.
-        noise: Kind of the noise: gaussian, or poisson for counts.
-        seen: A mask of the data, zero where nothing was measured; NaN is not measured either.
-        saturated: Samples of the file from this value on are not used: the detector was full.
-        flat: Tomography: the file holds counts, and this one those without the object.
-        dark: Tomography: counts without light.
-        water: Tomography: attenuation of water in the units of the image (about 0.019 per mm);
-            the estimate is written in Hounsfield units.
-        prior: A prior that ships (`measurand priors`), a weight file, or total-variation[:WEIGHT]
-            or wavelets[:WEIGHT]; the best for the problem, or what the settings name, when absent.
-        theta_prior: Unknown blur: the prior of kernels; kernels-64 when absent.
         settings: A settings file, as `tune` writes it: the method with its settings, and a prior.
         draws: Number of draws of a sampler.
         seed: Seed of everything random; the same seed gives the same bits.
@@ -74,8 +50,6 @@ class Reconstruct:
             folder is taken unless it is empty, and none that holds what is read.
         truth: The true image, where it is known: adds metrics and an error map. For a folder, a
             folder of truths under the same names.
-        shape: Shape C H W of the image, where it does not follow from the measurement.
-        value_range: Samples of an image that mean black and white, for floating-point files.
         truth_range: The same of the truth; that of the measurement when absent, if both are files
             of one kind.
         tile: Larger images are denoised in overlapping tiles, of at most this size in
@@ -93,25 +67,12 @@ class Reconstruct:
         json: Print the record of the run, as JSON.
     """
 
-    file: Positional[File]
-    operator: AnyOperator
     method: AnyMethod = None
-    sigma: float | None = None
-    noise: Noise = field(default_factory=Gaussian)
-    seen: str | None = None
-    saturated: float | None = None
-    flat: str | None = None
-    dark: str | None = None
-    water: float | None = None
-    prior: str | None = None
-    theta_prior: str | None = None
     settings: Path | None = None
     draws: int = 4
     seed: int = 0
     out: Path | None = None
     truth: Path | None = None
-    shape: tuple[int, int, int] | None = None
-    value_range: tuple[float, float] | None = None
     truth_range: tuple[float, float] | None = None
     tile: int = 1024
     margins: bool = False
@@ -181,23 +142,12 @@ class Reconstruct:
         return [*(path for path in named if path), *files_of(self.operator).values()]
 
     def _how(self, *, figure: bool) -> Reconstruction:
-        blind = is_family(self.operator)
-        if self.theta_prior is not None and not blind:
-            raise ValueError("--theta-prior is for operators with unknowns, such as unknown-blur")
+        blind = self.blind
         how = partial(BlindReconstruction, theta_prior=self.theta_prior)
         return (how if blind else Reconstruction)(
             self.operator,
             self.method or (BlindPnPDM() if blind else None),
-            reading=Reading(
-                self.sigma,
-                self.value_range,
-                self.noise,
-                self.seen,
-                self.saturated,
-                self.flat,
-                self.dark,
-                self.water,
-            ),
+            reading=self.reading,
             prior=self.prior,
             draws=self.draws,
             shape=self.shape,

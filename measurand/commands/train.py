@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     Recipe: TypeAlias = Any
 else:
     Recipe = tyro.extras.subcommand_type_from_defaults(
-        {recipe.name: recipe for recipe in RECIPES},
-        prefix_names=False,
+        {recipe.name: recipe for recipe in RECIPES}, prefix_names=False
     )
 
 

@@ -1,64 +1,28 @@
 """The command that makes a picture larger: upscale."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
 from ..jobs.arguments import twins
-from ..jobs.reading import Reading
-from ..jobs.reconstruction import Reconstruction
-from .beside import restored_beside
-from .shared import File
+from .beside import Picture
 
 __all__ = ["Upscale"]
 
 
 @dataclass(frozen=True)
-class Upscale:
+class Upscale(Picture):
     """Make a picture larger, with detail: photo.png becomes photo-upscaled.png.
 
     Each pixel of the picture is the mean of a block of pixels of the result, as a camera's pixels
     are; noise, prior and method are chosen, and printed.
 
     Args:
-        file: The picture: PNG, JPEG, TIFF, BMP, WebP, PGM, PPM or .npy.
         factor: How many times larger each side becomes.
-        sigma: Noise standard deviation, in units of the image scaled to [-1, 1] (s grey levels of
-            255 are 2 s / 255); estimated from the picture when absent.
-        prior: A prior that ships, a weight file, or total-variation; the best when absent.
-        out: Folder for all results, as `reconstruct` writes them, instead of the picture.
-        value_range: Samples that mean black and white, for floating-point files.
-        device: cpu, cuda, or auto.
-        quiet: Print nothing but errors.
-        json: Print the record, as JSON.
     """
 
-    file: Positional[File]
     factor: Literal[2, 3, 4] = 2
-    sigma: float | None = None
-    prior: str | None = None
-    out: Path | None = None
-    value_range: tuple[float, float] | None = None
-    device: str = "auto"
-    quiet: bool = False
-    json: bool = False
 
     def __call__(self, command: list[str]) -> int:
-        how = Reconstruction(
-            twins()["block-average"](factor=self.factor),
-            reading=Reading(self.sigma, self.value_range),
-            prior=self.prior,
-            device=self.device,
-        )
-        return restored_beside(
-            how,
-            self.file,
-            command,
-            ending="upscaled",
-            remarks=[f"each pixel is the mean of {self.factor} x {self.factor} of the result"],
-            out=self.out,
-            quiet=self.quiet,
-            as_json=self.json,
-        )
+        operator = twins()["block-average"](factor=self.factor)
+        block = f"each pixel is the mean of {self.factor} x {self.factor} of the result"
+        return self.restored(operator, command, ending="upscaled", remarks=[block])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..measurement import BlindMeasurement, Unknowns
+from ..blind import BlindMeasurement, Unknowns
 from ..methods import Step
 from ..metrics import psnr, ssim
 from ..noises import Gaussian

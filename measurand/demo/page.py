@@ -4,8 +4,6 @@ Everything shown side by side has one scale. The overview is drawn at one pixel 
 is resampled but the enlarged details. Needs matplotlib (extra `plot`).
 """
 
-from __future__ import annotations
-
 import base64
 import html
 from collections.abc import Sequence

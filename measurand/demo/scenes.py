@@ -21,8 +21,8 @@ SHAPE = (3, 256, 256)
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A photograph and what happened to it.
+class Photograph:
+    """A square of a photograph, in which something happens to it.
 
     Args:
         title: Name of the problem.
@@ -30,8 +30,6 @@ class Scene:
         photo: Name of the picture in `skimage.data`.
         corner: First row and column of the piece.
         zoom: Top, left and side of the square to look at closely, in pixels.
-        operator: The physics.
-        sigma: Noise standard deviation, in image units.
     """
 
     title: str
@@ -39,30 +37,31 @@ class Scene:
     photo: str
     corner: tuple[int, int]
     zoom: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Scene(Photograph):
+    """A photograph and what happened to it.
+
+    Args:
+        operator: The physics.
+        sigma: Noise standard deviation, in image units.
+    """
+
     operator: LinearOperator
     sigma: float
 
 
 @dataclass(frozen=True)
-class BlindScene:
+class BlindScene(Photograph):
     """A photograph and an unknown kernel.
 
     Args:
-        title: Name of the problem.
-        text: What happened, in words.
-        photo: Name of the picture in `skimage.data`.
-        corner: First row and column of the piece.
-        zoom: Top, left and side of the square to look at closely, in pixels.
         kernel: The kernel, which the methods do not see, with shape (h, w).
         side: Height and width of the support that they assume, in pixels.
         sigma: Noise standard deviation, in image units.
     """
 
-    title: str
-    text: str
-    photo: str
-    corner: tuple[int, int]
-    zoom: tuple[int, int, int]
     kernel: Tensor
     side: int
     sigma: float

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..files import sweep, write_atomic
-from ..leases import alone, lease, living, stamp, void
+from ..leases import alone, lease, living, void
+from ..owners import stamp
 from ..records import json_text
 from .manifest import Scan
 from .task import Outcome, Task, Work, digest_of, settings_in

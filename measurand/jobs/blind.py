@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..blind import BlindMeasurement
 from ..data.writing import write_image
 from ..devices import device_named
 from ..figures import save_image
-from ..measurement import BlindMeasurement
 from ..metrics import psnr
 from ..operators import Identity
 from ..priors.trained import Images

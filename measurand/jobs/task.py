@@ -28,7 +28,8 @@ from threading import current_thread, main_thread
 from typing import Any, Protocol
 
 from ..files import discard, publish, room, sha256, write_atomic
-from ..leases import Lease, holder, lease, owner_of
+from ..leases import Lease, holder, lease
+from ..owners import owner_of
 from ..records import json_text
 from .folders import foreign
 from .manifest import Scan

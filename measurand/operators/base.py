@@ -24,7 +24,7 @@ of `solve` or `prox` that it has no use for as `**_`.
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -326,6 +326,11 @@ class LinearOperator(nn.Module, ABC):
             "GaussianBlur, MotionBlur, and of multiples of these are"
         )
 
+    @property
+    def spaces(self) -> tuple[Shape, Shape, torch.dtype, torch.dtype]:
+        """Shapes and kinds of input and output: what the constructor of this class takes."""
+        return self.in_shape, self.out_shape, self.in_dtype, self.out_dtype
+
     # -- tensors and batches -------------------------------------------------------------------
 
     @property
@@ -463,13 +468,14 @@ class Identity(LinearOperator):
 class _Wrapping(LinearOperator):
     """Operators made of operators: batches and shapes follow the parts."""
 
+    def __init__(self, parts: Sequence[LinearOperator], *spaces: Any) -> None:
+        super().__init__(*spaces)
+        self._parts = nn.ModuleList(parts)
+
     @property
     def inner(self) -> list[LinearOperator]:
         """The operators this one is made of."""
         return list(self._parts)  # type: ignore[arg-type]
-
-    def _hold(self, *operators: LinearOperator) -> None:
-        self._parts = nn.ModuleList(operators)
 
     @property
     def pictures(self) -> bool:  # type: ignore[override]
@@ -510,10 +516,8 @@ class Adjoint(_Wrapping):
     """
 
     def __init__(self, operator: LinearOperator) -> None:
-        super().__init__(
-            operator.out_shape, operator.in_shape, operator.out_dtype, operator.in_dtype
-        )
-        self._hold(operator)
+        into, out, into_dtype, out_dtype = operator.spaces
+        super().__init__([operator], out, into, out_dtype, into_dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inner[0].adjoint(x)
@@ -546,13 +550,9 @@ class Composed(_Wrapping):
         for left, right in zip(operators, operators[1:], strict=False):
             if left.in_shape != right.out_shape or left.in_dtype != right.out_dtype:
                 raise ValueError(f"Composed: {left} cannot follow {right}: their shapes differ")
-        super().__init__(
-            operators[-1].in_shape,
-            operators[0].out_shape,
-            operators[-1].in_dtype,
-            operators[0].out_dtype,
-        )
-        self._hold(*operators)
+        first, last = operators[-1], operators[0]
+        spaces = (first.in_shape, last.out_shape, first.in_dtype, last.out_dtype)
+        super().__init__(operators, *spaces)
 
     def forward(self, x: Tensor) -> Tensor:
         for part in reversed(self.inner):
@@ -590,19 +590,12 @@ class Stacked(_Wrapping):
         if not operators:
             raise ValueError("Stacked: got no operators, wanted at least one")
         first = operators[0]
+        in_shape, out_shape, *kinds = first.spaces
         for other in operators[1:]:
-            if (other.in_shape, other.in_dtype, other.out_dtype, other.out_shape[1:]) != (
-                first.in_shape,
-                first.in_dtype,
-                first.out_dtype,
-                first.out_shape[1:],
-            ):
+            if other.spaces != (in_shape, (other.out_shape[0], *out_shape[1:]), *kinds):
                 raise ValueError(f"Stacked: {first} and {other} do not fit on each other")
         rows = sum(part.out_shape[0] for part in operators)
-        super().__init__(
-            first.in_shape, (rows, *first.out_shape[1:]), first.in_dtype, first.out_dtype
-        )
-        self._hold(*operators)
+        super().__init__(operators, in_shape, (rows, *out_shape[1:]), *kinds)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([part.forward(x) for part in self.inner], dim=1)
@@ -633,10 +626,7 @@ class Scaled(_Wrapping):
     def __init__(self, operator: LinearOperator, factor: float) -> None:
         if not (math.isfinite(factor) and factor != 0):
             raise ValueError(f"Scaled: got a factor {factor}, wanted a finite number, not zero")
-        super().__init__(
-            operator.in_shape, operator.out_shape, operator.in_dtype, operator.out_dtype
-        )
-        self._hold(operator)
+        super().__init__([operator], *operator.spaces)
         self.factor = float(factor)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -659,17 +649,8 @@ class Scaled(_Wrapping):
         c2 = self.factor**2
         return self.inner[0].solve(b, gamma / c2, **options) / c2
 
-    def prox(
-        self,
-        v: Tensor,
-        y: Tensor,
-        gamma: float | Tensor,
-        *,
-        prepared: Tensor | None = None,
-        residual: float | None = None,
-    ) -> Tensor:
-        c = self.factor
-        return self.inner[0].prox(v, y / c, gamma / c**2, prepared=prepared, **_if_given(residual))
+    def prox(self, v: Tensor, y: Tensor, gamma: float | Tensor, **options: Any) -> Tensor:
+        return self.inner[0].prox(v, y / self.factor, gamma / self.factor**2, **options)
 
     def sample(
         self,
@@ -713,12 +694,10 @@ class Sum(_Wrapping):
         if not operators:
             raise ValueError("Sum: got no operators, wanted at least one")
         first = operators[0]
-        spaces = (first.in_shape, first.out_shape, first.in_dtype, first.out_dtype)
         for other in operators[1:]:
-            if (other.in_shape, other.out_shape, other.in_dtype, other.out_dtype) != spaces:
+            if other.spaces != first.spaces:
                 raise ValueError(f"Sum: {first} and {other} are between different spaces")
-        super().__init__(*spaces)
-        self._hold(*operators)
+        super().__init__(operators, *first.spaces)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([part.forward(x) for part in self.inner]).sum(0)
@@ -745,10 +724,8 @@ class Normal(_Wrapping):
     """
 
     def __init__(self, operator: LinearOperator) -> None:
-        super().__init__(
-            operator.in_shape, operator.in_shape, operator.in_dtype, operator.in_dtype
-        )
-        self._hold(operator)
+        shape, dtype = operator.in_shape, operator.in_dtype
+        super().__init__([operator], shape, shape, dtype, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inner[0].gram(x)

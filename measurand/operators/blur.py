@@ -35,8 +35,9 @@ __all__ = ["Blur", "GaussianBlur", "MotionBlur"]
 class Blur(Convolution):
     """Periodic: the blur by any kernel of an image whose opposite edges touch.
 
-    A photograph or a micrograph is not periodic: its edges need `ValidBlur`, which the command
-    line calls `blur`.
+    `y = k * x` in each channel, the data as large as the image; `solve`, `prox` and `sample` are
+    closed forms. A photograph or a micrograph is not periodic: its edges need `ValidBlur`, which
+    the command line calls `blur`.
 
     Args:
         shape: Shape (C, H, W) of one image.

@@ -23,16 +23,17 @@ from torch.nn import functional
 from ..linalg import cg, enough
 from ..tensors import Generators, per_item, randn_like, weight_of
 from .base import Shape
-from .convolution import Convolution, energy, fast_size, filtered, irfft2, transfer_function
+from .convolution import Convolution, FramedBlur, filtered, irfft2, transfer_function
 
 __all__ = ["ReflectiveBlur", "ValidBlur"]
 
 
-class ValidBlur(Convolution):
+class ValidBlur(FramedBlur):
     """Blur as a camera sees it: the scene goes on beyond the frame, and nobody knows how.
 
-    Only those pixels are measured that the unknown outside cannot reach: H - h + 1 rows and
-    W - w + 1 columns, the first of them centred on pixel h - 1 - h // 2 of the image.
+    `y = k * x` in each channel. Only those pixels are measured that the unknown outside cannot
+    reach: H - h + 1 rows and W - w + 1 columns, the first of them centred on pixel h - 1 - h // 2
+    of the image. `ValidBlur.image_shape(y.shape[1:], kernel)` is the image of data at hand.
 
     Args:
         shape: Shape (C, H, W) of one image, margins included.
@@ -47,18 +48,8 @@ class ValidBlur(Convolution):
         super().__init__(shape, kernel, (shape[0], *(max(n, 1) for n in inner)))
 
     def derive(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        grid = _grid(self.in_shape)
-        k = transfer_function(kernel, *grid)
-        return k / math.prod(grid), k.real**2 + k.imag**2
-
-    def forward(self, x: Tensor) -> Tensor:
-        grid = _grid(self.in_shape)
-        spectrum = torch.fft.rfft2(x, s=grid).mul_(self.spectra(x)[0])
-        return self._cut(irfft2(spectrum, grid)).contiguous()
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        x = filtered(self._embed(y), self.spectra(y)[0].conj())
-        return x[..., : self.in_shape[1], : self.in_shape[2]].contiguous()
+        k = transfer_function(kernel, *self.grid)
+        return k / math.prod(self.grid), k.real**2 + k.imag**2
 
     def solve(
         self,
@@ -79,7 +70,7 @@ class ValidBlur(Convolution):
         while it falls fast, the margins of x still change.
         """
         k, power = self.spectra(b)
-        grid, weight = _grid(self.in_shape), weight_of(gamma, b)
+        grid, weight = self.grid, weight_of(gamma, b)
         n, root = math.prod(grid), (power + weight).rsqrt()
         # of a half-spectrum the inner columns count twice: with c = sqrt(count / n) in front, its
         # inner products are those of images
@@ -103,8 +94,7 @@ class ValidBlur(Convolution):
             max_iter=max_iter,
             least=None if residual else ridge.detach().flatten(1).amin(1),
         )
-        x = irfft2(z * (root / (n * scale)), grid)
-        return x[..., : self.in_shape[1], : self.in_shape[2]].contiguous()
+        return self.cut(irfft2(z * (root / (n * scale)), grid))
 
     @classmethod
     def image_shape(cls, y_shape: Shape, kernel: Any) -> Shape:  # type: ignore[override]
@@ -112,12 +102,9 @@ class ValidBlur(Convolution):
         return (*y_shape[:-2], y_shape[-2] + height - 1, y_shape[-1] + width - 1)
 
     def framed(self, x: Tensor) -> Tensor:
-        return self._cut(x)
+        return self.seen(x)
 
-    def trace_gram(self) -> float:
-        return energy(self.kernel) * math.prod(self.out_shape) / math.prod(self.in_shape)
-
-    def _cut(self, image: Tensor) -> Tensor:
+    def seen(self, image: Tensor) -> Tensor:
         top, left = _reach(self.kernel)
         return image[..., top : top + self.out_shape[1], left : left + self.out_shape[2]]
 
@@ -128,12 +115,6 @@ class ValidBlur(Convolution):
             image.narrow(axis, 0, first).zero_()
             image.narrow(axis, first + size, image.shape[axis] - first - size).zero_()
         return image
-
-    def _embed(self, y: Tensor) -> Tensor:
-        top, left = _reach(self.kernel)
-        height, width = _grid(self.in_shape)
-        right, bottom = width - left - y.shape[-1], height - top - y.shape[-2]
-        return functional.pad(y, (left, right, top, bottom))
 
     @classmethod
     def example(cls) -> Self:
@@ -187,19 +168,11 @@ class ReflectiveBlur(Convolution):
             return super().solve(b, gamma, **options)
         return _idct2(_dct2(b) / (k**2 + weight_of(gamma, b)))
 
-    def prox(
-        self,
-        v: Tensor,
-        y: Tensor,
-        gamma: float | Tensor,
-        *,
-        prepared: Tensor | None = None,
-        **options: Any,
-    ) -> Tensor:
+    def prox(self, v: Tensor, y: Tensor, gamma: float | Tensor, **options: Any) -> Tensor:
         """The proximal map of the squared misfit: closed if the kernel is symmetric."""
         k = self._eigenvalues(v)
         if k is None:
-            return super().prox(v, y, gamma, prepared=prepared, **options)
+            return super().prox(v, y, gamma, **options)
         weight = weight_of(gamma, v)
         return _idct2((k * _dct2(y) + weight * _dct2(v)) / (k**2 + weight))
 
@@ -242,11 +215,6 @@ class ReflectiveBlur(Convolution):
     @classmethod
     def example(cls) -> Self:
         return cls((2, 6, 7), torch.tensor([[0.0, 0.2, 0.1], [0.3, 0.5, 0.3], [0.1, 0.2, -0.4]]))
-
-
-def _grid(shape: Shape) -> tuple[int, int]:
-    """The rows and columns of a grid, with fast transforms, that holds an image."""
-    return fast_size(shape[-2]), fast_size(shape[-1])
 
 
 def _reach(kernel: Tensor) -> tuple[int, int]:

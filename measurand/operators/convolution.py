@@ -9,6 +9,7 @@ once, in double precision, and kept in the precision of the images that come; if
 for a gradient (blind problems) it is computed anew in every call, so that each has its own graph.
 """
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -20,18 +21,19 @@ from .base import LinearOperator, Shape
 
 __all__ = [
     "Convolution",
+    "FramedBlur",
     "energy",
     "fast_size",
     "filtered",
     "irfft2",
+    "padded_filtered",
     "share",
     "transfer_function",
 ]
 
 
-_LARGE = (
-    2**17
-)  # pixels of planes that a processor transforms back one by one: they leave its cache
+# pixels of planes that a processor transforms back one by one: they leave its cache
+_LARGE = 2**17
 
 
 def fast_size(n: int) -> int:
@@ -83,8 +85,13 @@ def filtered(x: Tensor, spectrum: Tensor) -> Tensor:
     Returns:
         The images, with the shape of `x`.
     """
+    return padded_filtered(x, spectrum, x.shape[-2:])
+
+
+def padded_filtered(x: Tensor, spectrum: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """The same of images with zeros below and on the right, with shape (..., *grid)."""
     # in place: on CPUs the page faults of a fresh temporary cost more than the product
-    return irfft2(torch.fft.rfft2(x).mul_(spectrum), x.shape[-2:])
+    return irfft2(torch.fft.rfft2(x, s=grid).mul_(spectrum), grid)
 
 
 def share(x: Tensor) -> float:
@@ -172,6 +179,38 @@ class Convolution(LinearOperator):
             with torch.inference_mode(False), torch.no_grad():
                 kept[x.dtype] = _in_precision(self.derive(_wide(kernel)), x.dtype)
         return kept[x.dtype]
+
+
+class FramedBlur(Convolution):
+    """Base of the blurs of a scene that goes on beyond the frame of what is measured.
+
+    A circular blur of a grid so wide that what wraps around falls on pixels nobody sees; its
+    spectrum, over the size of the grid, is the first of `derive`.
+    """
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of a grid, with fast transforms, that holds an image."""
+        return fast_size(self.in_shape[-2]), fast_size(self.in_shape[-1])
+
+    @abstractmethod
+    def seen(self, image: Tensor) -> Tensor:
+        """The pixels that are measured, a view of images on the grid."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seen(padded_filtered(x, self.spectra(x)[0], self.grid)).contiguous()
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        image = y.new_zeros(*y.shape[:-2], *self.grid)
+        self.seen(image).copy_(y)
+        return self.cut(filtered(image, self.spectra(y)[0].conj()))
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The images on the grid without its margin."""
+        return image[..., : self.in_shape[1], : self.in_shape[2]].contiguous()
+
+    def trace_gram(self) -> float:
+        return energy(self.kernel) * math.prod(self.out_shape) / math.prod(self.in_shape)
 
 
 def _wide(kernel: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ __all__ = ["Mask", "box_mask", "random_mask"]
 
 
 class Mask(LinearOperator):
-    """A product with a mask, pixel by pixel.
+    """A product with a mask, `y = m x` pixel by pixel: missing pixels (zeros), or gains.
 
     Args:
         shape: Shape of one image, (C, H, W) or that of a volume.
@@ -77,16 +77,8 @@ class Mask(LinearOperator):
         """The solution of `(A^H A + gamma) x = b`, in closed form."""
         return b / (self._weights(b).square() + weight_of(gamma, b))
 
-    def prox(
-        self,
-        v: Tensor,
-        y: Tensor,
-        gamma: float | Tensor,
-        *,
-        prepared: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
+    def prox(self, v: Tensor, y: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
+        """The proximal map of the squared misfit, in closed form."""
         m, weight = self._weights(v), weight_of(gamma, v)
         return (m * y + weight * v) / (m.square() + weight)
 

@@ -100,16 +100,8 @@ class Downsample(Convolution):
         left = weight * u - self.forward(rest)
         return (rest + self.adjoint(filtered(left, inverse))) / weight
 
-    def prox(
-        self,
-        v: Tensor,
-        y: Tensor,
-        gamma: float | Tensor,
-        *,
-        prepared: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
+    def prox(self, v: Tensor, y: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
+        """The proximal map of the squared misfit, in closed form."""
         inverse = 1 / (self.spectra(v)[1] + weight_of(gamma, v)) / math.prod(self.out_shape[-2:])
         return v + self.adjoint(filtered(y - self.forward(v), inverse))
 
@@ -205,16 +197,8 @@ class BlockAverage(LinearOperator):
         rest = rest - self._spread(self.forward(rest))  # once more: no rounding left to divide
         return rest / weight + self._spread(mean / (self.factor**-2 + weight))
 
-    def prox(
-        self,
-        v: Tensor,
-        y: Tensor,
-        gamma: float | Tensor,
-        *,
-        prepared: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        """The proximal map of the squared misfit, in closed form (`prepared` is not needed)."""
+    def prox(self, v: Tensor, y: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
+        """The proximal map of the squared misfit, in closed form."""
         gain = 1 / (1 + self.factor**2 * weight_of(gamma, v))
         return v + self._spread((y - self.forward(v)) * gain)
 

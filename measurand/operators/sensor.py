@@ -23,13 +23,13 @@ from torch import Tensor
 from ..linalg import cg, enough
 from ..tensors import weight_of
 from .base import Shape
-from .convolution import Convolution, energy, fast_size, filtered, irfft2, transfer_function
+from .convolution import FramedBlur, fast_size, filtered, padded_filtered, transfer_function
 from .resample import bicubic_kernel, gaussian_kernel_of_blocks
 
 __all__ = ["ValidBicubicDownsample", "ValidDownsample", "ValidGaussianDownsample"]
 
 
-class ValidDownsample(Convolution):
+class ValidDownsample(FramedBlur):
     """Blur by any kernel, then one pixel in `factor` along each axis, as a camera sees it.
 
     Args:
@@ -64,8 +64,7 @@ class ValidDownsample(Convolution):
 
     def derive(self, kernel: Tensor) -> tuple[Tensor, ...]:
         s, (height, width) = self.factor, self.out_shape[-2:]
-        grid = _grid(self.in_shape)
-        k = transfer_function(kernel, *grid) / math.prod(grid)
+        k = transfer_function(kernel, *self.grid) / math.prod(self.grid)
         sides = [2 * n - 1 for n in kernel.shape[-2:]]
         power = torch.fft.rfft2(kernel, s=sides).abs().square()
         around = torch.fft.irfft2(power, s=sides)  # r at all distances, zero first
@@ -76,17 +75,6 @@ class ValidDownsample(Convolution):
         r = around[..., rows, :][..., columns]
         wide = fast_size(height + reach[0]), fast_size(width + reach[1])
         return k, _spectrum(r, wide) / math.prod(wide), _spectrum(r, (height, width)).clamp_min(0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        grid = _grid(self.in_shape)
-        spectrum = torch.fft.rfft2(x, s=grid).mul_(self.spectra(x)[0])
-        return self._sampled(irfft2(spectrum, grid)).contiguous()
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        image = y.new_zeros(*y.shape[:-2], *_grid(self.in_shape))
-        self._sampled(image).copy_(y)
-        x = filtered(image, self.spectra(y)[0].conj())
-        return x[..., : self.in_shape[1], : self.in_shape[2]].contiguous()
 
     def solve(
         self,
@@ -112,10 +100,10 @@ class ValidDownsample(Convolution):
         y: Tensor,
         gamma: float | Tensor,
         *,
-        prepared: Tensor | None = None,
         residual: float | None = None,
+        **_: Any,
     ) -> Tensor:
-        """The proximal map of the squared misfit (`prepared` is not needed)."""
+        """The proximal map of the squared misfit."""
         return v + self.adjoint(self._inverse(y - self.forward(v), gamma, residual))
 
     def _inverse(
@@ -134,7 +122,7 @@ class ValidDownsample(Convolution):
 
         def apply(z: Tensor) -> Tensor:
             u = filtered(z, root)
-            seen = irfft2(torch.fft.rfft2(u, s=grid).mul_(wide), grid)[..., : size[0], : size[1]]
+            seen = padded_filtered(u, wide, grid)[..., : size[0], : size[1]]
             return filtered(seen + weight * u, root)
 
         goal = residual / 4 if residual else enough(b) if tol is None else tol
@@ -146,8 +134,7 @@ class ValidDownsample(Convolution):
     def _reach(self, axis: int) -> int:
         return (self.kernel.shape[axis - 2] - 1) // self.factor
 
-    def _sampled(self, image: Tensor) -> Tensor:
-        """The pixels that are measured, of images on the grid."""
+    def seen(self, image: Tensor) -> Tensor:
         s, (top, left) = self.factor, (m + self.phase for m in self.margins)
         rows, columns = self.out_shape[-2:]
         return image[..., top : top + s * rows : s, left : left + s * columns : s]
@@ -166,9 +153,6 @@ class ValidDownsample(Convolution):
     def framed(self, x: Tensor) -> Tensor:
         (top, left), (rows, columns) = self.margins, self.out_shape[-2:]
         return x[..., top : top + self.factor * rows, left : left + self.factor * columns]
-
-    def trace_gram(self) -> float:
-        return energy(self.kernel) * math.prod(self.out_shape) / math.prod(self.in_shape)
 
     @classmethod
     def example(cls) -> Self:
@@ -232,10 +216,6 @@ def _margins(side: int, factor: int, phase: int) -> tuple[int, int]:
     """How far a kernel reaches beyond the blocks, before the first and behind the last."""
     before, behind = side - 1 - side // 2, side // 2
     return max(before - phase, 0), max(phase + behind - factor + 1, 0)
-
-
-def _grid(shape: Shape) -> tuple[int, int]:
-    return fast_size(shape[-2]), fast_size(shape[-1])
 
 
 def _spectrum(r: Tensor, size: tuple[int, ...]) -> Tensor:

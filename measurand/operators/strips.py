@@ -50,11 +50,7 @@ def plan_of(angles: Array, *, square: bool, axis: float) -> Plan:
     quarter = np.where(across, np.pi / 2 - half, half)
     none = np.zeros_like(flip)
     plans = []
-    for folded, view, views in (
-        (turn, none, 1),
-        (half, flip, 2),
-        (quarter, flip + 2 * across, 4),
-    ):
+    for folded, view, views in ((turn, none, 1), (half, flip, 2), (quarter, flip + 2 * across, 4)):
         if views < 4 or square:
             # angles of float32 agree after folding to a microradian, a thousandth of a pixel
             side = np.where(backwards, -axis, axis)

@@ -54,6 +54,11 @@ _END = 0.15  # of the height of views; what their ends are at most if the object
 class ParallelCT(LinearOperator):
     """Parallel-beam projections of each channel of an image.
 
+    The integral of x along `u cos(theta) + v sin(theta) = s`, u to the right and v upwards, in
+    the mean over a bin. Data have shape (B, C, angles, detectors).
+
+        A = ms.operators.ParallelCT((1, 256, 256), ms.operators.even_angles(180), pixel=0.7)
+
     Evenly spaced angles over a half or a full turn need the least memory and time: 256x256 with
     180 angles takes 0.1 GB, other angles up to four times that.
 
@@ -70,6 +75,9 @@ class ParallelCT(LinearOperator):
             `rotation_axis` finds it. Column c, counted from 0, is `c - (detectors - 1) / 2`;
             radon of scikit-image has 0.5 for an even number of bins, and turns about pixel
             n // 2, the middle of an image of n + 1 pixels.
+    Raises:
+        ValueError: Angles above two turns that are not said to be degrees, or lengths that are
+            not positive.
     """
 
     pictures = False  # line integrals, in value times length

@@ -1,15 +1,7 @@
 """The knowledge: priors, as capabilities that a method asks for."""
 
 from .autoencoder import Autoencoder
-from .capabilities import (
-    Denoiser,
-    Density,
-    Latent,
-    Posterior,
-    Proximable,
-    Restorer,
-    require,
-)
+from .capabilities import Denoiser, Density, Latent, Posterior, Proximable, Restorer, require
 from .codes import CodedImages, CountedLatent, PixelCode
 from .conventions import (
     VE,

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors import convert_range
+from .around import Around
 from .brief import one_line
-from .capabilities import Denoiser, Latent, Range
+from .capabilities import Latent, Range
 from .denoiser import CallableDenoiser
 
 __all__ = ["CodedImages", "CountedLatent", "PixelCode"]
@@ -84,7 +85,7 @@ class CodedImages(nn.Module):
         return cls(PixelCode.example(), (0.0, 1.0))
 
 
-class CountedLatent(nn.Module):
+class CountedLatent(Around):
     """A latent prior that counts how often it denoises a code.
 
     Args:
@@ -99,21 +100,8 @@ class CountedLatent(nn.Module):
     )
 
     def __init__(self, prior: Latent) -> None:
-        super().__init__()
-        self.prior = prior
+        super().__init__(prior)
         self.calls = self.items = 0
-
-    __repr__ = one_line
-
-    @property
-    def range(self) -> Range | None:
-        """The values that the images have."""
-        return self.prior.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.prior.dtype
 
     @property
     def factor(self) -> int:
@@ -148,7 +136,7 @@ class CountedLatent(nn.Module):
         return cls(PixelCode.example())
 
 
-class PixelCode(nn.Module):
+class PixelCode(Around):
     """A denoiser of images as a latent prior whose code is the image itself: D = E = identity.
 
     Args:
@@ -159,20 +147,6 @@ class PixelCode(nn.Module):
 
     factor = 1
     error = 0.0
-
-    def __init__(self, prior: Denoiser) -> None:
-        super().__init__()
-        self.prior = prior
-
-    @property
-    def range(self) -> Range | None:
-        """The values that the images have."""
-        return self.prior.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.prior.dtype
 
     def encode(self, x: Tensor) -> Tensor:
         """The image."""
@@ -189,8 +163,6 @@ class PixelCode(nn.Module):
     def code_noise(self, sigma: float | Tensor) -> float | Tensor:
         """Sigma."""
         return sigma
-
-    __repr__ = one_line
 
     @classmethod
     def example(cls) -> Self:

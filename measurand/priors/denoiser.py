@@ -103,9 +103,9 @@ class CallableDenoiser(nn.Module):
     @classmethod
     def example(cls) -> Self:
         """A tiny instance for images of shape (1, 8, 8), on which the laws are tested."""
-        return cls(_of_normal)
+        return cls(of_normal)
 
 
-def _of_normal(v: Tensor, sigma: float | Tensor, mean: float | Tensor = 0.0) -> Tensor:
+def of_normal(v: Tensor, sigma: float | Tensor, mean: float | Tensor = 0.0) -> Tensor:
     """The denoiser of pixels of standard deviation 1/2, for examples."""
     return mean + (v - mean) / (1 + 4 * per_item(sigma, v) ** 2)

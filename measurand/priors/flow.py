@@ -23,14 +23,7 @@ from torch import Tensor, nn
 
 from ..nets import Glow
 from ..nets.unet import extend
-from ..tensors import (
-    Generators,
-    as_generators,
-    from_channels,
-    inner,
-    randn_like,
-    to_channels,
-)
+from ..tensors import Generators, as_generators, from_channels, inner, randn_like, to_channels
 from .flow_prox import FlowGain, packed
 from .trained import Evaluation, Fitted, Images, Score, Trained, dtype_named, images_named
 

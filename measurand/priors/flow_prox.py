@@ -102,7 +102,26 @@ def latent_gain(
     return [z * (k / (k + t)) for z, k, t in zip(latents, scales, tau, strict=True)]
 
 
-class FlowGain(nn.Module):
+class _OfFlow(nn.Module):
+    """What the proximal maps of a flow share."""
+
+    not_by_name: ClassVar[str] = (
+        "is made of a flow: use it in Python; a weight file of a flow has FlowGain"
+    )
+
+    def __init__(self, prior: Calibrated) -> None:
+        super().__init__()
+        self.prior = prior
+
+    __repr__ = one_line
+
+    @classmethod
+    def example(cls) -> Self:
+        """An instance on which the laws are tested: the flow of independent normal pixels."""
+        return cls(_Halves())
+
+
+class FlowGain(_OfFlow):
     """One Gauss-Newton step of the latent MAP problem, `z <- z kappa / (kappa + tau)`.
 
     A `Proximable`; differentiates through the flow: yes.
@@ -114,12 +133,6 @@ class FlowGain(nn.Module):
     not_by_name: ClassVar[str] = (
         "is made of a flow: name its weight file, and it is put around it by itself"
     )
-
-    def __init__(self, prior: Calibrated) -> None:
-        super().__init__()
-        self.prior = prior
-
-    __repr__ = one_line
 
     def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
         """The image whose latents are those of `v`, each shrunk by what is known of it.
@@ -137,13 +150,8 @@ class FlowGain(nn.Module):
 
         return self.prior.through(v, gain)
 
-    @classmethod
-    def example(cls) -> Self:
-        """An instance on which the laws are tested: the flow of independent normal pixels."""
-        return cls(_Halves())
 
-
-class FlowShrink(nn.Module):
+class FlowShrink(_OfFlow):
     """The uniform shrink of all latents, `z <- z / (1 + tau)`: the published relaxation.
 
     It is the latent MAP with `||g(z) - v||` replaced by `||z - f(v)||`, and makes no use of the
@@ -152,16 +160,6 @@ class FlowShrink(nn.Module):
     Args:
         prior: The flow.
     """
-
-    not_by_name: ClassVar[str] = (
-        "is made of a flow: use it in Python; a weight file of a flow has FlowGain"
-    )
-
-    def __init__(self, prior: Calibrated) -> None:
-        super().__init__()
-        self.prior = prior
-
-    __repr__ = one_line
 
     def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
         """The image whose latents are `1 / (1 + tau)` times those of `v`.
@@ -174,12 +172,8 @@ class FlowShrink(nn.Module):
         """
         return self.prior.through(v, lambda latents: [z / (1 + per_item(tau, z)) for z in latents])
 
-    @classmethod
-    def example(cls) -> Self:
-        return cls(_Halves())
 
-
-class FlowMAP(nn.Module):
+class FlowMAP(_OfFlow):
     """The latent MAP, `argmin_z 1/2 ||g(z) - v||^2 + tau/2 ||z||^2`, by descent with line search.
 
     Preconditioned with `1 / (kappa + tau)`, so that a first step of length one is `FlowGain`;
@@ -190,24 +184,18 @@ class FlowMAP(nn.Module):
         steps: Steps of the descent; each costs two or more passes of the flow and one backward.
     """
 
-    not_by_name: ClassVar[str] = (
-        "is made of a flow: use it in Python; a weight file of a flow has FlowGain"
-    )
-
     def __init__(self, prior: Calibrated, steps: int = 10) -> None:
-        super().__init__()
-        self.prior, self.steps = prior, steps
+        super().__init__(prior)
+        self.steps = steps
         count(self, "steps")
+
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}"
 
     def objective(self, x: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
         """What is minimised, at the image x = g(z), with shape (B,)."""
         latents = self.prior.latents(x)
         return _misfit(x, v) + _weight(tau, x) / 2 * sum(inner(z, z) for z in latents)
-
-    __repr__ = one_line
-
-    def extra_repr(self) -> str:
-        return f"steps={self.steps}"
 
     @torch.no_grad()
     def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
@@ -239,12 +227,8 @@ class FlowMAP(nn.Module):
 
         return self.prior.through(v, descent)
 
-    @classmethod
-    def example(cls) -> Self:
-        return cls(_Halves())
 
-
-class ImageMAP(nn.Module):
+class ImageMAP(_OfFlow):
     """The proximal map of the density, `argmin_x 1/2 ||x - v||^2 - tau log p(x)`, by descent.
 
     With the log-determinant that `FlowMAP` leaves out; the objective never increases. A
@@ -255,23 +239,17 @@ class ImageMAP(nn.Module):
         steps: Steps of the descent; each costs two or more passes of the flow and one backward.
     """
 
-    not_by_name: ClassVar[str] = (
-        "is made of a flow: use it in Python; a weight file of a flow has FlowGain"
-    )
-
     def __init__(self, prior: Calibrated, steps: int = 10) -> None:
-        super().__init__()
-        self.prior, self.steps = prior, steps
+        super().__init__(prior)
+        self.steps = steps
         count(self, "steps")
+
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}"
 
     def objective(self, x: Tensor, v: Tensor, tau: float | Tensor) -> Tensor:
         """What is minimised, with shape (B,)."""
         return _misfit(x, v) - _weight(tau, x) * self.prior.log_prob(x)
-
-    __repr__ = one_line
-
-    def extra_repr(self) -> str:
-        return f"steps={self.steps}"
 
     @torch.no_grad()
     def prox(self, v: Tensor, tau: float | Tensor) -> Tensor:
@@ -291,10 +269,6 @@ class ImageMAP(nn.Module):
             self.steps,
         )
         return x[..., : v.shape[-2], : v.shape[-1]]
-
-    @classmethod
-    def example(cls) -> Self:
-        return cls(_Halves())
 
 
 def _beside(latents: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:

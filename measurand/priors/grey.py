@@ -14,17 +14,16 @@ prior's images are grey. Told `sigma` only, the network takes most of the grey n
 import math
 from typing import ClassVar, Self
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .brief import one_line
+from .around import Around
 from .capabilities import Denoiser
 from .denoiser import CallableDenoiser
 
 __all__ = ["Grey"]
 
 
-class Grey(nn.Module):
+class Grey(Around):
     """A denoiser of one-channel images made of one of colour images.
 
     Args:
@@ -37,18 +36,8 @@ class Grey(nn.Module):
     )
 
     def __init__(self, prior: Denoiser, channels: int = 3) -> None:
-        super().__init__()
-        self.prior, self.channels = prior, channels
-
-    @property
-    def range(self) -> tuple[float, float] | None:
-        """The values that the images have."""
-        return self.prior.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.prior.dtype
+        super().__init__(prior)
+        self.channels = channels
 
     def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
         """The estimate `E[x | v = x + sigma n]`, with shape (B, 1, ...)."""
@@ -59,7 +48,6 @@ class Grey(nn.Module):
         return self.prior.denoise(wide, level, condition).mean(1, keepdim=True)
 
     forward = denoise
-    __repr__ = one_line
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}"

@@ -43,11 +43,7 @@ class LatentPrior(Trained):
     not_by_name: ClassVar[str] = "is a network: name its weight file"
 
     def __init__(
-        self,
-        autoencoder: Autoencoder,
-        denoiser: Any,
-        *,
-        card: Mapping[str, Any] | None = None,
+        self, autoencoder: Autoencoder, denoiser: Any, *, card: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__()
         if autoencoder.error is None or autoencoder.noise is None:

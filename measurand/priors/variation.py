@@ -199,6 +199,8 @@ def tv_prox_exact(
 class TotalVariation(Variation):
     """The prior `g(x) = weight TV(x)`, with its exact proximal map.
 
+    `TV(x)` is the sum of the lengths of the gradient, as `Variation` has it.
+
     Args:
         weight: Factor of TV; larger is smoother.
         tol: Relative duality gap to which the proximal map is computed.

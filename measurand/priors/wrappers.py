@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ..memory import exhausted
-from ..tensors import convert_range, per_item
+from ..tensors import convert_range
+from .around import Around
 from .brief import one_line
 from .capabilities import Denoiser, Posterior, Range
-from .denoiser import CallableDenoiser
+from .denoiser import CallableDenoiser, of_normal
 
 __all__ = ["Conditioned", "Counted", "CountedPosterior", "Rescaled", "Tiled"]
 
@@ -63,10 +64,10 @@ class Rescaled(nn.Module):
 
     @classmethod
     def example(cls) -> Self:
-        return cls(CallableDenoiser(_of_normal, range=(0.0, 1.0)), (-1.0, 1.0))
+        return cls(CallableDenoiser(of_normal, range=(0.0, 1.0)), (-1.0, 1.0))
 
 
-class Tiled(nn.Module):
+class Tiled(Around):
     """A prior that sees a large image through overlapping tiles, blended smoothly.
 
     Only the denoiser is tiled, never the physics. Each tile is weighted by a product of raised
@@ -91,7 +92,7 @@ class Tiled(nn.Module):
     def __init__(
         self, prior: Denoiser, tile: int = 1024, overlap: int = 32, multiple: int = 32
     ) -> None:
-        super().__init__()
+        super().__init__(prior)
         if not 0 < overlap <= tile // 2:
             raise ValueError(
                 f"Tiled: got tiles of {tile} with an overlap of {overlap}, wanted "
@@ -99,17 +100,7 @@ class Tiled(nn.Module):
             )
         if multiple < 1:
             raise ValueError(f"Tiled: got multiple = {multiple}, wanted at least 1")
-        self.prior, self.tile, self.overlap, self.multiple = prior, tile, overlap, multiple
-
-    @property
-    def range(self) -> Range | None:
-        """The values that the images have."""
-        return self.prior.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.prior.dtype
+        self.tile, self.overlap, self.multiple = tile, overlap, multiple
 
     def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
         """The blended estimate; a condition of the image's size is cut with it."""
@@ -143,7 +134,6 @@ class Tiled(nn.Module):
         return out / total
 
     forward = denoise
-    __repr__ = one_line
 
     def extra_repr(self) -> str:
         return f"tile={self.tile}, overlap={self.overlap}"
@@ -173,7 +163,7 @@ class Tiled(nn.Module):
         return cls(CallableDenoiser.example(), 6, overlap=2, multiple=2)
 
 
-class Conditioned(nn.Module):
+class Conditioned(Around):
     """A prior that holds its condition, so that every method can use it: `D(v, sigma, condition)`.
 
     It goes around `Tiled`, which cuts the condition with the image, and around `Rescaled`.
@@ -187,24 +177,14 @@ class Conditioned(nn.Module):
     not_by_name: ClassVar[str] = "holds a condition of its own for each image: use it in Python"
 
     def __init__(self, prior: Denoiser, condition: Tensor) -> None:
-        super().__init__()
+        super().__init__(prior)
         if not isinstance(condition, Tensor) or condition.ndim < 1 or not len(condition):
             raise ValueError(
                 f"Conditioned: got a condition {getattr(condition, 'shape', condition)}, wanted "
                 "a tensor with a leading size of 1, or of the batch"
             )
         # no buffer: a module that changes its precision would make complex buffers real
-        self.prior, self.condition = prior, condition
-
-    @property
-    def range(self) -> Range | None:
-        """The values that the images have."""
-        return self.prior.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.prior.dtype
+        self.condition = condition
 
     def denoise(self, v: Tensor, sigma: float | Tensor, condition: Tensor | None = None) -> Tensor:
         """The prior's estimate, given the condition that is held.
@@ -223,7 +203,6 @@ class Conditioned(nn.Module):
         return self.prior.denoise(v, sigma, held.expand(len(v), *held.shape[1:]))
 
     forward = denoise
-    __repr__ = one_line
 
     def extra_repr(self) -> str:
         return f"condition of shape {tuple(self.condition.shape)}"
@@ -236,10 +215,10 @@ class Conditioned(nn.Module):
 
     @classmethod
     def example(cls) -> Self:
-        return cls(CallableDenoiser(_of_normal), torch.full((1, 1, 8, 8), 0.3))
+        return cls(CallableDenoiser(of_normal), torch.full((1, 1, 8, 8), 0.3))
 
 
-class Counted(nn.Module):
+class Counted(Around):
     """A prior that counts how often it is asked.
 
     Args:
@@ -255,19 +234,8 @@ class Counted(nn.Module):
     )
 
     def __init__(self, prior: Denoiser) -> None:
-        super().__init__()
-        self.prior = prior
+        super().__init__(prior)
         self.calls = self.items = self.batch = 0
-
-    @property
-    def range(self) -> Range | None:
-        """The values that the images have."""
-        return self.prior.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.prior.dtype
 
     @property
     def nfe(self) -> float:
@@ -281,14 +249,13 @@ class Counted(nn.Module):
         return self.prior.denoise(v, sigma, condition)
 
     forward = denoise
-    __repr__ = one_line
 
     @classmethod
     def example(cls) -> Self:
         return cls(CallableDenoiser.example())
 
 
-class CountedPosterior(nn.Module):
+class CountedPosterior(Around):
     """A prior that knows posteriors, and counts how often one of them is asked.
 
     Args:
@@ -300,21 +267,8 @@ class CountedPosterior(nn.Module):
     )
 
     def __init__(self, prior: Posterior) -> None:
-        super().__init__()
-        self.prior = prior
+        super().__init__(prior)
         self.asked: list[Counted] = []
-
-    __repr__ = one_line
-
-    @property
-    def range(self) -> Range | None:
-        """The values that the images have."""
-        return self.prior.range
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Kind of the images."""
-        return self.prior.dtype
 
     @property
     def calls(self) -> int:
@@ -336,8 +290,3 @@ class CountedPosterior(nn.Module):
         from .spectral import CosineGaussian
 
         return cls(CosineGaussian.example())
-
-
-def _of_normal(v: Tensor, sigma: float | Tensor, mean: float | Tensor = 0.0) -> Tensor:
-    """The denoiser of pixels of standard deviation 1/2, for examples."""
-    return mean + (v - mean) / (1 + 4 * per_item(sigma, v) ** 2)

@@ -245,10 +245,7 @@ class BrainCoils:
 
 
 def drawn(
-    mix: Sequence[Problems],
-    x: Tensor,
-    sigma: tuple[float, float],
-    generator: torch.Generator,
+    mix: Sequence[Problems], x: Tensor, sigma: tuple[float, float], generator: torch.Generator
 ) -> Measurement:
     """Returns measurements of a batch of images by one kind of a mix, each kind as likely.
 

@@ -7,7 +7,7 @@ it, and the whole is trained end to end on one kind of problem, as published; se
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -199,13 +199,6 @@ flow_color = FlowRecipe(
     domain=Photographs(),
     gate="inverse to 1e-4 in float32",
 )
-flow_denoise = UnfoldedFlowRecipe(
-    name="flow-denoise",
-    licence=natural_color.licence,
-    domain=Photographs(),
-    gate=BETTER,
-    sigma_y=(0.1, 0.3),
-)
 flow_inpaint = UnfoldedFlowRecipe(
     name="flow-inpaint",
     licence=natural_color.licence,
@@ -213,10 +206,5 @@ flow_inpaint = UnfoldedFlowRecipe(
     gate=BETTER,
     kind=MissingPixels(0.3, 0.7),
 )
-flow_deblur = UnfoldedFlowRecipe(
-    name="flow-deblur",
-    licence=natural_color.licence,
-    domain=Photographs(),
-    gate=BETTER,
-    kind=GaussianBlurs(1.0, 2.0),
-)
+flow_deblur = replace(flow_inpaint, name="flow-deblur", kind=GaussianBlurs(1.0, 2.0))
+flow_denoise = replace(flow_inpaint, name="flow-denoise", kind=Denoising(), sigma_y=(0.1, 0.3))

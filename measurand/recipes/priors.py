@@ -225,9 +225,5 @@ kernels_32 = PriorRecipe(
     overstated=0.0,  # samplers give it the noise that they say, and a smooth kernel is none
 )
 kernels_64 = replace(
-    kernels_32,
-    name="kernels-64",
-    domain=Kernels(64, alpha=0.1),
-    stem=2,
-    crops=(64, 64),
+    kernels_32, name="kernels-64", domain=Kernels(64, alpha=0.1), stem=2, crops=(64, 64)
 )

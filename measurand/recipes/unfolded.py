@@ -88,10 +88,7 @@ class UnfoldedRecipe(Recipe):
         ]
         torch.manual_seed(self.seed)
         network = self.method(
-            blocks,
-            self.depth,
-            sigma_data=self.prior.sigma_data,
-            recompute=self.recompute,
+            blocks, self.depth, sigma_data=self.prior.sigma_data, recompute=self.recompute
         )
         if init is not None:
             other = load(init, Unfolded, dtype=torch.float32)

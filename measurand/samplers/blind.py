@@ -45,7 +45,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from ..measurement import BlindMeasurement, Unknowns
+from ..blind import BlindMeasurement, Unknowns
 from ..methods import Callback, Iterates, Sampler, Step, fitting
 from ..priors.capabilities import Denoiser, require
 from ..solvers.blind import BlindEdges
@@ -54,12 +54,7 @@ from ..tensors import Generators, per_item
 from ..validate import count, positive
 from .reverse import HeunSDE, Reverse
 
-__all__ = [
-    "BlindPnPDM",
-    "BlindSampler",
-    "PluginBlindPnPDM",
-    "Priors",
-]
+__all__ = ["BlindPnPDM", "BlindSampler", "PluginBlindPnPDM", "Priors"]
 
 
 class Priors(NamedTuple):
@@ -105,11 +100,7 @@ class BlindSampler(Sampler):
             FloatingPointError: The result is not finite.
         """
         found: Unknowns = super().__call__(
-            measurement,
-            Priors(prior, theta_prior),
-            x0=x0,
-            generator=generator,
-            callback=callback,
+            measurement, Priors(prior, theta_prior), x0=x0, generator=generator, callback=callback
         )
         return found
 

@@ -27,7 +27,7 @@ from itertools import pairwise
 
 import torch
 
-from ..measurement import BlindMeasurement, Unknowns
+from ..blind import BlindMeasurement, Unknowns
 from ..methods import Iterates, Step, finite
 from ..schedules import edm_grid
 from ..tensors import Generators, norm, randn_like
@@ -72,11 +72,6 @@ class BlindDPS(BlindSampler):
     @property
     def nfe(self) -> int:
         """Number of calls of each denoiser, each with a gradient."""
-        return self.steps
-
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
         return self.steps
 
     def iterate(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..measurement import BlindMeasurement, Unknowns
+from ..blind import BlindMeasurement, Unknowns
 from ..methods import Method
 from ..operators.families import BlurFamily
 from ..solvers.splitting import HQS

@@ -79,11 +79,6 @@ class DAPS(Sampler):
         """Number of denoiser calls of one draw."""
         return self.steps * self.flow_steps
 
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
-        return self.steps
-
     def iterate(
         self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
     ) -> Iterates:

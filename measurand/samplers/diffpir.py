@@ -36,6 +36,9 @@ __all__ = ["DiffPIR"]
 class DiffPIR(Sampler):
     """Denoising diffusion for plug-and-play restoration.
 
+    Each step denoises, meets the data by `prox(D(x, t), t / sqrt(lam))` and adds noise again.
+    Draws look right; their spread is not that of the posterior.
+
     Differentiates through the prior: no.
 
     Args:
@@ -70,11 +73,6 @@ class DiffPIR(Sampler):
     @property
     def nfe(self) -> int:
         """Number of denoiser calls of one draw."""
-        return self.steps
-
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
         return self.steps
 
     def iterate(

@@ -36,6 +36,9 @@ __all__ = ["DPS"]
 class DPS(Sampler):
     """Diffusion posterior sampling; for any operator that autograd can differentiate.
 
+    Each step is one of the prior, and a pull of length zeta along `grad ||y - A D(x, t)||`. The
+    spread of draws is not that of the posterior.
+
     Differentiates through the prior: yes, once a step.
 
     Args:
@@ -65,11 +68,6 @@ class DPS(Sampler):
     @property
     def nfe(self) -> int:
         """Number of denoiser calls of one draw, each with a gradient."""
-        return self.steps
-
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
         return self.steps
 
     def iterate(

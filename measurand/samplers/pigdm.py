@@ -73,11 +73,6 @@ class PiGDM(Sampler):
         """Number of denoiser calls of one draw, each with a gradient."""
         return self.steps
 
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
-        return self.steps
-
     def iterate(
         self, measurement: Measurement, prior: Denoiser, x: Tensor, generator: Generators
     ) -> Iterates:

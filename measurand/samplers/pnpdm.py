@@ -46,8 +46,10 @@ __all__ = ["PnPDM"]
 class PnPDM(Sampler):
     """Posterior draws by alternating an exact data step and a reverse diffusion.
 
-    Differentiates through the prior: no. One chain per item of the measurement: draws come from
-    `PnPDM()(measurement.repeat(8), prior)`.
+    A sweep draws `z ~ exp(-nll(z) - ||z - x||^2 / (2 rho^2))`, then `x ~ p(x) N(z; x, rho^2)`, at
+    couplings rho that fall. Differentiates through the prior: no. One chain per item:
+
+        draws = ms.samplers.PnPDM()(measurement.repeat(8), prior)
 
     Args:
         sweeps: Number of sweeps.

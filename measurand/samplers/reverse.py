@@ -47,15 +47,7 @@ from ..schedules import edm_grid
 from ..tensors import Generators, as_generators, inner, per_item, randn_like
 from ..validate import count, positive
 
-__all__ = [
-    "EulerFlow",
-    "EulerSDE",
-    "HeunFlow",
-    "HeunSDE",
-    "Reverse",
-    "ReverseSDE",
-    "transition",
-]
+__all__ = ["EulerFlow", "EulerSDE", "HeunFlow", "HeunSDE", "Reverse", "ReverseSDE", "transition"]
 
 Denoise = Callable[[Tensor, float], Tensor]
 

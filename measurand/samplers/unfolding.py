@@ -33,7 +33,10 @@ __all__ = ["DiffUnfolding"]
 
 @dataclass(frozen=True)
 class DiffUnfolding(Sampler):
-    """Draws by an unfolded network: its probability flow, warm-started, 2 steps evaluations.
+    """Draws by an unfolded network: its probability flow, in 2 `steps` network evaluations.
+
+    The flow of `E[x | x_t, y]` from `sigma_start` down, begun at the mean that the network finds
+    at `sigma_max`.
 
     Differentiates through the prior: no.
 

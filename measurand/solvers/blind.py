@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..measurement import BlindMeasurement, Unknowns
+from ..blind import BlindMeasurement, Unknowns
 from ..methods import Iterates, Method, Step
 from ..operators.convolution import transfer_function
 from ..operators.families import BlurFamily

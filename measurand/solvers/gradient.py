@@ -70,11 +70,6 @@ class PGM(Method):
         count(self, "steps")
         positive(self, "step", "level")
 
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
-        return self.steps
-
     def iterate(
         self, measurement: Measurement, prior: Any, x: Tensor, generator: Generators
     ) -> Iterates:
@@ -91,6 +86,9 @@ class PGM(Method):
 class FISTA(Method):
     """Accelerated proximal gradient method, or its plug-and-play form with a denoiser.
 
+    `min nll(x) + g(x)` by `x <- prox_{step g}(z - step grad nll(z))`, z ahead of x along its last
+    change.
+
     Differentiates through the prior: no.
 
     Args:
@@ -98,6 +96,8 @@ class FISTA(Method):
         step: Length of a step; None is sigma^2 / ||A||^2, for Gaussian noise.
         level: Noise level of the denoiser, in image units; None uses the prior's `prox`, or where
             it has none its denoiser at sqrt(step).
+    References:
+        | A Fast Iterative Shrinkage-Thresholding Algorithm (Beck & Teboulle, 2009)
     """
 
     needs: ClassVar[tuple[type, ...]] = (Proximable, Denoiser)
@@ -110,11 +110,6 @@ class FISTA(Method):
     def __post_init__(self) -> None:
         count(self, "steps")
         positive(self, "step", "level")
-
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
-        return self.steps
 
     def iterate(
         self, measurement: Measurement, prior: Any, x: Tensor, generator: Generators
@@ -159,11 +154,6 @@ class RED(Method):
         not_negative(self, "weight")
         share(self, "step", zero=False)
 
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
-        return self.steps
-
     def settled(self, measurement: Measurement) -> Self:
         """Return the method with the weight that the data want."""
         if self.weight is not None:
@@ -207,11 +197,6 @@ class GradientRED(Method):
         count(self, "steps")
         not_negative(self, "weight")
         positive(self, "step")
-
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
-        return self.steps
 
     def check(self, measurement: Measurement, prior: Denoiser) -> None:
         """Raise an error where neither the noise nor the user says the step and the level."""

@@ -94,11 +94,6 @@ class RELD(Method):
         positive(self, "step")
         not_negative(self, "weight", "halvings")
 
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
-        return self.steps
-
     def iterate(
         self, measurement: Measurement, prior: Latent, x: Tensor, generator: Generators
     ) -> Iterates:
@@ -161,11 +156,6 @@ class EncodedRELD(Method):
     def __post_init__(self) -> None:
         count(self, "steps")
         not_negative(self, "weight")
-
-    @property
-    def rounds(self) -> int:
-        """Number of steps that a call reports."""
-        return self.steps
 
     def iterate(
         self, measurement: Measurement, prior: Latent, x: Tensor, generator: Generators

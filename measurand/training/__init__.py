@@ -2,7 +2,8 @@
 
 from .ema import EMA
 from .gradients import Gradients
-from .loop import Plan, Progress, adamw, train
+from .loop import Progress, adamw, train
+from .plan import Plan
 from .quality import HeldOut, calibration, denoising_psnr, restoration_psnr
 
 __all__ = [

@@ -32,10 +32,8 @@ Between two steps u moves to z + (r_{k+1} / r_k)^2 (u - z): the fixed point belo
 (u - z) / r^2, and stays where it is while r changes. alpha in (0, 1.5) and beta in (0, 1) have a
 first and a last value, too, so that any number of steps can be taken.
 
-All start at `prox_G(b, s_data)`, see `physics.DataTerm.start`. A denoiser sees (v, r) and nothing
-else; that is what makes the swap possible.
-
-Training is score matching over many operators, see `score_matching`.
+All start at `prox_G(b, s_data)`, see `physics.DataTerm.start`. Training is score matching over
+many operators, see `score_matching`.
 
 Deviations. The paper's scheme, number of steps, backbone and weights are not public; everything
 beside the identity above is ours.
@@ -79,6 +77,8 @@ from .posterior_denoiser import PosteriorDenoiser
 
 __all__ = ["Unfolded", "UnfoldedDR", "UnfoldedHQS", "UnfoldedPGM"]
 
+Pair = tuple[Tensor, Tensor]
+
 
 class Unfolded(Trained):
     """E[x given x_t, y] by a fixed number of steps with a learned prior.
@@ -110,12 +110,10 @@ class Unfolded(Trained):
                 "for all or one for each"
             )
         self.priors: Any = nn.ModuleList(priors)
-        self.depth, self.sigma_data = depth, sigma_data
-        self.recompute = recompute
+        self.depth, self.sigma_data, self.recompute = depth, sigma_data, recompute
         self.tile: int | None = None
         self.card: dict[str, Any] = {}  # what is known of the weights
-        self.radius = Answers(2)  # of the first and the last step
-        self.spread = Answers(1)
+        self.radius, self.spread = Answers(2), Answers(1)  # radii of the first and the last step
 
     @classmethod
     def full(cls, channels: int = 3) -> Self:
@@ -228,9 +226,7 @@ class Unfolded(Trained):
         return self.steps(x_t, sigma, measurement)[-1]
 
     @abstractmethod
-    def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm) -> Pair:
         """Returns the estimate z of a step and the state u of the next one.
 
         Args:
@@ -256,8 +252,7 @@ class Unfolded(Trained):
         noise = data.features[:, 1]  # ln s_y / ||A||
         first = h[:, 0] + math.log(2 * self.sigma_data)
         last = torch.minimum(first, h[:, 1] + math.log(4) + noise)
-        own = data.sigma**-2
-        return [(own + (-2 * first.lerp(last, at)).exp()).rsqrt() for at in places]
+        return [(data.sigma**-2 + (-2 * first.lerp(last, at)).exp()).rsqrt() for at in places]
 
     @property
     def fast(self) -> nn.Module:
@@ -276,14 +271,12 @@ class Unfolded(Trained):
         return not name.startswith("priors.")  # step sizes are physics
 
     def coded(self, name: str, x: Tensor) -> bool:
-        blocks: Any = self.priors
         part, _, rest = name.partition(".")
         k, _, inside = rest.partition(".net.")
-        return part == "priors" and blocks[int(k)].coded(inside, x)
+        return part == "priors" and self.priors[int(k)].coded(inside, x)
 
     def to_card(self) -> dict[str, Any]:
-        blocks = list(self.priors)
-        for block in blocks:
+        for block in self.priors:
             if not isinstance(block, EDMDenoiser):
                 raise TypeError(
                     f"{type(self).__name__}: a step has a {type(block).__name__}, not an "
@@ -295,7 +288,7 @@ class Unfolded(Trained):
             "depth": self.depth,
             "radii": "shrinking",
             "sigma_data": self.sigma_data,
-            "priors": [block.to_card() for block in blocks],
+            "priors": [block.to_card() for block in self.priors],
         }
 
     @classmethod
@@ -328,14 +321,15 @@ class Unfolded(Trained):
         return Fitted(prior, notes)
 
     def quality(self, on: Evaluation) -> list[Score]:
-        def restore(measurement: Measurement, generator: torch.Generator) -> Tensor:
-            return PosteriorMean()(measurement, self, generator=generator)
-
-        return on.restored(self, restore)
+        return on.restored(self, lambda m, g: PosteriorMean()(m, self, generator=g))
 
 
 class UnfoldedDR(Unfolded):
-    """Unfolded Douglas-Rachford splitting: the method of choice; see `Unfolded`."""
+    """Unfolded Douglas-Rachford splitting: the method of choice; arguments as for `Unfolded`.
+
+    network = ms.unfolded.UnfoldedDR.small()  # untrained; ms.load("FILE") has weights
+    denoiser = network.given(measurement)  # of p(x | x_t, y)
+    """
 
     def __init__(
         self,
@@ -349,15 +343,13 @@ class UnfoldedDR(Unfolded):
         self.alpha = nn.Parameter(torch.full((2,), math.log(2.0)))  # alpha = 1
         self.beta = nn.Parameter(torch.full((2,), 4.0))  # beta = 0.98
 
-    def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm) -> Pair:
         alpha, beta = self.relaxation(at)
         x = data.prox(u, r)
         z = self.denoised(k, x + beta * (x - u), r)
         return z, u + alpha * (z - x)
 
-    def relaxation(self, at: float) -> tuple[Tensor, Tensor]:
+    def relaxation(self, at: float) -> Pair:
         """Returns alpha and beta at a place between the first step, 0, and the last, 1."""
         wide = torch.promote_types(self.alpha.dtype, torch.float32)
         ends = (self.alpha.to(wide), self.beta.to(wide))
@@ -385,9 +377,7 @@ class UnfoldedDR(Unfolded):
 class UnfoldedHQS(Unfolded):
     """Unfolded half-quadratic splitting, for comparison: at a fixed radius it stays biased."""
 
-    def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm) -> Pair:
         z = self.denoised(k, data.prox(u, r), r)
         return z, z
 
@@ -400,9 +390,7 @@ class UnfoldedPGM(Unfolded):
         steps = [2 * (2 * first.lerp(last, at)).sigmoid() / data.lipschitz for at in places]
         return [m.sqrt() for m in steps]
 
-    def step(
-        self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, at: float, u: Tensor, r: Tensor, data: DataTerm) -> Pair:
         z = self.denoised(k, u - per_item(r, u) ** 2 * data.gradient(u), r)
         return z, z
 

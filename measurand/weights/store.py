@@ -77,7 +77,9 @@ def saveable(model: nn.Module) -> Trained:
 def save(
     path: str | os.PathLike[str], model: nn.Module, *, dtype: torch.dtype | None = None
 ) -> None:
-    """Writes a trained network to one file.
+    """Writes a trained network to one file, which `load` reads.
+
+        ms.save("mine@1.safetensors", network)
 
     Args:
         path: The file, `<name>@<version>.safetensors`.
@@ -180,6 +182,9 @@ def load(
 ) -> Any:
     """Returns a trained network: one that ships with the package, or one of a file.
 
+        prior = ms.load("natural-color")
+        x_hat = prior.denoise(v, 0.1)
+
     Args:
         name: "natural-color" for the newest version, "natural-color@2" for a fixed one, or the
             path of a `.safetensors` file.
@@ -191,6 +196,7 @@ def load(
     Raises:
         ValueError: No weights have this name, with a list of those there are; or they are of
             another kind.
+        FileNotFoundError: There is no such file.
         DamagedFile: The file is not what was written.
     """
     path, tensors, card = opened(name)

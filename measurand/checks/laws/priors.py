@@ -69,12 +69,7 @@ def prior_laws(prior: object, images: Tensor, *, seed: int = 0) -> list[Law]:
 
 @torch.no_grad()
 def minimum_error(
-    prior: Proximable,
-    penalty: Callable[[Tensor], Tensor],
-    v: Tensor,
-    tau: float,
-    *,
-    seed: int = 0,
+    prior: Proximable, penalty: Callable[[Tensor], Tensor], v: Tensor, tau: float, *, seed: int = 0
 ) -> float:
     """How far `p = prox(v, tau)` is from the minimum of `h = tau g + 1/2 ||x - v||^2`, g convex.
 
