@@ -37,7 +37,7 @@ from .reading import Reading
 
 __all__ = ["Measured", "measured", "noise_of", "operator_for", "truth_in"]
 
-_HOLES = 0.1  # share of unmeasured data beyond which they do not tell their noise
+_HOLES = 0.5  # share of unmeasured data beyond which they do not tell their noise
 
 
 def operator_for(
@@ -179,7 +179,7 @@ def measured(
         return Measured(_white(operator, y, scale * how.level), form, notes, 1 / scale, ct)
     if float((~seen).float().mean()) > _HOLES:
         raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
-    estimate = noise_seen(y)
+    estimate = noise_seen(y, seen)
     sigma = estimate.sigma
     if np.dtype(stored.form.dtype).kind == "u":  # rounding to whole samples is noise too
         sigma = sigma.clamp_min(2 / width / math.sqrt(12.0))

@@ -60,6 +60,13 @@ def operand(text: str, name: str, shape: Shape) -> tuple[Tensor, list[str]]:
     stored, told = _stored(text, name), f"{name}: {text}"
     if name == "mask":
         values, notes = _mask(told, stored)
+        values = _channels_first(values, shape)
+        if values.shape[:-3:-1] == shape[-2:] != values.shape[-2:]:
+            raise ValueError(
+                f"{told} has {values.shape[-2]} rows and {values.shape[-1]} columns, wanted "
+                f"{shape[-2]} and {shape[-1]}: save np.swapaxes(a, -1, -2), or turn it like the "
+                "picture, which is turned upright by its EXIF orientation"
+            )
     else:
         if stored.missing is not None:
             raise ValueError(f"{told} calls {int(stored.missing.sum())} of its pixels missing")
@@ -122,6 +129,18 @@ def _one_channel(told: str, stored: _Stored) -> np.ndarray:
     return values[..., 0]
 
 
+def _channels_first(values: np.ndarray, shape: Shape) -> np.ndarray:
+    """A mask (H, W, C) as (C, H, W), and one that is the same for all channels or coils as (H, W).
+
+    Args:
+        values: The mask.
+        shape: Shape (C, H, W) of the image.
+    """
+    if values.ndim == 3 and values.shape[:2] == shape[-2:] != values.shape[1:]:
+        values = np.moveaxis(values, -1, 0)
+    return values[0] if values.ndim == 3 and (values == values[:1]).all() else values
+
+
 def _real(told: str, values: np.ndarray) -> np.ndarray:
     if np.iscomplexobj(values):
         if np.any(values.imag != 0):
@@ -169,6 +188,11 @@ def _selection(told: str, stored: _Stored, high: float) -> tuple[np.ndarray, lis
         white = 255 if high <= 255 else 65535
         levels = f"{len(np.unique(values))} grey values from {values.min():g} to {high:g}"
         selected = values > white / 2
+        if values.ndim == 1 and (np.diff(values) > 0).all():
+            raise ValueError(
+                f"{told} looks like indices, {values[0]:g} to {high:g} in order, wanted a mask of "
+                "0 and 1: mask = np.zeros(n); mask[indices] = 1"
+            )
         if high > white or not selected.any():
             raise ValueError(
                 f"{told} selects nothing: {levels}, none above half of white, {white / 2:g}"
