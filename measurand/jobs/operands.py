@@ -8,6 +8,8 @@
               subtracted, and which is divided by its sum (`psf`)
     others    the values as they are
 
+Each may be a table of numbers in text (.txt, .csv), as angles often are.
+
 One image of a picture file is taken, never a part of it without a word: pages are named by a
 number, `psf.tif:3`, and what has several planes or colours where one is wanted is refused.
 Everything that was decided is said in a note.
@@ -15,7 +17,10 @@ Everything that was decided is said in a note.
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,6 +34,7 @@ from .psf import psf
 __all__ = ["operand"]
 
 Shape = tuple[int, ...]
+_TABLES = (".txt", ".csv")
 _NEAR = 0.05  # of white; what is no farther from black or white is that,
 _GREY = 0.25  # the share of pixels at most that may be neither in a mask of two values,
 _LEVELS = 8  # where these have more values than that
@@ -96,8 +102,10 @@ def _stored(text: str, name: str) -> _Stored:
         if 0 in values.shape:
             raise ValueError(f"{name}: {text} holds an empty array, of shape {values.shape}")
         return _Stored(values.astype(values.dtype.newbyteorder("=")), False, None, [])
+    if suffix in _TABLES:
+        return _Stored(_table(name, file), False, None, [])
     if suffix not in PICTURES:
-        known = " ".join(PICTURES + ARRAYS)
+        known = " ".join(PICTURES + ARRAYS + _TABLES)
         raise UnreadableFile(
             f"{name}: {file}: got a file ending in '{file.suffix}', wanted one of {known}"
         )
@@ -114,6 +122,23 @@ def _stored(text: str, name: str) -> _Stored:
         raise ValueError(f"{name}: {text} is transparent in places, wanted a picture that is not")
     notes = [note for note in samples.notes if not note.startswith("first of")]
     return _Stored(samples.values, True, samples.missing, notes)
+
+
+def _table(name: str, file: Path) -> np.ndarray:
+    """Numbers in text, in columns that blanks, commas or semicolons part; # begins a remark."""
+    try:
+        lines = re.sub("[,;]", " ", file.read_text()).splitlines()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty one, which is refused below
+            values = np.loadtxt(lines, ndmin=1)
+    except ValueError as error:
+        raise UnreadableFile(
+            f"{name}: {file}: wanted a table of numbers, as many in each line ({error}); what is "
+            "none belongs behind a #"
+        ) from error
+    if not values.size:
+        raise UnreadableFile(f"{name}: {file}: holds no number")
+    return values
 
 
 def _one_channel(told: str, stored: _Stored) -> np.ndarray:

@@ -32,7 +32,7 @@ from ..memory import tight
 from ..methods import Method, Step
 from ..operators import LinearOperator
 from ..tensors import generators
-from .arguments import build, build_for, files_of, notes_of
+from .arguments import build, build_for, counted, files_of, notes_of
 from .choice import Choice, choice, method_of
 from .kspace import AUTO, check_kspace, known
 from .manifest import Scan
@@ -249,7 +249,7 @@ class Runner:
 
     def _build(self, twin: Any, seen: tuple[int, ...]) -> LinearOperator:
         shape = self.how.shape
-        return build(twin, shape) if shape is not None else build_for(twin, seen)
+        return build(counted(twin, seen), shape) if shape is not None else build_for(twin, seen)
 
     def solve(
         self, problem: Opened, folder: Path, seed: int, on_step: OnStep | None = None
