@@ -21,6 +21,10 @@ An estimate is doubted where the coefficients are not those of white noise:
     channels     channels that are not copies have the same noise: converted colors, as in JPEG
     too little   hardly any block is left: the image is small, constant or clipped
 
+Pixels that were not measured are filled in by the mean of those that were in the 5 x 5 around
+them. Where these are a share q of the pixels, with holes scattered among them, high frequencies
+have about the energy q sigma^2, and the estimate is divided by sqrt(q).
+
 Magnitudes of complex images (MRI) have Rayleigh noise where there is no signal: with the least
 value of the image as zero, its mean is 1.91 of its standard deviations, which are 0.655 of sigma,
 and its skewness 0.63. Where the darkest blocks have these, sigma is told by them.
@@ -85,12 +89,14 @@ class NoiseEstimate(NamedTuple):
     doubts: tuple[str, ...]
 
 
-def noise_seen(y: Tensor) -> NoiseEstimate:
+def noise_seen(y: Tensor, seen: Tensor | None = None) -> NoiseEstimate:
     """Return the standard deviation of white noise in images, and doubts about it.
 
     Args:
         y: Images, with shape (B, C, H, W), at least 2 pixels high and wide. Of complex images the
             noise per real component is estimated.
+        seen: Which values were measured, with the shape of y; all when absent. Good to a tenth
+            where that is at least half of them.
     """
     if y.ndim != 4 or min(y.shape[-2:]) < 2:
         raise ValueError(
@@ -98,9 +104,25 @@ def noise_seen(y: Tensor) -> NoiseEstimate:
         )
     if y.is_complex():
         y = torch.view_as_real(y).movedim(-1, 1).flatten(1, 2)
+        seen = None if seen is None else seen.repeat(1, 2, 1, 1)
+    share = y.new_ones(len(y))
+    if seen is not None and not bool(seen.all()):
+        y, share = _filled(y, seen)
     items = [_one(item) for item in y.detach()]
     doubts = {doubt: None for _, own in items for doubt in own}
-    return NoiseEstimate(y.new_tensor([sigma for sigma, _ in items]), tuple(doubts))
+    return NoiseEstimate(y.new_tensor([sigma for sigma, _ in items]) / share.sqrt(), tuple(doubts))
+
+
+def _filled(y: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Images without their holes, and the share of measured pixels where these are scattered."""
+    measured = seen.to(y.dtype)
+    around, light = (
+        functional.avg_pool2d(u, 5, 1, 2, count_include_pad=False)
+        for u in (measured, torch.where(seen, y, 0.0))
+    )
+    among = (around > 0.2).to(y.dtype)  # not the inside of a large hole, which is constant
+    share = (measured * among).flatten(1).sum(1) / among.flatten(1).sum(1).clamp_min(1.0)
+    return torch.where(seen, y, light / around.clamp_min(0.01)), share.clamp_min(0.01)
 
 
 def _one(y: Tensor) -> tuple[float, list[str]]:

@@ -131,9 +131,14 @@ def test_a_volume_of_projections_is_one_of_slices():
     assert found.in_shape == (1, 4, 8, 8) and found.out_shape == (1, 4, 7, 12)
 
 
+def test_any_number_of_bins_is_one():
+    found = build_for(twins()["parallel-ct"](angles="even_angles:7"), (1, 7, 11))
+    assert found.in_shape == (1, 7, 7) and found.out_shape == (1, 7, 11)
+
+
 def test_what_does_not_follow_is_asked_for():
-    with pytest.raises(ValueError, match=r"1, 7, 7.*1, 7, 10.*1, 7, 11.*--shape C H W"):
-        build_for(twins()["parallel-ct"](angles="even_angles:7"), (1, 7, 11))
+    with pytest.raises(ValueError, match=r"the 9 rows of the data are views, and 7 angles"):
+        build_for(twins()["parallel-ct"](angles="even_angles:7"), (1, 9, 11))
     with pytest.raises(ValueError, match="CartesianMRI: got image shape .3, 8, 8., wanted .1, H"):
         build_for(twins()["cartesian-mri"](mask="random_lines:2"), (3, 8, 8))
     with pytest.raises(ValueError, match="coils differ, rows and columns do not"):

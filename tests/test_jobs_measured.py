@@ -75,8 +75,9 @@ def test_what_was_not_measured_is_zero_and_may_be_nan(here):
     np.save("bad.npy", np.where(seen, np.nan, image()).astype(np.float32))
     with pytest.raises(ValueError, match="NaN"):
         measured("bad.npy", of(twins()["mask"](mask="seen.npy")), Reading(0.01))
+    np.save("few.npy", np.random.default_rng(0).random((24, 30)) > 0.6)
     with pytest.raises(ValueError, match="cannot be seen"):
-        measured("y.npy", of(twins()["mask"](mask="seen.npy")))
+        measured("y.npy", of(twins()["mask"](mask="few.npy")))
 
 
 def projections(x, **options):

@@ -27,7 +27,7 @@ def test_background_place_and_scale_of_a_bead():
     assert kernel.shape == (43, 39) and np.unravel_index(kernel.argmax(), (43, 39)) == (21, 19)
     assert np.abs(kernel - wanted).max() < 0.02 * wanted.max()
     assert kernel.sum() == pytest.approx(1)
-    assert "background of 99.64 subtracted" in notes[0] and "median of its border" in notes[0]
+    assert "background of 99.7 subtracted" in notes[0] and "mean of its border" in notes[0]
     assert notes[1].startswith("centred: moved by 5 rows and -3 columns (")
     assert notes[2].startswith("divided by its sum")
 

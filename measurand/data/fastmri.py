@@ -40,7 +40,7 @@ import torch
 from ..operators.kspace import ifft2c
 from .arrays import all_finite, complex_numbers, dataset, is_complex, opened_hdf5
 from .limits import at_most
-from .sampling import gaps, misplaced, unordered
+from .sampling import gaps, misplaced, unordered, untransformed
 from .sources import File, UnreadableFile, file_at, reading
 
 __all__ = [
@@ -97,7 +97,7 @@ def kspace(path: str | os.PathLike[str] | File) -> Iterator[np.ndarray]:
     count = header(file).shape[0]
     with reading(file, "fastMRI"), opened_hdf5(file) as h5:
         middle = _slice(h5, file, count // 2)
-        if wrong := unordered(middle) or misplaced(middle):
+        if wrong := unordered(middle) or misplaced(middle) or untransformed(middle):
             shape = tuple(map(int, h5["kspace"].shape))
             raise UnreadableFile(f"{file.name}: got kspace of shape {shape}; {wrong}")
     for k in range(count):

@@ -8,16 +8,18 @@ along the axes of coils and slices. With e_n the energy at index n of an axis of
 as shares of the whole: centred k-space has large centres, that of `numpy.fft` without `fftshift`
 large corners, and an axis that is none of k-space neither. The k-space of an image whose own
 origin is at its corner (no `ifftshift` before the transform) changes its sign from each sample
-to the next. What was not sampled is exactly zero for every coil.
+to the next. What was not sampled is exactly zero for every coil. Images that were not transformed
+have little of their energy in the middle quarter of both axes, and their transform has it there.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["gaps", "misplaced", "unordered"]
+__all__ = ["gaps", "misplaced", "unordered", "untransformed"]
 
 _CLEAR, _SPREAD = 0.6, 0.45  # shares of energy that lie around one place, and that do not
+_IMAGE = 0.3  # the largest share of an image's energy in the middle quarter of both axes
 _TURNED = -0.3  # correlation of neighbours whose signs change
 
 
@@ -32,7 +34,10 @@ def unordered(y: np.ndarray) -> str:
         return ""
     told = f"the energy along the last three axes lies {_listed(shares)} % around one place"
     if shares[0] > _CLEAR and shares[1] > _CLEAR:
-        advice = "the last axis seems to be that of the coils: np.moveaxis(kspace, -1, -3)"
+        advice = (
+            "the last axis seems to be that of the coils: np.moveaxis(kspace, -1, -3), or of the "
+            "slices: np.moveaxis(kspace, -1, 0)"
+        )
     elif shares[0] > _CLEAR and shares[2] > _CLEAR:
         advice = "the middle axis seems to be that of the coils: np.moveaxis(kspace, -2, -3)"
     elif shares[0] > _CLEAR:
@@ -62,6 +67,24 @@ def misplaced(y: np.ndarray) -> str:
                 "exchanged; wanted the origin at N // 2: transform "
                 "np.fft.ifftshift(image, axes=(-2, -1))"
             )
+    return ""
+
+
+def untransformed(y: np.ndarray) -> str:
+    """Return what to do about images where k-space is wanted; empty where it is k-space.
+
+    Args:
+        y: k-space, with shape (..., H, W).
+    """
+    axes = (-2, -1)
+    turned = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(y, axes=axes)), axes=axes)
+    if _inside(y) < _IMAGE and _inside(turned) > _CLEAR:
+        return (
+            f"{100 * _inside(y):.0f} % of its energy lie in the middle quarter of both axes, and "
+            f"{100 * _inside(turned):.0f} % of that of its Fourier transform: these are images, "
+            "not k-space; save np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(a, axes=(-2, -1)), "
+            "norm='ortho'), axes=(-2, -1))"
+        )
     return ""
 
 
@@ -105,6 +128,14 @@ def _shares(y: np.ndarray, axis: int) -> tuple[float, float]:
         for shift in (0, length // 2)
     ]
     return found[0], found[1]
+
+
+def _inside(y: np.ndarray) -> float:
+    """Share of the energy in the middle quarter of rows and columns."""
+    energy = np.square(np.abs(y / (np.abs(y).max() or 1)), dtype=np.float64)
+    (top, rows), (left, columns) = ((n // 2 - n // 8, max(1, n // 4)) for n in y.shape[-2:])
+    inside = energy[..., top : top + rows, left : left + columns]
+    return float(inside.sum() / energy.sum()) if energy.sum() > 0 else 1.0
 
 
 def _correlation(y: np.ndarray, axis: int) -> float:

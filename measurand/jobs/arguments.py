@@ -32,6 +32,7 @@ from .operands import operand
 
 __all__ = [
     "build",
+    "counted",
     "families",
     "files_of",
     "build_for",
@@ -234,6 +235,18 @@ def build(twin: Any, shape: Shape, given: Given = NONE) -> LinearOperator:
     return cls(shape, **_options(twin, [f.name for f in dataclasses.fields(twin)], shape, given))
 
 
+def counted(twin: Any, y: Shape) -> Any:
+    """A twin with the options that are counted in data, where nobody has said them.
+
+    Args:
+        twin: An instance of one of `twins()`.
+        y: Shape of one measurement.
+    """
+    found = getattr(operators, type(twin).__name__).counted(y)
+    unsaid = {name: n for name, n in found.items() if getattr(twin, name) is None}
+    return dataclasses.replace(twin, **unsaid)
+
+
 def build_for(twin: Any, y: Shape, given: Given = NONE) -> LinearOperator:
     """The operator whose measurements have a given shape, with the image shape that this needs.
 
@@ -252,9 +265,15 @@ def build_for(twin: Any, y: Shape, given: Given = NONE) -> LinearOperator:
         shape = cls.image_shape(y, **options)
     except ValueError as error:
         raise ValueError(f"{error}; {advice}") from error
-    operator = build(twin, shape, given)
+    operator = build(counted(twin, y), shape, given)
     if operator.out_shape != y:
         more = turned(y, operator.out_shape) or f"; {advice}"
+        if advice in more and not operator.pictures and operator.out_shape[-1] == y[-1]:
+            more = (
+                f"; the {y[-2]} rows of the data are views, and {operator.out_shape[-2]} angles "
+                "are said: save as many angles as views (of projections (views, slices, bins) "
+                "save np.swapaxes(a, 0, 1), which are as many sinograms)"
+            )
         if operator.out_shape[-2:] == y[-2:]:
             more = "; channels or coils differ, rows and columns do not"
         raise ValueError(

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from .. import operators
 from ..data.fastmri import CENTRE, low_resolution_maps
-from ..data.sampling import misplaced, unordered
+from ..data.sampling import misplaced, unordered, untransformed
 from ..operators import LinearOperator
 
-__all__ = ["AUTO", "estimated", "known", "kspace_noise"]
+__all__ = ["AUTO", "check_kspace", "estimated", "known", "kspace_noise"]
 
 AUTO = "auto"
 _LEAST = 8  # lines from which maps can be seen at all
@@ -37,25 +37,15 @@ def estimated(twin: Any, y: Tensor, file: str) -> tuple[Mapping[str, Tensor], li
     Raises:
         ValueError: The data cannot tell.
     """
-    asked = [name for name in known(twin) if getattr(twin, name) == AUTO]
     found: dict[str, Tensor] = {}
     notes: list[str] = []
+    if not known(twin):
+        return found, notes
+    check_kspace(y, file)
+    asked = [name for name in known(twin) if getattr(twin, name) == AUTO]
     if not asked:
         return found, notes
-    if not y.is_complex():
-        raise ValueError(
-            f"{file}: got real data, wanted complex k-space; where an axis holds real and "
-            "imaginary parts, save a[..., 0] + 1j * a[..., 1]"
-        )
-    if not bool((y != 0).any()):
-        raise ValueError(f"{file}: every sample of k-space is zero")
-    real = torch.view_as_real(y)
-    if y.ndim != 4 or bool(real.isinf().any()):
-        raise ValueError(f"{file}: wanted k-space (slices, coils, H, W) without infinite values")
-    y = torch.where(real.isnan().any(-1), torch.zeros_like(y), y)  # not measured
-    for wrong in (unordered(y[len(y) // 2].numpy()), misplaced(y.numpy())):
-        if wrong:
-            raise ValueError(f"{file}: {wrong}")
+    y = _finite(y)
     sampled = (y != 0).any(1, keepdim=True)
     if bool((sampled == sampled.any(2, keepdim=True)).all()):
         sampled = sampled.any(2, keepdim=True)  # whole columns
@@ -76,6 +66,34 @@ def estimated(twin: Any, y: Tensor, file: str) -> tuple[Mapping[str, Tensor], li
         found["maps"] = torch.stack(maps)
         notes.append(f"maps: of the innermost {size} x {size} samples of k-space")
     return found, notes
+
+
+def check_kspace(y: Tensor, file: str) -> None:
+    """Raise a `ValueError` unless data are k-space with the zero frequency in the middle.
+
+    Args:
+        y: Data, with shape (N, coils, H, W).
+        file: Their name, for messages.
+    """
+    if not y.is_complex():
+        raise ValueError(
+            f"{file}: got real data, wanted complex k-space; where an axis holds real and "
+            "imaginary parts, save a[..., 0] + 1j * a[..., 1]"
+        )
+    if not bool((y != 0).any()):
+        raise ValueError(f"{file}: every sample of k-space is zero")
+    real = torch.view_as_real(y)
+    if y.ndim != 4 or bool(real.isinf().any()):
+        raise ValueError(f"{file}: wanted k-space (slices, coils, H, W) without infinite values")
+    y = _finite(y)
+    middle = y[len(y) // 2].numpy()
+    if wrong := unordered(middle) or misplaced(y.numpy()) or untransformed(middle):
+        raise ValueError(f"{file}: {wrong}")
+
+
+def _finite(y: Tensor) -> Tensor:
+    """k-space in which what is NaN, which was not measured, is zero."""
+    return torch.where(torch.view_as_real(y).isnan().any(-1), torch.zeros_like(y), y)
 
 
 def known(twin: Any) -> tuple[str, ...]:

@@ -27,17 +27,17 @@ from ..noise_estimate import noise_seen
 from ..noises import ComplexGaussian, Gaussian
 from ..operators import SENSE, CartesianMRI, LinearOperator, ParallelCT
 from ..solvers import first_guess
-from .arguments import build, build_for, turned
+from .arguments import build, build_for, counted, turned
 from .holes import behind, without_holes
 from .kspace import estimated, kspace_noise
 from .mistakes import check_counts, check_level, check_selection
 from .noise_kinds import Poisson
-from .projections import attenuations, off_axis, projections
+from .projections import attenuations, off_axis, projections, water_path
 from .reading import Reading
 
 __all__ = ["Measured", "measured", "noise_of", "operator_for", "truth_in"]
 
-_HOLES = 0.1  # share of unmeasured data beyond which they do not tell their noise
+_HOLES = 0.5  # share of unmeasured data beyond which they do not tell their noise
 
 
 def operator_for(
@@ -51,9 +51,10 @@ def operator_for(
         stored: The measurements.
     """
     given, notes = estimated(twin, stored.x, stored.name)
+    seen = tuple(stored.x.shape[1:])
     if shape is not None:
-        return build(twin, shape, given), notes
-    return build_for(twin, tuple(stored.x.shape[1:]), given), notes
+        return build(counted(twin, seen), shape, given), notes
+    return build_for(twin, seen, given), notes
 
 
 class Measured(NamedTuple):
@@ -165,6 +166,8 @@ def measured(
             "in units of the data (--value-range LOW HIGH says what the image's range is)"
         )
         notes += off_axis(operator, stored.x)
+        if how.water is not None and isinstance(operator, ParallelCT):
+            notes += water_path(operator, stored.x, how.water)
     scale = 1.0 if operator.pictures else 2 / width
     if isinstance(how.noise, Poisson):
         white = Measured(_white(operator, y, 2 / width), form, notes, 1 / scale, ct)
@@ -179,7 +182,7 @@ def measured(
         return Measured(_white(operator, y, scale * how.level), form, notes, 1 / scale, ct)
     if float((~seen).float().mean()) > _HOLES:
         raise ValueError(f"--sigma: the noise of {operator} cannot be seen in the data; say it")
-    estimate = noise_seen(y)
+    estimate = noise_seen(y, seen)
     sigma = estimate.sigma
     if np.dtype(stored.form.dtype).kind == "u":  # rounding to whole samples is noise too
         sigma = sigma.clamp_min(2 / width / math.sqrt(12.0))

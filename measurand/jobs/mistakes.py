@@ -1,7 +1,8 @@
 """Data that contradict what was said of them: the mask of other data, noise in other units.
 
     mask     of k-space: samples that are zero are selected, and others that are not are left out;
-             of pictures: what is selected has one value, what is left out has not
+             of pictures: what is selected has one value, what is left out has not; or what is
+             zero is what the turned mask leaves out, or as much elsewhere
     noise    has three times the deviation of all data, which contain it
 
 What is refused here would give an image without a word, and a wrong one.
@@ -16,7 +17,17 @@ from .noise_kinds import Poisson
 __all__ = ["check_counts", "check_level", "check_selection"]
 
 _SHARE = 0.05  # of the samples of a mask that may be wrong
+_ALIKE = 0.005  # difference of two shares of all pixels that are hardly so by chance
 _TIMES = 3.0
+_TURNED = {
+    "mask[::-1]": lambda a: a.flip(-2),
+    "mask[:, ::-1]": lambda a: a.flip(-1),
+    "mask[::-1, ::-1]": lambda a: a.flip(-2, -1),
+    "mask.T": lambda a: a.mT,
+    "np.rot90(mask)": lambda a: a.rot90(1, (-2, -1)),
+    "np.rot90(mask, -1)": lambda a: a.rot90(-1, (-2, -1)),
+    "np.rot90(mask, 2).T": lambda a: a.flip(-2, -1).mT,
+}
 
 
 def check_selection(name: str, x: Tensor, seen: Tensor) -> None:
@@ -55,6 +66,33 @@ def check_selection(name: str, x: Tensor, seen: Tensor) -> None:
             f"{name}: the mask selects pixels that all have the value {float(value):.4g}, and "
             "leaves out those that differ: is it inverted? Not zero is what was measured; save "
             "mask == 0"
+        )
+    _check_place(name, (x == 0).all(1), ~seen.any(1))
+
+
+def _check_place(name: str, zero: Tensor, left_out: Tensor) -> None:
+    """Raise a `ValueError` where data were zeroed by the same mask, but in another place.
+
+    Args:
+        name: The file of the data.
+        zero: Which pixels are zero in all channels, with shape (N, H, W).
+        left_out: Which pixels the mask leaves out, with the same shape.
+    """
+    share, apart = left_out.double().mean(), (left_out & ~zero).sum() / left_out.sum()
+    if not (share > _SHARE and apart > _SHARE and zero.double().mean() < 1 - _SHARE):
+        return
+    for way, turned in _TURNED.items():
+        other = turned(left_out)
+        if other.shape == zero.shape and bool(zero[other].double().mean() > 0.99):
+            raise ValueError(
+                f"{name}: the pixels that are zero are not those that the mask leaves out, but "
+                f"those of the mask turned: save {way} (a picture is turned upright by its EXIF "
+                "orientation, an array is not)"
+            )
+    if apart > 0.25 and float((zero.double().mean() - share).abs()) < _ALIKE:
+        raise ValueError(
+            f"{name}: as many pixels are zero as the mask leaves out, {100 * share:.3g} %, but "
+            f"{100 * apart:.3g} % of these are others: is it shifted, or another image's?"
         )
 
 

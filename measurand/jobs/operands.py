@@ -8,6 +8,8 @@
               subtracted, and which is divided by its sum (`psf`)
     others    the values as they are
 
+Each may be a table of numbers in text (.txt, .csv), as angles often are.
+
 One image of a picture file is taken, never a part of it without a word: pages are named by a
 number, `psf.tif:3`, and what has several planes or colours where one is wanted is refused.
 Everything that was decided is said in a note.
@@ -15,7 +17,10 @@ Everything that was decided is said in a note.
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,6 +34,7 @@ from .psf import psf
 __all__ = ["operand"]
 
 Shape = tuple[int, ...]
+_TABLES = (".txt", ".csv")
 _NEAR = 0.05  # of white; what is no farther from black or white is that,
 _GREY = 0.25  # the share of pixels at most that may be neither in a mask of two values,
 _LEVELS = 8  # where these have more values than that
@@ -60,6 +66,13 @@ def operand(text: str, name: str, shape: Shape) -> tuple[Tensor, list[str]]:
     stored, told = _stored(text, name), f"{name}: {text}"
     if name == "mask":
         values, notes = _mask(told, stored)
+        values = _channels_first(values, shape)
+        if values.shape[:-3:-1] == shape[-2:] != values.shape[-2:]:
+            raise ValueError(
+                f"{told} has {values.shape[-2]} rows and {values.shape[-1]} columns, wanted "
+                f"{shape[-2]} and {shape[-1]}: save np.swapaxes(a, -1, -2), or turn it like the "
+                "picture, which is turned upright by its EXIF orientation"
+            )
     else:
         if stored.missing is not None:
             raise ValueError(f"{told} calls {int(stored.missing.sum())} of its pixels missing")
@@ -89,8 +102,10 @@ def _stored(text: str, name: str) -> _Stored:
         if 0 in values.shape:
             raise ValueError(f"{name}: {text} holds an empty array, of shape {values.shape}")
         return _Stored(values.astype(values.dtype.newbyteorder("=")), False, None, [])
+    if suffix in _TABLES:
+        return _Stored(_table(name, file), False, None, [])
     if suffix not in PICTURES:
-        known = " ".join(PICTURES + ARRAYS)
+        known = " ".join(PICTURES + ARRAYS + _TABLES)
         raise UnreadableFile(
             f"{name}: {file}: got a file ending in '{file.suffix}', wanted one of {known}"
         )
@@ -109,6 +124,23 @@ def _stored(text: str, name: str) -> _Stored:
     return _Stored(samples.values, True, samples.missing, notes)
 
 
+def _table(name: str, file: Path) -> np.ndarray:
+    """Numbers in text, in columns that blanks, commas or semicolons part; # begins a remark."""
+    try:
+        lines = re.sub("[,;]", " ", file.read_text()).splitlines()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty one, which is refused below
+            values = np.loadtxt(lines, ndmin=1)
+    except ValueError as error:
+        raise UnreadableFile(
+            f"{name}: {file}: wanted a table of numbers, as many in each line ({error}); what is "
+            "none belongs behind a #"
+        ) from error
+    if not values.size:
+        raise UnreadableFile(f"{name}: {file}: holds no number")
+    return values
+
+
 def _one_channel(told: str, stored: _Stored) -> np.ndarray:
     """The values of a file, of a picture (H, W): channels that are equal are one."""
     values = stored.values
@@ -120,6 +152,18 @@ def _one_channel(told: str, stored: _Stored) -> np.ndarray:
             "array file, .npy)"
         )
     return values[..., 0]
+
+
+def _channels_first(values: np.ndarray, shape: Shape) -> np.ndarray:
+    """A mask (H, W, C) as (C, H, W), and one that is the same for all channels or coils as (H, W).
+
+    Args:
+        values: The mask.
+        shape: Shape (C, H, W) of the image.
+    """
+    if values.ndim == 3 and values.shape[:2] == shape[-2:] != values.shape[1:]:
+        values = np.moveaxis(values, -1, 0)
+    return values[0] if values.ndim == 3 and (values == values[:1]).all() else values
 
 
 def _real(told: str, values: np.ndarray) -> np.ndarray:
@@ -169,6 +213,11 @@ def _selection(told: str, stored: _Stored, high: float) -> tuple[np.ndarray, lis
         white = 255 if high <= 255 else 65535
         levels = f"{len(np.unique(values))} grey values from {values.min():g} to {high:g}"
         selected = values > white / 2
+        if values.ndim == 1 and (np.diff(values) > 0).all():
+            raise ValueError(
+                f"{told} looks like indices, {values[0]:g} to {high:g} in order, wanted a mask of "
+                "0 and 1: mask = np.zeros(n); mask[indices] = 1"
+            )
         if high > white or not selected.any():
             raise ValueError(
                 f"{told} selects nothing: {levels}, none above half of white, {white / 2:g}"

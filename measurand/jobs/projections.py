@@ -12,6 +12,7 @@ import warnings
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from ..data.arrays import ARRAYS
 from ..data.files import read_array, read_stored
@@ -21,9 +22,12 @@ from ..data.sources import split_key
 from ..operators import LinearOperator, ParallelCT, line_integrals, rotation_axis
 from ..operators.transmission import attenuation
 
-__all__ = ["attenuations", "off_axis", "projections"]
+__all__ = ["attenuations", "off_axis", "projections", "water_path"]
 
 _APART = 0.5  # bins that an axis may be off without a word
+_COUNT = 0.5  # what less than is no light
+_SOME = 2**22  # line integrals that are looked at
+_MOST_DEAD = 0.25  # share of the bins of a detector that is still one
 
 
 def projections(stored: Stored, flat: str, dark: str | None) -> tuple[Stored, list[str]]:
@@ -37,12 +41,36 @@ def projections(stored: Stored, flat: str, dark: str | None) -> tuple[Stored, li
     if stored.x.is_complex() or stored.missing:
         raise ValueError(f"{stored.name}: --flat is for counts that are real and complete")
     fields = [_field(name) for name in (flat, dark) if name]
+    f, d = fields[0], fields[1] if dark else torch.zeros(())
+    x, f, dead = _without_dead(stored.x, f, d)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        p = line_integrals(stored.x, fields[0], fields[1] if dark else 0.0)
+        p = line_integrals(x, f, d)
+    p[dead] = torch.nan
     notes = [f"counts taken as line integrals, -ln((I - D) / (F - D)), F from {flat}"]
     form = replace(stored.form, dtype="<f4")
-    return replace(stored, x=p.double(), form=form), notes + [str(w.message) for w in told]
+    notes += [str(w.message) for w in told]
+    if bool(dead.any()):
+        bins = int(dead.any(-2).sum())
+        notes.append(f"{bins} bins of the detector without light in any view: not measured")
+    return replace(stored, x=p.double(), form=form), notes
+
+
+def _without_dead(x: Tensor, f: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts and flat field with any light where a bin has none in all views, and where that is.
+
+    Counts that are dead everywhere, or do not fit to the fields, are left to `line_integrals`.
+    """
+    none = torch.zeros_like(x, dtype=torch.bool)
+    try:
+        dark = torch.broadcast_to(d.double(), x.shape)
+        light = torch.broadcast_to(f.double(), x.shape) - dark
+    except RuntimeError:
+        return x, f, none
+    dead = ((light < _COUNT) | (x - dark < _COUNT)).all(-2, keepdim=True).expand(x.shape)
+    if not 0 < float(dead.double().mean()) < _MOST_DEAD:
+        return x, f, none
+    return torch.where(dead, dark + 1, x), torch.where(dead, dark + 1, dark + light), dead
 
 
 def _field(name: str) -> torch.Tensor:
@@ -66,6 +94,25 @@ def attenuations(water: float, window: Range | None) -> tuple[Range, Range]:
     low, high = window or HOUNSFIELD.range or (0.0, 1.0)
     ends = [float(attenuation(torch.tensor(hu), water=water)) for hu in (low, high)]
     return (ends[0], ends[1]), (low, high)
+
+
+def water_path(operator: ParallelCT, y: Tensor, water: float) -> list[str]:
+    """Return a note where the attenuation of water can hardly be in the unit of the pixels.
+
+    Args:
+        operator: The tomograph.
+        y: Line integrals, with shape (N, 1, angles, detectors).
+        water: Attenuation of water, per unit of `operator.pixel`.
+    """
+    longest = float(torch.quantile(y.double().flatten()[-_SOME:], 0.999)) / water
+    wide = operator.detectors * operator.spacing
+    if 0.1 * wide <= longest <= 2 * wide:
+        return []
+    return [
+        f"the data go up to the attenuation of {longest:.3g} of water, and the detector is "
+        f"{wide:.3g} wide, in units of --operator.pixel: is --water per the same unit? (it is about "
+        "0.02 per mm, 0.2 per cm)"
+    ]
 
 
 def off_axis(operator: LinearOperator, y: torch.Tensor) -> list[str]:

@@ -3,11 +3,13 @@
 A kernel that sums to one was normalised by somebody, and only its place is looked at. Anything
 else is a measured PSF, and three things of the measurement are taken away:
 
-    background   the median of the outermost pixels, where that is positive and these are alike:
-                 in the corners as between them, which the tail of a spot is not, and within a
-                 tenth of the peak
-    place        the centre of mass of what is above a tenth of the peak, which is moved to the
-                 middle by whole pixels; the planes of a colour PSF are moved together. Of sum one
+    background   the mean of the outermost pixels without outliers (the median of counts is whole,
+                 and of noise that is cut at zero too low), where that is positive and these are
+                 alike: in the corners as between them, but for their noise, which the tail of a
+                 spot is not, and within a tenth of the peak
+    place        the middle of the light, where it lies in the four corners, as numpy.fft has it;
+                 else the centre of mass of what is above a tenth of the peak, which is moved to
+                 the middle by whole pixels; the planes of a colour PSF are moved together. Of sum one
                  it is moved where it lies more than a pixel off. `psf.tif:in-place` keeps it
                  where it is
     scale        the sum
@@ -40,12 +42,18 @@ def psf(
     """
     planes, notes = _planes(told, values.astype(np.float64), channels)
     _check_light(told, planes)
+    if not in_place and _in_corners(planes):
+        planes = np.fft.fftshift(planes, axes=(-2, -1))
+        notes.append(
+            "its light lies in the four corners, as numpy.fft has it: moved to the middle "
+            "(FILE:in-place keeps its place)"
+        )
     total = planes.sum((-2, -1), keepdims=True)
     background = np.array([_background(plane) for plane in planes])
     measured = bool(background.any() or (np.abs(total - 1) > 1e-3).any())
     if background.any():
         levels = ", ".join(f"{level:.4g}" for level in background)
-        notes.append(f"background of {levels} subtracted, the median of its border")
+        notes.append(f"background of {levels} subtracted, the mean of its border")
         planes = planes - background[:, None, None]
         _check_light(told, planes)
     off = _offset(planes)
@@ -123,11 +131,33 @@ def _background(plane: np.ndarray) -> float:
     border = np.concatenate(edges)
     corners = np.concatenate([np.delete(edge, _middle(edge)) for edge in edges])
     between = np.concatenate([edge[_middle(edge)] for edge in edges])
-    level = float(np.median(border))
-    alike = abs(np.median(corners) - np.median(between)) <= 0.2 * level
+    level = _typical(border)
+    # neighbours differ by noise alone, along a tail as well
+    noise = 1.05 * float(np.median(np.abs(np.concatenate([np.diff(edge) for edge in edges]))))
+    error = 2 * noise * np.sqrt(1 / len(corners) + 1 / len(between))
+    alike = abs(_typical(corners) - _typical(between)) <= 0.2 * level + error
     quiet = np.quantile(np.abs(border - level), 0.9) < 0.1 * (plane.max() - level)
     matters = level * plane.size > 0.005 * np.abs(plane).sum()
     return level if alike and quiet and matters else 0.0
+
+
+def _typical(values: np.ndarray) -> float:
+    """The mean without what lies more than three standard deviations from it."""
+    for _ in range(5):
+        values = values[np.abs(values - values.mean()) <= 3 * values.std()]
+    return float(values.mean())
+
+
+def _in_corners(planes: np.ndarray) -> bool:
+    """Whether the light lies in all four corners, and close together across the border."""
+    light = np.abs(planes).mean(0)
+    light = np.where(light > 0.1 * light.max(), light, 0.0)
+    h, w = (max(1, n // 4) for n in light.shape)
+    corners = np.concatenate([light[:h], light[-h:]])
+    corners = np.concatenate([corners[:, :w], corners[:, -w:]], axis=1)
+    parts = [c.sum() for c in (light[:h, :w], light[:h, -w:], light[-h:, :w], light[-h:, -w:])]
+    inside = corners.sum() > 0.9 * light.sum() and min(parts) > 0.02 * light.sum()
+    return min(light.shape) >= 5 and bool(inside)
 
 
 def _middle(edge: np.ndarray) -> slice:

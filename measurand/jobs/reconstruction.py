@@ -32,9 +32,9 @@ from ..memory import tight
 from ..methods import Method, Step
 from ..operators import LinearOperator
 from ..tensors import generators
-from .arguments import build, build_for, files_of, notes_of
+from .arguments import build, build_for, counted, files_of, notes_of
 from .choice import Choice, choice, method_of
-from .kspace import AUTO, known
+from .kspace import AUTO, check_kspace, known
 from .manifest import Scan
 from .measured import measured, operator_for, truth_in
 from .reading import Reading
@@ -243,11 +243,13 @@ class Runner:
     def _made(self, twin: Any, stored: Stored) -> tuple[LinearOperator, list[str]]:
         if any(getattr(twin, name) == AUTO for name in known(twin)):  # every file has its own
             return operator_for(twin, self.how.shape, stored)
+        if known(twin):
+            check_kspace(stored.x, stored.name)
         return self._operator(twin, tuple(stored.x.shape[1:])), []
 
     def _build(self, twin: Any, seen: tuple[int, ...]) -> LinearOperator:
         shape = self.how.shape
-        return build(twin, shape) if shape is not None else build_for(twin, seen)
+        return build(counted(twin, seen), shape) if shape is not None else build_for(twin, seen)
 
     def solve(
         self, problem: Opened, folder: Path, seed: int, on_step: OnStep | None = None

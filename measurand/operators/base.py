@@ -97,6 +97,15 @@ class LinearOperator(nn.Module, ABC):
         """A tiny instance, on which the laws of `measurand.checks` are tested."""
 
     @classmethod
+    def counted(cls, y_shape: Shape) -> dict[str, int]:
+        """Return the options of the constructor that are counted in data; none by default.
+
+        Args:
+            y_shape: Shape of one measurement.
+        """
+        return {}
+
+    @classmethod
     def image_shape(cls, y_shape: Shape) -> Shape:
         """Return the shape of the images whose measurements have a given shape.
 

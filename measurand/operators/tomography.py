@@ -189,6 +189,10 @@ class ParallelCT(LinearOperator):
         return torch.cat([matrix @ some.contiguous() for some in columns.split(_TOGETHER, 1)], 1)
 
     @classmethod
+    def counted(cls, y_shape: Shape) -> dict[str, int]:
+        return {"detectors": y_shape[-1]} if y_shape else {}
+
+    @classmethod
     def image_shape(  # type: ignore[override]
         cls,
         y_shape: Shape,

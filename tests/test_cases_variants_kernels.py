@@ -1,0 +1,48 @@
+"""Variants of the cases of point spread functions (`test_cases`): how they are stored."""
+
+import numpy as np
+import pytest
+from test_cases import here, rng, scene  # noqa: F401
+
+from measurand.jobs.operands import operand
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+def spot(side, sigma=1.5):
+    i = np.arange(side) - side // 2
+    found = np.exp(-(i[:, None] ** 2 + i**2) / (2 * sigma**2))
+    return found / found.sum()
+
+
+def read(array, channels=1):
+    np.save("k.npy", array)
+    return operand("k.npy", "kernel", (channels, 40, 48))
+
+
+@pytest.mark.parametrize("side", [16, 17, 41])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_the_origin_of_a_kernel_may_be_at_index_zero(side, scale):
+    kernel, notes = read(scale * np.fft.ifftshift(spot(side)))
+    assert np.abs(kernel.numpy() - spot(side)).max() < 1e-6
+    assert "four corners" in notes[0]
+
+
+@pytest.mark.parametrize("side", [33, 41, 65])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda k, n: (200 * k + 12 + n).round().astype("u1"),
+        lambda k, n: (200 * k + 12.5 + n).clip(0, 255).astype("u1"),
+        lambda k, n: (1000 * k + 100.4 + 5 * n).astype("u2"),
+        lambda k, n: (1000 * k + 5 * n).clip(0).astype("u2"),
+        lambda k, n: (3000 * k + 8 * n).clip(0),
+        lambda k, n: (3000 * k + 8 * n).clip(0).astype("f2"),
+    ],
+)
+def test_noise_around_a_measured_kernel_takes_no_light(stored, side):
+    kernel, _ = read(stored(spot(side) / spot(side).max(), rng(side).normal(size=(side, side))))
+    kernel = kernel.numpy()
+    middle = kernel[side // 2 - 5 : side // 2 + 6, side // 2 - 5 : side // 2 + 6]
+    assert kernel.sum() == pytest.approx(1, abs=1e-5)
+    assert middle.sum() == pytest.approx(1, abs=0.1)

@@ -1,0 +1,69 @@
+"""Variants of the cases of MRI (`test_cases`): how k-space is stored, what is taken for it."""
+
+import numpy as np
+import pytest
+import torch
+from test_cases import SMALL, drawn, error_of, here, record, refused  # noqa: F401
+from test_cli import run
+
+from measurand.operators import birdcage_maps, equispaced_lines, fft2c, ifft2c
+
+pytestmark = pytest.mark.usefixtures("here")
+SIZE, COILS = 48, 4
+GIVEN = ["--operator", "sense", "--operator.maps", "maps.npy", "--operator.mask", "mask.npy"]
+WHITE = ["--sigma", 0.005, *SMALL, "--out", "r"]
+
+
+def head():
+    i, j = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
+    inside = (i / 0.8) ** 2 + (j / 0.6) ** 2 < 1
+    return (inside * (1 + 0.5 * np.sin(9 * i) * np.cos(8 * j))).astype(np.complex64)
+
+
+def scanned(rate=1.0):
+    """k-space of a head (coils, H, W), with its maps and its mask in files."""
+    maps = birdcage_maps((SIZE, SIZE), COILS)[0]
+    mask = equispaced_lines((SIZE, SIZE), rate, 0.2).flatten(0, -2)[0]
+    y = fft2c(maps * torch.from_numpy(head())[None]) + 0.005 * torch.complex(
+        drawn((COILS, SIZE, SIZE), 1), drawn((COILS, SIZE, SIZE), 2)
+    )
+    np.save("maps.npy", maps), np.save("mask.npy", mask)
+    return (y * mask).numpy()
+
+
+@pytest.mark.parametrize("axes", [(-2, -1), (-1,)])
+def test_uncentred_k_space_is_refused_with_maps_and_mask_said(axes, capsys):
+    y = scanned(2.0)
+    np.save("k.npy", np.fft.ifftshift(y, axes=axes))
+    np.save("mask.npy", np.fft.ifftshift(np.load("mask.npy")))
+    assert "np.fft.fftshift" in refused(capsys, "reconstruct", "k.npy", *GIVEN, *WHITE)
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.0])
+@pytest.mark.parametrize("operator", [GIVEN, ["--operator", "sense"]])
+def test_images_are_no_k_space(rate, operator, capsys):
+    y = torch.from_numpy(scanned(rate))
+    np.save("mask.npy", np.ones(SIZE))
+    np.save("k.npy", ifft2c(y).numpy())
+    assert "images, not k-space" in refused(capsys, "reconstruct", "k.npy", *operator, *WHITE)
+
+
+def test_an_image_of_one_coil_is_no_k_space(capsys):
+    np.save("k.npy", head())
+    words = ["reconstruct", "k.npy", "--operator", "cartesian-mri", *WHITE]
+    assert "images, not k-space" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize("span", [(0.12, 0.12), (0.9, 0.1), (1.0, 1.0)])
+def test_k_space_of_small_and_large_objects_is_k_space(span):
+    i, j = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
+    x = ((abs(i) < span[0]) & (abs(j) < span[1])).astype(np.complex64)
+    np.save("k.npy", fft2c(torch.from_numpy(x))[None].numpy())
+    assert run("reconstruct", "k.npy", "--operator", "cartesian-mri", *WHITE) == 0
+    assert error_of(np.load("r/estimate.npy")[0], x) < 0.05
+
+
+def test_slices_along_the_last_axis_are_named(capsys):
+    np.save("k.npy", np.stack([scanned()] * 3, -1))
+    message = refused(capsys, "reconstruct", "k.npy", *GIVEN, *WHITE)
+    assert "slices: np.moveaxis(kspace, -1, 0)" in message
