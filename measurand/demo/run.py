@@ -5,7 +5,7 @@ known physics and noise, and recovered by total variation (FISTA), by score-PnP 
 samplers (DiffPIR, PnP-DM) with the prior that ships, and by two networks with the physics inside:
 Diff-Unfolding in one evaluation, and unfolded flows, trained for blur and for missing pixels,
 which also serve the problems that they were not trained on. PnP-DM runs in a short preset,
-134 denoiser calls for each of four draws; `samplers.PnPDM()` takes longer and mixes better. In the
+134 denoiser calls for each of three draws; `samplers.PnPDM()` takes longer and mixes better. In the
 last problem the blur kernel is unknown (see `demo.blind`).
 
 Needs scikit-image and matplotlib (extra `demo`).
@@ -44,7 +44,7 @@ from .scenes import BlindScene, Scene, blind_scene, default_scenes, photograph
 
 __all__ = ["demo"]
 
-DRAWS = 4
+DRAWS = 3
 
 
 def demo(
