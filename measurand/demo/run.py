@@ -5,8 +5,8 @@ known physics and noise, and recovered by total variation (FISTA), by score-PnP 
 samplers (DiffPIR, PnP-DM) with the prior that ships, and by two networks with the physics inside:
 Diff-Unfolding in one evaluation, and unfolded flows, trained for blur and for missing pixels,
 which also serve the problems that they were not trained on. PnP-DM runs in a short preset,
-134 denoiser calls for each of three draws; `samplers.PnPDM()` takes longer and mixes better. In the
-last problem the blur kernel is unknown (see `demo.blind`).
+134 denoiser calls for each of three draws; `samplers.PnPDM()` takes longer and mixes better. In
+the last problem the blur kernel is unknown (see `demo.blind`).
 
 Needs scikit-image and matplotlib (extra `demo`).
 """
