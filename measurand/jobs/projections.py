@@ -110,8 +110,8 @@ def water_path(operator: ParallelCT, y: Tensor, water: float) -> list[str]:
         return []
     return [
         f"the data go up to the attenuation of {longest:.3g} of water, and the detector is "
-        f"{wide:.3g} wide, in units of --operator.pixel: is --water per the same unit? (it is about "
-        "0.02 per mm, 0.2 per cm)"
+        f"{wide:.3g} wide, in units of --operator.pixel: is --water per the same unit? (it is "
+        "about 0.02 per mm, 0.2 per cm)"
     ]
 
 

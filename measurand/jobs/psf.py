@@ -9,8 +9,8 @@ else is a measured PSF, and three things of the measurement are taken away:
                  spot is not, and within a tenth of the peak
     place        the middle of the light, where it lies in the four corners, as numpy.fft has it;
                  else the centre of mass of what is above a tenth of the peak, which is moved to
-                 the middle by whole pixels; the planes of a colour PSF are moved together. Of sum one
-                 it is moved where it lies more than a pixel off. `psf.tif:in-place` keeps it
+                 the middle by whole pixels; the planes of a colour PSF are moved together. Of sum
+                 one it is moved where it lies more than a pixel off. `psf.tif:in-place` keeps it
                  where it is
     scale        the sum
 
