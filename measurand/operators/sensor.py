@@ -95,7 +95,7 @@ class ValidDownsample(Convolution):
         *,
         x0: Tensor | None = None,
         tol: float | None = None,
-        residual: float | None = None,
+        residual: float | Tensor | None = None,
         max_iter: int = 1000,
     ) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, as in the module (`x0` is not needed)."""
@@ -113,16 +113,17 @@ class ValidDownsample(Convolution):
         gamma: float | Tensor,
         *,
         prepared: Tensor | None = None,
-        residual: float | None = None,
+        residual: float | Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
-        """The proximal map of the squared misfit (`prepared` is not needed)."""
+        """The proximal map of the squared misfit: of its options only `residual` has a use."""
         return v + self.adjoint(self._inverse(y - self.forward(v), gamma, residual))
 
     def _inverse(
         self,
         b: Tensor,
         gamma: float | Tensor,
-        residual: float | None,
+        residual: float | Tensor | None,
         tol: float | None = None,
         max_iter: int = 1000,
     ) -> Tensor:
@@ -137,8 +138,13 @@ class ValidDownsample(Convolution):
             seen = irfft2(torch.fft.rfft2(u, s=grid).mul_(wide), grid)[..., : size[0], : size[1]]
             return filtered(seen + weight * u, root)
 
-        goal = residual / 4 if residual else enough(b) if tol is None else tol
-        least = None if residual else (weight / (circular + weight)).detach().flatten(1).amin(1)
+        shrunk = None if residual is None else residual / 4
+        goal = next(t for t in (shrunk, tol, enough(b)) if t is not None)
+        least = (
+            None
+            if residual is not None
+            else (weight / (circular + weight)).detach().flatten(1).amin(1)
+        )
         return filtered(
             cg(apply, filtered(b, root), tol=goal, max_iter=max_iter, least=least), root
         )
