@@ -38,9 +38,10 @@ def cg(
     b: Tensor,
     *,
     x0: Tensor | None = None,
-    tol: float = 1e-6,
+    tol: float | Tensor = 1e-6,
     max_iter: int = 200,
     least: float | Tensor | None = None,
+    precondition: Apply | None = None,
 ) -> Tensor:
     """The solution of `M x = b`, for M symmetric positive definite.
 
@@ -53,10 +54,14 @@ def cg(
         apply: The map `x -> M x`, acting on each item of a batch by itself.
         b: Right-hand side, with shape (B, ...).
         x0: Where to start; zero when absent.
-        tol: Relative residual at which an item is finished; with `least`, relative error.
+        tol: Relative residual at which an item is finished; with `least`, relative error. A number
+            or one per item.
         max_iter: Largest number of iterations. To end there with more than ten times what was
             asked for gives a warning.
         least: Positive lower bound of the eigenvalues of M, a scalar or one per item.
+        precondition: The map `r -> P^-1 r` of a symmetric positive definite P, acting on each item
+            by itself: iterations go with the spread of the eigenvalues of `P^-1 M`. Where to stop
+            is asked of the same residual, without P.
     Returns:
         The solution, with the shape of `b`; NaN for an item whose residual is not a number.
         Rounding adds an error of the order of `eps ||M|| / least`, relative to x.
@@ -64,7 +69,7 @@ def cg(
         | Methods of Conjugate Gradients for Solving Linear Systems (Hestenes & Stiefel, 1952)
     """
     with torch.no_grad():
-        x = _iterate(apply, b, x0, tol, max_iter, least)
+        x = _iterate(apply, b, x0, tol, max_iter, least, precondition)
     if not torch.is_grad_enabled():
         return x
     residual = b - apply(x)
@@ -74,7 +79,7 @@ def cg(
     bound = least.detach() if isinstance(least, Tensor) else least
 
     def again(grad: Tensor) -> Tensor:
-        return cg(apply, grad, tol=tol, max_iter=max_iter, least=bound)
+        return cg(apply, grad, tol=tol, max_iter=max_iter, least=bound, precondition=precondition)
 
     return _Implicit.apply(residual, x, again)
 
@@ -97,18 +102,22 @@ def _iterate(
     apply: Apply,
     b: Tensor,
     x0: Tensor | None,
-    tol: float,
+    tol: float | Tensor,
     max_iter: int,
     least: float | Tensor | None,
+    precondition: Apply | None,
 ) -> Tensor:
     if x0 is None:
         x, r = torch.zeros_like(b), b.clone()
     else:
         x = x0.detach().clone()
         r = b - apply(x)
-    p, rr = r.clone(), inner(r, r)
+    p, rr = torch.zeros_like(b), inner(r, r)
+    before = torch.full_like(rr, torch.inf)  # the first direction is the residual alone
+    tol = per_item(tol, b).reshape(-1).detach()
     bound = None if least is None else per_item(least, b).reshape(-1).detach()
     size = norm(b)  # what the residual is measured by
+    tiny = torch.finfo(rr.dtype).tiny
     for _ in range(max_iter):
         if bound is not None:
             size = bound * norm(x)
@@ -116,22 +125,25 @@ def _iterate(
         if not active.any():
             lost = ~torch.isfinite(rr)  # NaN is not above the bound, and no solution either
             return x.masked_fill_(per_item(lost, x) != 0, torch.nan) if bool(lost.any()) else x
+        z = r if precondition is None else precondition(r)
+        rz = rr if precondition is None else inner(r, z)
+        beta = torch.where(active, rz / before.clamp_min(tiny), 0.0)
+        p.mul_(per_item(beta, b)).add_(z)
         q = apply(p)
         # a finished item takes a step of length zero: its neighbours do not change it
-        alpha = torch.where(active, rr / inner(p, q).clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
+        alpha = torch.where(active, rz / inner(p, q).clamp_min(tiny), 0.0)
         step = per_item(alpha, b)
         x.addcmul_(step, p)
         r.addcmul_(step, q, value=-1)
-        new = inner(r, r)
-        beta = torch.where(active, new / rr.clamp_min(torch.finfo(rr.dtype).tiny), 0.0)
-        p.mul_(per_item(beta, b)).add_(r)
-        rr = torch.where(active, new, rr)
+        rr, before = torch.where(active, inner(r, r), rr), rz
     size = size if bound is None else bound * norm(x)
-    worst = float((rr.sqrt() / size.clamp_min(torch.finfo(rr.dtype).tiny)).max())
-    if not worst <= 10 * tol:
+    reached = rr.sqrt() / size.clamp_min(tiny)
+    worst = int((reached / tol).argmax())
+    if not bool((reached <= 10 * tol).all()):
         what = "residual" if bound is None else "error of at most"
         warnings.warn(
-            f"cg: relative {what} {worst:.1e} after {max_iter} iterations, wanted {tol:.1e}; "
+            f"cg: relative {what} {float(reached[worst]):.1e} after {max_iter} iterations, wanted "
+            f"{float(tol.expand_as(reached)[worst]):.1e}; "
             "allow more iterations (max_iter) or a larger gamma",
             Unconverged,
             stacklevel=3,

@@ -135,6 +135,8 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 def norm(a: Tensor) -> Tensor:
     """The Euclidean norm of each item, with shape (B,)."""
+    if a.is_complex():
+        a = torch.view_as_real(a)  # ten times as fast as the norm of complex numbers
     return torch.linalg.vector_norm(a.flatten(1), dim=1)
 
 

@@ -106,3 +106,49 @@ def test_power_method_takes_as_many_steps_as_it_is_given():
     calls = []
     power_method(lambda v: calls.append(1) or d * v, like, iterations=90, tol=0.0)
     assert few < many <= 1 + 1e-12 and len(calls) == 90
+
+
+def test_cg_with_a_preconditioner_takes_fewer_iterations_to_the_same_solution():
+    m = torch.stack([spd(60, 0, low=1e-3), spd(60, 1, low=1e-2)])
+    near = torch.linalg.inv(m + 0.02 * spd(60, 2))
+    b = torch.randn(2, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    exact, taken = torch.linalg.solve(m, b), {}
+    for name, how in (("plain", None), ("near", lambda r: (near @ r[..., None])[..., 0])):
+        calls = []
+
+        def apply(v, calls=calls):
+            calls.append(1)
+            return (m @ v[..., None])[..., 0]
+
+        with torch.no_grad():
+            x = cg(apply, b, tol=1e-8, least=1e-3, precondition=how)
+        taken[name] = len(calls)
+        assert float((x - exact).norm() / exact.norm()) < 1e-8
+    assert taken["near"] < 0.5 * taken["plain"]
+
+
+def test_cg_with_a_preconditioner_differentiates_and_leaves_neighbours_alone():
+    m, scale = spd(12, 4), torch.linspace(0.5, 2, 12, dtype=torch.float64)
+    b = torch.randn(3, 12, dtype=torch.float64) * torch.tensor([[1.0], [1e3], [0.0]])
+
+    def solve(b):
+        return cg(lambda v: v @ m, b, tol=1e-13, precondition=lambda r: scale * r)
+
+    assert torch.autograd.gradcheck(solve, (b[:1].clone().requires_grad_(),))
+    together = solve(b)
+    for k in range(3):
+        torch.testing.assert_close(together[k : k + 1], solve(b[k : k + 1]), rtol=1e-11, atol=0)
+    assert not together[2].any()
+
+
+def test_cg_takes_one_tolerance_per_item():
+    m = spd(40, 5, low=1e-3)
+    b = torch.randn(2, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    tol = torch.tensor([1e-2, 1e-8])
+    with torch.no_grad():
+        x = cg(lambda v: v @ m, b, tol=tol)
+        assert torch.equal(x[:1], cg(lambda v: v @ m, b[:1], tol=1e-2))
+    reached = (x @ m - b).norm(dim=1) / b.norm(dim=1)
+    assert bool((reached <= tol * 1.001).all()) and float(reached[0]) > 1e-4
+    with pytest.warns(UserWarning, match="wanted 1.0e-08"):
+        cg(lambda v: v @ m, b, tol=tol, max_iter=4)

@@ -381,7 +381,8 @@ def test_iterative_proximal_maps_keep_their_promise(name, gamma):
         tol=1e-14,
         max_iter=5000,
     )
-    assert float((found - exact).norm() / (exact - v).norm()) < 2e-4
+    promised = 1e-4 + 5e-8 / gamma  # what iterations leave, and rounding
+    assert float((found - exact).norm() / (exact - v).norm()) < promised
 
 
 def test_the_wrong_thing_is_refused_by_the_name_of_the_right_door():

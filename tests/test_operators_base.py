@@ -18,9 +18,10 @@ from measurand.operators import (
     Scaled,
     Stacked,
     birdcage_maps,
+    random_lines,
     variable_density_mask,
 )
-from measurand.tensors import generators, randn_like
+from measurand.tensors import generators, norm, per_item, randn_like
 
 
 def two_masks():
@@ -164,3 +165,56 @@ def test_a_prox_to_a_residual_differentiates():
         A.prox(w, y, gamma, residual=residual).abs().square().sum().backward()
         grads[residual] = w.grad
     assert float((grads[1e-5] - grads[None]).norm() / grads[None].norm()) < 1e-2
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_prox_with_an_error_stops_where_it_is_certain_to_be_smaller(lines):
+    A, v, y, _ = coils(n=3)
+    if lines:
+        A = SENSE(A.in_shape, A.maps, random_lines((24, 32), 3.0, 0.1)).double()
+        y = A(v - 0.1 * randn_like(v, generators(1, 3)))
+    gamma = torch.tensor([1e-3, 1e-2, 1e-1], dtype=torch.float64)
+    error = torch.tensor([0.05, 0.03, 0.02], dtype=torch.float64)
+    exact = A.prox(v, y, gamma)
+    A, calls = counted(A)
+    taken = []
+    for options in ({}, {"residual": 1e-4}, {"error": error}, {"residual": 1e-4, "error": error}):
+        calls.clear()
+        found = A.prox(v, y, gamma, **options)
+        taken.append(len(calls))
+        rms = torch.view_as_real(found - exact).flatten(1).square().mean(1).sqrt()
+        if options.keys() == {"error"}:
+            assert bool((rms < error).all()) and (lines or float(rms.max()) > 0)
+            for k in range(3):
+                at = slice(k, k + 1)
+                alone = A.prox(v[at], y[at], gamma[at], error=error[at])
+                torch.testing.assert_close(alone, found[at], rtol=1e-9, atol=1e-9)
+    assert lines or taken[3] < taken[1] <= taken[0]  # so few rows are solved exactly
+    # never more than five times the gradient that was asked for, so that every step moves
+    found = A.prox(v, y, gamma, residual=0.1, error=1e3)
+    start = norm(A.adjoint(A(v) - y))
+    left = norm(A.adjoint(A(found) - y) + per_item(gamma, v) * (found - v))
+    assert bool((left <= 0.5 * start).all())
+
+
+def test_a_prox_starts_where_it_is_told():
+    A, v, y, gamma = coils()
+    exact = A.prox(v, y, gamma)
+    far = exact + 0.1 * randn_like(v, generators(2, 1))
+    found = A.prox(v, y, gamma, x0=far)
+    assert float((found - exact).norm()) < 1e-4 * float((v - exact).norm())
+    A, calls = counted(A)
+    for c in (1.0, 3.0):
+        calls.clear()
+        with torch.no_grad():
+            near = (c * A).prox(v, c * y, c * c * gamma, x0=exact, error=1e-5)
+        assert not calls and torch.allclose(near, exact, atol=1e-5)
+    at = A.prox(v, A(v), gamma, error=1e-3)
+    assert torch.equal(at, v)  # nothing to correct
+
+
+def test_a_prox_with_an_error_differentiates():
+    A, v, y, gamma = coils()
+    w = v.clone().requires_grad_()
+    A.prox(w, y, gamma, error=1e-6, x0=v).abs().square().sum().backward()
+    assert bool(torch.isfinite(torch.view_as_real(w.grad)).all()) and float(w.grad.norm()) > 0

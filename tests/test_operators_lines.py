@@ -15,7 +15,7 @@ from measurand.operators import (
 )
 from measurand.operators.base import LinearOperator
 from measurand.operators.lines import line_modes
-from measurand.tensors import generators, per_item, randn_like
+from measurand.tensors import generators, inner, per_item, randn_like
 
 SHAPE = (10, 12)
 
@@ -158,3 +158,88 @@ def test_rows_are_independent():
     assert float(back.norm()) < 1e-6
     modes = line_modes(operator.maps, torch.ones(1, 1, 1, 12))
     assert torch.allclose(modes.values, operator.maps.abs().square().sum(1).sort()[0])
+
+
+def counted(operator):
+    """The operator, and a list that grows with every application of A^H A."""
+    calls, gram = [], operator.gram
+    object.__setattr__(operator, "gram", lambda x: calls.append(1) or gram(x))
+    return operator, calls
+
+
+@pytest.mark.parametrize("columns", [True, False])
+@pytest.mark.parametrize(("masks", "maps"), [(1, 1), (3, 1), (3, 3)])
+def test_averaged_rows_leave_a_few_iterations_of_hundreds(columns, masks, maps):
+    shape = (70, 96)  # rows and columns, in blocks that do not divide the rows
+    operator = coils(columns, masks, maps, shape).double()
+    x = noise(3, 1, *shape, dtype=torch.complex128)
+    gamma = torch.tensor([1e-5, 1e-4, 1e-2], dtype=torch.float64)
+    b = operator.gram(x) + per_item(gamma, x) * x
+    operator, calls = counted(operator)
+    found = operator.solve(b, gamma)
+    assert float((found - x).norm() / x.norm()) < 1e-6
+    taken = len(calls)
+    calls.clear()
+    object.__setattr__(operator, "preconditioner", lambda gamma: None)
+    operator.solve(b, gamma)
+    assert taken <= 100 and len(calls) > 10 * taken, (taken, len(calls))
+
+
+@pytest.mark.parametrize("columns", [True, False])
+def test_averaged_rows_precondition_symmetrically_and_item_by_item(columns):
+    operator = coils(columns, masks=3, shape=(70, 96)).double()
+    gamma = torch.tensor([1e-3, 0.1, 2.0], dtype=torch.float64)
+    a, b = (noise(3, 1, 70, 96, seed=s, dtype=torch.complex128) for s in (0, 1))
+    p = operator.preconditioner(gamma)
+    assert torch.allclose(inner(a, p(b)), inner(p(a), b), rtol=1e-10)
+    assert bool((inner(a, p(a)) > 0).all())
+    for k in range(3):
+        alone = operator[k].preconditioner(gamma[k : k + 1])(a[k : k + 1])
+        assert torch.allclose(alone, p(a)[k : k + 1], rtol=1e-9, atol=1e-9)
+
+
+def test_averaged_rows_go_where_the_operator_goes():
+    operator = coils(masks=3, shape=(70, 96))
+    b = noise(6, 1, 70, 96)
+    p = operator.preconditioner(0.01)(b[::2])
+    twice = operator.repeat(2)
+    assert len(vars(twice)["_averaged"].vectors) == 6  # not found anew
+    assert torch.allclose(
+        twice.preconditioner(0.01)(b)[2:3], operator[1].preconditioner(0.01)(b[2:3])
+    )
+    other = copy.deepcopy(operator).double()
+    wide = other.preconditioner(0.01)(b[::2].to(torch.complex128))
+    assert wide.dtype == torch.complex128 and float((wide.to(p) - p).norm() / p.norm()) < 1e-3
+    with torch.inference_mode():
+        fresh = coils()
+        fresh.solve(noise(1, 1, *SHAPE), 0.1)
+    x = noise(1, 1, *SHAPE).requires_grad_()
+    fresh.solve(x, 0.1).abs().sum().backward()
+    assert float(x.grad.norm()) > 0
+
+
+def test_only_fixed_lines_are_preconditioned():
+    points = SENSE((1, *SHAPE), birdcage_maps(SHAPE, 3), variable_density_mask(SHAPE, 2.0))
+    assert points.preconditioner(0.1) is None
+    learned = birdcage_maps(SHAPE, 3).requires_grad_()
+    lines = SENSE((1, *SHAPE), learned, random_lines(SHAPE, 2.0, 0.25))
+    assert lines.preconditioner(0.1) is None
+
+
+def test_maps_that_end_at_the_body_take_few_iterations_too():
+    """Estimated maps are zero outside, along an edge that differs from row to row."""
+    i, j = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 80), indexing="ij")
+    inside = (i / 0.8) ** 2 + (j / 0.6) ** 2 < 1
+    maps = birdcage_maps((96, 80), 6) * inside
+    mask = random_lines((96, 80), 3.0, 0.1, generator=generators(0, 1))
+    operator, calls = counted(SENSE((1, 96, 80), maps, mask).double())
+    b = operator.adjoint(noise(1, 6, 96, 80, dtype=torch.complex128))
+    taken = []
+    for how in (operator.preconditioner, lambda gamma: None):
+        object.__setattr__(operator, "preconditioner", how)
+        calls.clear()
+        x = operator.solve(b, 1e-4, residual=1e-3)
+        taken.append(len(calls))
+        assert not x[..., ~inside].any()
+        assert float((operator.gram(x) + 1e-4 * x - b).norm() / b.norm()) < 1e-3
+    assert taken[0] < 0.2 * taken[1]

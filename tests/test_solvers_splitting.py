@@ -302,7 +302,7 @@ def coils(noise=0.02, n=2):
 class Exact(Measurement):
     """A measurement whose data steps are solved as far as anyone asks."""
 
-    def prox(self, v, r, *, residual=None):
+    def prox(self, v, r, *, x0=None, residual=None, error=None):
         assert residual is not None
         return super().prox(v, r)
 

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from ..linalg import cg, enough, hutchinson_trace, power_method
-from ..tensors import Generators, items_at, per_item, randn_like, weight_of
+from ..tensors import Generators, items_at, norm, per_item, randn_like, weight_of
 from .diagonal import Diagonal
 
 __all__ = [
@@ -200,7 +200,7 @@ class LinearOperator(nn.Module, ABC):
         *,
         x0: Tensor | None = None,
         tol: float | None = None,
-        residual: float | None = None,
+        residual: float | Tensor | None = None,
         max_iter: int = 1000,
     ) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`.
@@ -215,8 +215,9 @@ class LinearOperator(nn.Module, ABC):
             tol: Largest relative error of an iterative solver; 1e-4 in single precision and 1e-6
                 in double where None.
             residual: Positive relative residual `||(A^H A + gamma) x - b|| / ||b||` at which an
-                iterative solver stops instead, if given: in a fraction of the iterations where
-                gamma is small, with no bound of the error of what A hardly sees.
+                iterative solver stops instead, if given (a number or one per item): in a fraction
+                of the iterations where gamma is small, with no bound of the error of what A hardly
+                sees.
             max_iter: Largest number of its iterations; to end there with
                 more than ten times `tol` gives a warning.
         Returns:
@@ -227,10 +228,22 @@ class LinearOperator(nn.Module, ABC):
             lambda x: self.gram(x) + weight * x,
             b,
             x0=x0,
-            tol=residual or (enough(b) if tol is None else tol),
+            tol=next(t for t in (residual, tol, enough(b)) if t is not None),
             max_iter=max_iter,
-            least=None if residual else gamma,
+            least=gamma if residual is None else None,
+            precondition=self.preconditioner(gamma),
         )
+
+    def preconditioner(self, gamma: float | Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Return an approximation of `(A^H A + gamma)^-1`, with which `solve` takes fewer steps.
+
+        Args:
+            gamma: Positive weight, a scalar or one per item.
+        Returns:
+            A map of batches with shape (B, *in_shape), linear, self-adjoint and positive, which
+            acts on each item by itself; None, the default, where none is known.
+        """
+        return None
 
     def prox(
         self,
@@ -239,29 +252,45 @@ class LinearOperator(nn.Module, ABC):
         gamma: float | Tensor,
         *,
         prepared: Tensor | None = None,
+        x0: Tensor | None = None,
         residual: float | None = None,
+        error: float | Tensor | None = None,
     ) -> Tensor:
         """The proximal map of the squared misfit, `argmin 1/2||Ax-y||^2 + gamma/2||x-v||^2`.
 
-        Solved for the correction x - v, so that its accuracy is relative to that: without a closed
-        form 1e-4 in single precision and 1e-6 in double (see `solve`). Rounding adds what no
-        iteration takes away, in single precision at most about `5e-8 ||A||^2 / gamma` (measured
+        Solved for the correction x - x0, so that its accuracy is relative to that: without a
+        closed form 1e-4 in single precision and 1e-6 in double (see `solve`). Rounding adds what
+        no iteration takes away, in single precision at most about `5e-8 ||A||^2 / gamma` (measured
         from v = 0; ten times less and better where A v is near y).
+
+        The gradient g of the objective bounds the error, `||x - prox|| <= ||g|| / gamma`, which is
+        what `error` goes by. Closed forms have no use for the last three arguments.
 
         Args:
             v: Point to stay near, with shape (B, *in_shape).
             y: Measurement, with shape (B, *out_shape).
             gamma: Positive weight, a scalar or one per item.
             prepared: `prepare(y)`, where the caller already has it; for closed forms.
-            residual: Where given, an iterative solver starts at v and stops as soon as the
-                gradient of the objective has fallen to this share of its norm at v (see `solve`);
-                closed forms ignore it.
+            x0: Where an iterative solver starts; at v where None.
+            residual: Where given, an iterative solver stops as soon as the gradient has fallen to
+                this share of its norm at the start (see `solve`).
+            error: Where given, it stops where the error is certain to be below this root mean
+                square (per real component, in image units; a number or one per item): the gradient
+                may then stay above `residual`, up to five times.
         Returns:
             The minimiser, with the shape of `v`.
         """
+        start = v if x0 is None else x0
         # not A^H y - A^H A v: the rounding errors of that difference would be divided by gamma
-        b = self.adjoint(y - self.forward(v))
-        return v + self.solve(b, gamma, **_if_given(residual))
+        b = self.adjoint(y - self.forward(start))
+        if x0 is not None:
+            b = b + per_item(gamma, v) * (v - x0)
+        goal: float | Tensor | None = residual
+        if error is not None:
+            least = per_item(error, b) * per_item(gamma, b) * _root_size(b) / per_item(norm(b), b)
+            low, high = (0.0, 1.0) if residual is None else (residual, 5 * residual)
+            goal = least.detach().flatten().clamp(low, high).nan_to_num(high)  # 0/0: v is it
+        return start + self.solve(b, gamma, **_given(residual=goal))
 
     def sample(
         self,
@@ -437,9 +466,14 @@ class LinearOperator(nn.Module, ABC):
         )
 
 
-def _if_given(residual: float | None) -> dict[str, Any]:
-    """The option for a `solve` or `prox` that may not know it, such as a user's closed form."""
-    return {} if residual is None else {"residual": residual}
+def _given(**options: Any) -> dict[str, Any]:
+    """The options for a `solve` or `prox` that may not know them, such as a user's closed form."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _root_size(x: Tensor) -> float:
+    """The norm of an item of which every real component is one."""
+    return math.sqrt(x[0].numel() * (2 if x.is_complex() else 1))
 
 
 class Identity(LinearOperator):

@@ -58,7 +58,7 @@ class ValidBlur(FramedBlur):
         *,
         x0: Tensor | None = None,
         tol: float | None = None,
-        residual: float | None = None,
+        residual: float | Tensor | None = None,
         max_iter: int = 1000,
     ) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, by conjugate gradients.
@@ -85,14 +85,15 @@ class ValidBlur(FramedBlur):
             return torch.fft.rfft2(seen).mul_(back).add_(z * ridge)
 
         start = None if x0 is None else torch.fft.rfft2(x0, s=grid) * (scale / root)
-        goal = residual / 4 if residual else enough(b) if tol is None else tol
+        shrunk = None if residual is None else residual / 4
+        goal = next(t for t in (shrunk, tol, enough(b)) if t is not None)
         z = cg(
             apply,
             torch.fft.rfft2(b, s=grid) * (scale * root),
             x0=start,
             tol=goal,
             max_iter=max_iter,
-            least=None if residual else ridge.detach().flatten(1).amin(1),
+            least=ridge.detach().flatten(1).amin(1) if residual is None else None,
         )
         return self.cut(irfft2(z * (root / (n * scale)), grid))
 

@@ -73,7 +73,7 @@ class KernelBlur(LinearOperator):
         *,
         x0: Tensor | None = None,
         tol: float | None = None,
-        residual: float | None = None,
+        residual: float | Tensor | None = None,
         max_iter: int = 1000,
     ) -> Tensor:
         """The solution of `(A^H A + gamma) u = b`, by preconditioned conjugate gradients.
@@ -118,9 +118,9 @@ class KernelBlur(LinearOperator):
             apply,
             white(b.double()),
             x0=start,
-            tol=residual or (enough(b) if tol is None else tol),
+            tol=next(t for t in (residual, tol, enough(b)) if t is not None),
             max_iter=max_iter,
-            least=None if residual else least,
+            least=least if residual is None else None,
         )
         return white(w).to(b.dtype)
 

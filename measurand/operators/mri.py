@@ -35,6 +35,8 @@ from .lines import Modes, line_modes
 
 __all__ = ["SENSE", "CartesianMRI"]
 
+BLOCKS = 32  # of adjacent rows, whose mean preconditions
+
 
 class CartesianMRI(LinearOperator):
     """Single-coil Cartesian MRI, `A x = M F x`, of a complex image.
@@ -171,6 +173,7 @@ class SENSE(LinearOperator):
         before, after = _centring(self.in_shape[-2:], self.maps)
         self._conj = self.maps.conj().resolve_conj()
         self._before, self._sampling = before, self.mask * after
+        vars(self).pop("_averaged", None)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.maps.dtype
@@ -208,12 +211,34 @@ class SENSE(LinearOperator):
         return total
 
     def solve(self, b: Tensor, gamma: float | Tensor, **options: Any) -> Tensor:
-        if not _varying_axes(self.mask):
+        axes = _varying_axes(self.mask)
+        if not axes:
             energy = self.maps.abs().square().sum(1, keepdim=True) * self.mask
             return b / (energy + weight_of(gamma, b))
         if self._vectors is None or self.maps.requires_grad:
             return super().solve(b, gamma, **options)
-        return Modes(_varying_axes(self.mask)[0], self._values, self._vectors).solve(b, gamma)
+        return Modes(axes[0], self._values, self._vectors).solve(b, gamma)
+
+    def preconditioner(self, gamma: float | Tensor) -> Callable[[Tensor], Tensor] | None:
+        """For whole lines, the inverse with the maps of adjacent rows averaged (see `lines`)."""
+        lines = len(_varying_axes(self.mask)) == 1
+        # a GPU takes longer for the eigenvectors than for the iterations that they save
+        if not lines or self.maps.requires_grad or self.maps.is_cuda:
+            return None
+        air = self.air()
+        if air is None:
+            return lambda r: self._averaged.solve(r, gamma)
+
+        def inverse(r: Tensor) -> Tensor:  # where no coil sees, A^H A is zero and couples nothing
+            inside = self._averaged.solve(r.masked_fill(air, 0), gamma)
+            return torch.where(air, r / per_item(gamma, r), inside)
+
+        return inverse
+
+    @cached_property
+    def _averaged(self) -> Modes:
+        with torch.inference_mode(False), torch.no_grad():
+            return line_modes(self.maps.clone(), _natural(self.mask.clone()), BLOCKS)
 
     @classmethod
     def image_shape(cls, y_shape: Shape) -> Shape:
@@ -261,6 +286,9 @@ class SENSE(LinearOperator):
         new = super()._map_items(change)
         if self._vectors is not None:
             new._values, new._vectors = change(self._values), change(self._vectors)
+        if "_averaged" in vars(self):
+            axis, values, vectors = self._averaged
+            vars(new)["_averaged"] = Modes(axis, change(values), change(vectors))
         return new
 
     @cached_property
@@ -300,7 +328,7 @@ def _circular(x: Tensor, spectrum: Tensor) -> Tensor:
     axes = _varying_axes(spectrum)
     if not axes:
         return spectrum * x
-    return torch.fft.ifftn(torch.fft.fftn(x, dim=axes) * spectrum, dim=axes)
+    return torch.fft.ifftn(torch.fft.fftn(x, dim=axes).mul_(spectrum), dim=axes)
 
 
 def _varying_axes(spectrum: Tensor) -> tuple[int, ...]:

@@ -83,7 +83,7 @@ class ValidDownsample(FramedBlur):
         *,
         x0: Tensor | None = None,
         tol: float | None = None,
-        residual: float | None = None,
+        residual: float | Tensor | None = None,
         max_iter: int = 1000,
     ) -> Tensor:
         """The solution of `(A^H A + gamma) x = b`, as in the module (`x0` is not needed)."""
@@ -100,17 +100,17 @@ class ValidDownsample(FramedBlur):
         y: Tensor,
         gamma: float | Tensor,
         *,
-        residual: float | None = None,
+        residual: float | Tensor | None = None,
         **_: Any,
     ) -> Tensor:
-        """The proximal map of the squared misfit."""
+        """The proximal map of the squared misfit: of its options only `residual` has a use."""
         return v + self.adjoint(self._inverse(y - self.forward(v), gamma, residual))
 
     def _inverse(
         self,
         b: Tensor,
         gamma: float | Tensor,
-        residual: float | None,
+        residual: float | Tensor | None,
         tol: float | None = None,
         max_iter: int = 1000,
     ) -> Tensor:
@@ -125,8 +125,13 @@ class ValidDownsample(FramedBlur):
             seen = padded_filtered(u, wide, grid)[..., : size[0], : size[1]]
             return filtered(seen + weight * u, root)
 
-        goal = residual / 4 if residual else enough(b) if tol is None else tol
-        least = None if residual else (weight / (circular + weight)).detach().flatten(1).amin(1)
+        shrunk = None if residual is None else residual / 4
+        goal = next(t for t in (shrunk, tol, enough(b)) if t is not None)
+        least = (
+            None
+            if residual is not None
+            else (weight / (circular + weight)).detach().flatten(1).amin(1)
+        )
         return filtered(
             cg(apply, filtered(b, root), tol=goal, max_iter=max_iter, least=least), root
         )
