@@ -1,4 +1,4 @@
-"""Variants of the cases of pictures and arrays (`test_cases`): stored in other ways, or dark."""
+"""Variants of the cases of pictures and arrays (`test_cases_photo`): stored in other ways, or dark."""
 
 import io
 
@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from cases import SMALL, record, refused, rng, scene
 from PIL import Image, PngImagePlugin
-from test_cases import SMALL, here, record, refused, rng, scene  # noqa: F401
 from test_cli import run
 
 from measurand.data.files import read_image, read_stored
