@@ -1,4 +1,4 @@
-"""Variants of the cases of MRI (`test_cases_scan`): how k-space is stored, what is taken for it."""
+"""Variants of the cases of MRI (`test_cases_scan`): how k-space is stored."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Variants of the cases of pictures and arrays (`test_cases_photo`): stored in other ways, or dark."""
+"""Variants of the cases of pictures (`test_cases_photo`): stored in other ways, or dark."""
 
 import io
 
