@@ -19,6 +19,7 @@ An estimate is doubted where the coefficients are not those of white noise:
     spread       energies vary more from block to block than a chi-squared variable: texture
     brightness   bright blocks are noisier than dark ones, or the other way round
     channels     channels that are not copies have the same noise: converted colors, as in JPEG
+    holes        more than a quarter of the pixels, among others, were not measured
     too little   hardly any block is left: the image is small, constant or clipped
 
 Pixels that were not measured are filled in by the mean of those that were in the 5 x 5 around
@@ -49,6 +50,7 @@ _CLIPPED = 1e-3  # share of an image at its extreme value from which it is clipp
 _SHARE = 0.1  # of the blocks, the flattest
 _MOST = 20_000  # blocks of one item
 _FEWEST = 16
+_HOLED = 0.75  # share of measured pixels, among which the others are scattered
 _SPECTRUM = 1.12  # ratios of standard deviations that white noise does not have
 _DIRECTIONS = 1.35
 _SPREAD = 1.7
@@ -72,6 +74,9 @@ _SHARED = (
 _MAGNITUDES = (
     "the dark parts have the noise of magnitudes (MRI): the level is that of bright parts, the "
     "dark ones have 0.66 of it about a mean that is not zero"
+)
+_HOLES = (
+    "many pixels among the others were not measured: in fine texture the true level may be lower"
 )
 _TOO_LITTLE = "the image is small, constant or clipped almost everywhere: hardly any noise to see"
 
@@ -110,6 +115,8 @@ def noise_seen(y: Tensor, seen: Tensor | None = None) -> NoiseEstimate:
         y, share = _filled(y, seen)
     items = [_one(item) for item in y.detach()]
     doubts = {doubt: None for _, own in items for doubt in own}
+    if bool((share < _HOLED).any()):
+        doubts[_HOLES] = None
     return NoiseEstimate(y.new_tensor([sigma for sigma, _ in items]) / share.sqrt(), tuple(doubts))
 
 

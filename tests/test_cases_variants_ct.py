@@ -1,9 +1,9 @@
-"""Variants of the cases of tomography (`test_cases`): angles, axis, counts and units."""
+"""Variants of the cases of tomography (`test_cases_scan`): angles, axis, counts and units."""
 
 import numpy as np
 import pytest
 import torch
-from test_cases import drawn, error_of, here, record, refused  # noqa: F401
+from cases import drawn, error_of, record, refused
 from test_cli import run
 
 from measurand.operators import ParallelCT, even_angles

@@ -1,8 +1,8 @@
-"""Variants of the cases of point spread functions (`test_cases`): how they are stored."""
+"""Variants of the cases of point spread functions (`test_cases_photo`): how they are stored."""
 
 import numpy as np
 import pytest
-from test_cases import here, rng, scene  # noqa: F401
+from cases import rng
 
 from measurand.jobs.operands import operand
 

@@ -1,9 +1,9 @@
-"""Variants of the cases of MRI (`test_cases`): how k-space is stored, what is taken for it."""
+"""Variants of the cases of MRI (`test_cases_scan`): how k-space is stored."""
 
 import numpy as np
 import pytest
 import torch
-from test_cases import SMALL, drawn, error_of, here, record, refused  # noqa: F401
+from cases import SMALL, drawn, error_of, record, refused
 from test_cli import run
 
 from measurand.operators import birdcage_maps, equispaced_lines, fft2c, ifft2c
@@ -67,3 +67,14 @@ def test_slices_along_the_last_axis_are_named(capsys):
     np.save("k.npy", np.stack([scanned()] * 3, -1))
     message = refused(capsys, "reconstruct", "k.npy", *GIVEN, *WHITE)
     assert "slices: np.moveaxis(kspace, -1, 0)" in message
+
+
+@pytest.mark.parametrize("turn, said", [(lambda a: a, False), (np.fft.fftshift, True)])
+def test_maps_of_another_place_leave_more_than_the_noise(turn, said, capsys):
+    np.save("k.npy", scanned(2.0))
+    maps = np.load("maps.npy")
+    np.save("maps.npy", np.stack([turn(one) for one in maps]))
+    words = [word for word in WHITE if word != "--quiet"]
+    assert run("reconstruct", "k.npy", *GIVEN, *words) == 0
+    assert ("times the noise of the data" in record()["notes"][-1]) == said
+    assert ("times the noise of the data" in capsys.readouterr().out) == said

@@ -1,8 +1,8 @@
-"""Variants of the cases of masks (`test_cases`): pixels that were not measured."""
+"""Variants of the cases of masks (`test_cases_photo`): pixels that were not measured."""
 
 import numpy as np
 import pytest
-from test_cases import SMALL, drawn, error_of, here, record, refused, rng, scene  # noqa: F401
+from cases import SMALL, drawn, record, rng, scene
 from test_cli import run
 
 pytestmark = pytest.mark.usefixtures("here")

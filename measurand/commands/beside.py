@@ -114,6 +114,8 @@ class Picture:
         if self.json:
             print(json_text(record | {"out": str(target)}))
         elif not quiet:
+            for note in record["notes"][len(remarks) + len(problem.notes) :]:
+                print(f"note: {note}")
             print(f"{target} ({type(problem.method).__name__}, {record['seconds']:.1f} s)")
         return 0
 

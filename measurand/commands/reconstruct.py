@@ -129,6 +129,8 @@ class Reconstruct(Measured):
         if self.json:
             print(json_text(record | {"out": str(out)}))
         elif not self.quiet:
+            for note in record["notes"][len(problem.notes) :]:
+                print(f"note: {note}")
             numbers = "".join(f", {key} {value:.4g}" for key, value in record["metrics"].items())
             calls = f", {record['nfe']} denoiser calls" if record["nfe"] else ""
             print(f"{name}: {record['seconds']:.1f} s{calls}{numbers}")

@@ -78,13 +78,14 @@ def load(
                 dataset = checked(h5[key], source)
                 if dataset.shape is None:
                     raise UnreadableFile(f"{source.name}:{key} is empty, it has no values")
-                array = complex_numbers(dataset[()])
+                array = dataset[()]
                 if source.suffix == ".mat":
                     array = array.T
                 # text is in a heap, from which the library may never return: do not read it
                 if "range" in dataset.attrs and dataset.attrs.get_id("range").dtype.kind in "iuf":
                     ends = dataset.attrs["range"]
                     stored_range = (float(ends[0]), float(ends[1]))
+        array = complex_numbers(array)
         if not _numeric(array.dtype):
             raise UnreadableFile(f"{source.name}: got an array of {array.dtype}, wanted numbers")
     return array, key, stored_range
@@ -186,7 +187,7 @@ def is_complex(dtype: np.dtype) -> bool:
     it is, and HDF5 then writes beyond the end of its memory.
     """
     names = dtype.names
-    if names not in (("real", "imag"), ("r", "i")):
+    if names not in (("real", "imag"), ("r", "i"), ("re", "im")):
         return False
     part = dtype[0]
     return part.kind in "iuf" and dtype == np.dtype([(name, part) for name in names])
@@ -278,6 +279,8 @@ def _datasets(h5: Any, source: File) -> dict[str, tuple[int, ...]]:
         inside = []
         for name in group.keys():  # noqa: SIM118
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                continue
+            if name.startswith("#"):  # what MATLAB's cells and texts point to
                 continue
             item = group[name]
             if isinstance(item, h5py.Dataset) and _numeric(item.dtype):

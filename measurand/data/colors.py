@@ -43,11 +43,11 @@ def white_is_zero(name: str, page: Any, samples: np.ndarray) -> np.ndarray:
 
 
 def from_palette(name: str, page: Any, index: np.ndarray) -> np.ndarray:
-    """Returns the RGB that the palette of a page has for each index, 8 bits each."""
+    """Returns what the palette of a page has for each index, 8 bits each: RGB, or grey alone."""
     table = page.colormap
     if table is None or index.dtype.kind not in "bu" or int(index.max()) >= table.shape[1]:
         raise UnreadableFile(f"{name}: got a palette that lacks some of its colours")
-    colors = table.T[index.astype(np.intp)]
+    colors = (table if (table != table[0]).any() else table[:1]).T[index.astype(np.intp)]
     return colors.astype(np.uint8) if table.max() < 256 else (colors >> 8).astype(np.uint8)
 
 

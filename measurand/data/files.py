@@ -85,7 +85,7 @@ def read_stored(path: str | Path) -> Stored:
         FileNotFoundError: There is no such file.
         UnreadableFile: It cannot be read; the message says what is wrong and what would do.
     """
-    alone, key = (Path(path), None) if Path(path).exists() else split_key(path)
+    alone, key = split_key(path)
     file = File(str(alone), alone, key=key)
     if not alone.exists():
         raise FileNotFoundError(f"{alone}: no such file")
@@ -114,7 +114,7 @@ def _pictures(file: File) -> Stored:
         with reading(file):
             kept = calibration(file)
     elif file.suffix not in tiff.SUFFIXES:
-        kept = Description(first.values.shape[:2], first.exif, first.dpi)
+        kept = Description(first.values.shape[:2], first.exif, first.dpi, first.gamma)
     if len({(page.values.shape, page.values.dtype, page.further) for page in pages}) > 1:
         raise UnreadableFile(
             f"{name}: its {len(pages)} pages differ in size or kind; write {file.base}:N for one "
@@ -171,7 +171,10 @@ def _arrays(file: File) -> Stored:
         if key == "kspace" and values.ndim == 3:  # of one coil: slices, rows, columns
             values = values[:, None]
         x, axes = _items(file.name, values)
-        many = (f"{len(x)} slices of k-space",) if key == "kspace" and len(x) > 1 else ()
+        many: tuple[str, ...] = ()
+        if len(x) > 1:
+            what = "slices of k-space" if key == "kspace" else "images or slices"
+            many = (f"{len(x)} {what}, each of {x.shape[1]} channels or coils",)
         return Stored(file.name, x, replace(form, axes=axes), many)
     pixels, axes, note = images_first(file.name, values)
     notes = (note,) if note else ()

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..files import write_atomic
 from .grid import resized
-from .png import encode_png16
+from .png import encode_png16, png_gamma
 
 if TYPE_CHECKING:
     from .form import Form
@@ -38,27 +38,35 @@ class Description:
         size: Height and width of its image, upright.
         exif: EXIF data; None where there are none.
         dpi: Pixels per inch along x and y of the upright image; None where it is not stated.
+        gamma: Exponent of the samples of a PNG; None where it is not stated.
     """
 
     size: tuple[int, int] = (0, 0)
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    gamma: float | None = None
 
     def write(self, path: Path, values: np.ndarray, form: Form) -> None:
         """Writes one image (1, H, W, C), opacity last where the form has some."""
         samples = values[0] if values.dtype.kind != "b" else values[0].astype(np.uint8) * 255
         exif, dpi = self._exif(samples.shape[:2]), self._dpi(samples.shape[:2])
         if samples.dtype == np.uint16:
-            write_atomic(path, encode_png16(samples, profile=form.profile, exif=exif, dpi=dpi))
+            write_atomic(
+                path,
+                encode_png16(samples, profile=form.profile, exif=exif, dpi=dpi, gamma=self.gamma),
+            )
             return
-        from PIL import Image
+        from PIL import Image, PngImagePlugin
 
         out = io.BytesIO()
         said = {"icc_profile": form.profile, "exif": exif, "dpi": dpi}
         options: dict[str, Any] = {key: value for key, value in said.items() if value}
         image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
         if form.suffix == ".png":
-            image.save(out, "PNG", **options)
+            more = PngImagePlugin.PngInfo()
+            if self.gamma:
+                more.add(b"gAMA", png_gamma(self.gamma))
+            image.save(out, "PNG", pnginfo=more, **options)
         else:
             image.save(out, "JPEG", quality=95, subsampling=0, **options)
         write_atomic(path, out.getvalue())

@@ -56,6 +56,7 @@ def read(source: File) -> Samples:
         told = Samples(
             np.empty(0),
             exif=image.info.get("exif"),
+            gamma=image.info.get("gamma"),
             dpi=None if dpi is None or 0 in dpi else (float(dpi[0]), float(dpi[1])),
             pages=frames,
         )
@@ -69,8 +70,12 @@ def read(source: File) -> Samples:
         if image.format == "PPM" and image.mode == "RGB" and _widest(content) > 255:
             return Samples(_deep_ppm(content))  # pillow cuts it to 8 bits
         if image.mode in ("P", "PA"):
-            notes.append("palette read as colours")
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            opacity = "A" if image.has_transparency_data else ""
+            image = image.convert(f"RGB{opacity}")
+            red, green, blue = (band.tobytes() for band in image.split()[:3])
+            gray = red == green == blue
+            notes.append(f"palette read as {'grey' if gray else 'colours'}")
+            image = image.convert(f"L{opacity}") if gray else image
         elif image.mode == "1":
             image = image.convert("L")
         elif image.mode in ("L", "RGB") and "transparency" in image.info:

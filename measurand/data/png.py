@@ -13,7 +13,7 @@ import zlib
 
 import numpy as np
 
-__all__ = ["decode_png16", "encode_png16", "is_png16"]
+__all__ = ["decode_png16", "encode_png16", "is_png16", "png_gamma"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # colour type -> samples per pixel
@@ -77,12 +77,18 @@ def _decoded(content: bytes, kept: str) -> np.ndarray:
         return np.array(picture)
 
 
+def png_gamma(gamma: float) -> bytes:
+    """The content of the chunk that says the exponent of the samples."""
+    return struct.pack(">I", round(100_000 * gamma))
+
+
 def encode_png16(
     pixels: np.ndarray,
     *,
     profile: bytes | None = None,
     exif: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    gamma: float | None = None,
 ) -> bytes:
     """A 16-bit PNG of some samples.
 
@@ -91,6 +97,7 @@ def encode_png16(
         profile: ICC colour profile.
         exif: EXIF data.
         dpi: Pixels per inch along x and y.
+        gamma: Exponent of the samples.
     Returns:
         The file's bytes.
     """
@@ -107,6 +114,8 @@ def encode_png16(
         )
 
     chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0))]
+    if gamma:
+        chunks.append(chunk(b"gAMA", png_gamma(gamma)))
     if profile:
         chunks.append(chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)))
     if dpi:

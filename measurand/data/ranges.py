@@ -1,8 +1,10 @@
 """Which samples of a file mean black and white: stated, given by a domain, or recognised and said.
 
-    whole numbers    0 and 255, or 65535; where none of 16 bits is above 1023, 4095 or 16383, these
-                     (cameras and detectors of 10, 12 and 14 bits); Hounsfield units, also + 32768
-    real numbers     0 and 1, or -1 and 1, where the samples lie about there; Hounsfield units
+    whole numbers    0 and 255, or 65535; where none of 16 bits is above 255, 1023, 4095 or 16383,
+                     these (cameras and detectors of 8, 10, 12 and 14 bits); Hounsfield units, also
+                     + 32768
+    real numbers     0 and 1, or -1 and 1, where the samples lie about there, the largest above
+                     0.01: a darker picture is all noise to a prior; Hounsfield units
     volumes          CT in DICOM is in Hounsfield units; other values of NIfTI, MetaImage and DICOM
                      that are not negative are magnitudes without a unit: 0, and their 99.5 %
                      quantile
@@ -43,8 +45,8 @@ MAGNITUDE = Unit("magnitudes without a unit")
 _AIR = (-3100.0, -900.0)  # the least value of a CT slice, with what scanners pad with
 _METAL = 2e4
 _OFFSET = 32768.0  # that some programs add to write signed samples as unsigned
-_BITS = (10, 12, 14)
-_DARK = 0.05  # of white; what is below is seldom a picture
+_BITS = (8, 10, 12, 14)
+_DARK, _BLACK = 0.05, 0.01  # of white: seldom a picture, and none
 
 
 def value_range(
@@ -94,9 +96,9 @@ def value_range(
     if unit == MAGNITUDE and low >= 0 and high > 0 and kind.itemsize > 1:
         white = float(np.quantile(samples, 0.995)) or high
         return 0.0, white, f"{shown}: taken as {unit.name}, 0 and {white:.4g} as black and white"
-    if kind.kind == "u" and kind.itemsize <= 2:
+    if kind.kind == "u" and (kind.itemsize == 1 or (kind.itemsize == 2 and high != 1)):
         return _whole(shown, high, kind)
-    if kind.kind == "f":
+    if kind.kind == "f" and not 0 < max(high, -low) < _BLACK:
         for ends, reach in (((0.0, 1.0), 0.5), ((-1.0, 1.0), 1.0)):
             if ends[0] - reach <= low and high <= ends[1] + reach:
                 said = f"{shown}: taken as an image in [{ends[0]:g}, {ends[1]:g}]"
@@ -130,11 +132,9 @@ def _whole(shown: str, high: float, kind: np.dtype) -> tuple[float, float, str]:
     top = float(np.iinfo(kind).max)
     for bits in _BITS if kind.itemsize == 2 else ():
         white = 2.0**bits - 1
-        if 255 < high <= white:
+        if 0 < high <= white:
             all_bits = f"(--value-range 0 {top:g} for all 16)"
             return 0.0, white, f"{shown}: taken as {bits} bits, {white:g} as white {all_bits}"
-    if kind.itemsize == 2 and 0 < high <= 255:
-        return 0.0, top, f"{shown}: {top:g} is white, nearly black to the prior (--value-range)"
     return 0.0, top, ""
 
 

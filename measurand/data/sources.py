@@ -92,7 +92,7 @@ def file_at(path: str | os.PathLike[str] | File) -> File:
     """Returns a path as a `File`, with its key where it has one; a `File` as it is."""
     if isinstance(path, File):
         return path
-    alone, key = (Path(path), None) if Path(path).exists() else split_key(Path(path))
+    alone, key = split_key(Path(path))
     return File(str(alone), alone, key=key)
 
 
@@ -103,8 +103,10 @@ def split_key(path: str | Path) -> tuple[Path, str | None]:
     """`file.npz:key` as the file and the key; a name without a key gives None.
 
     The key of a TIFF is the number of a page, from 0: `stack.tif:3`. `:in-place` at the end, which
-    a kernel may have (`jobs.psf`), belongs to neither.
+    a kernel may have (`jobs.psf`), belongs to neither. A file that exists has no key in its name.
     """
+    if Path(path).exists():
+        return Path(path), None
     text = str(path).removesuffix(IN_PLACE)
     for suffix in (".npz:", ".h5:", ".hdf5:", ".mat:", ".tif:", ".tiff:"):
         at = text.lower().rfind(suffix)

@@ -16,8 +16,10 @@ Samples of 2 to 7 and 9 to 15 bits are spread over 8 and 16.
 from __future__ import annotations
 
 import io
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -35,7 +37,16 @@ from .limits import PAGES, at_most, sized_in_all
 from .sources import File, UnreadableFile
 from .tiff_decoding import decode, facts, opened_by_pillow
 
-__all__ = ["SUFFIXES", "Samples", "is_tiff", "pages", "read", "upright"]
+__all__ = [
+    "SUFFIXES",
+    "Samples",
+    "image_pages",
+    "is_tiff",
+    "opened_tiff",
+    "pages",
+    "read",
+    "upright",
+]
 
 SUFFIXES = (".tif", ".tiff")
 _SHARED = 2**24  # values of tags that several pages may have in common
@@ -64,6 +75,7 @@ class Samples:
         missing: Pixels that the file calls missing, with shape (H, W).
         profile: ICC colour profile.
         exif: EXIF data of a picture that is no TIFF.
+        gamma: Exponent of the samples of a PNG, where it says so.
         dpi: Its pixels per inch, along x and y.
         pages: Number of images in the file.
         notes: What was decided on the way, one sentence each.
@@ -76,6 +88,7 @@ class Samples:
     missing: np.ndarray | None = None
     profile: bytes | None = None
     exif: bytes | None = None
+    gamma: float | None = None
     dpi: tuple[float, float] | None = None
     pages: int = 1
     notes: tuple[str, ...] = ()
@@ -118,12 +131,10 @@ def pages(source: File, *, most: int | None = None) -> list[Samples]:
     Raises:
         UnreadableFile: As `read`.
     """
-    import tifffile
-
     if len(source.read(9)) < 9:
         raise _empty(source)
-    with source.open() as opened, tifffile.TiffFile(opened) as tiff:
-        images = _images(source, tiff)
+    with opened_tiff(source) as (opened, tiff):
+        images = image_pages(source, tiff)
         number = source.key or "0"
         if not (number.isdecimal() and int(number) < len(images)):
             raise UnreadableFile(
@@ -141,6 +152,20 @@ def pages(source: File, *, most: int | None = None) -> list[Samples]:
             _upright_page(source, opened, pillow, page, plane, len(images), notes)
             for page, plane in wanted
         ]
+
+
+@contextmanager
+def opened_tiff(source: File) -> Iterator[tuple[BinaryIO, Any]]:
+    """Opens a file, and the same by tifffile, which keeps to itself what it thinks of its tags."""
+    import tifffile
+
+    logger = logging.getLogger("tifffile")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with source.open() as opened, tifffile.TiffFile(opened) as tiff:
+            yield opened, tiff
+    finally:
+        logger.disabled = before
 
 
 def _upright_page(
@@ -167,8 +192,15 @@ def _upright_page(
     )
 
 
-def _images(source: File, tiff: Any) -> list[tuple[Any, int]]:
-    """The pages that are images, each with the number of its plane among those it stands for."""
+def image_pages(source: File, tiff: Any) -> list[tuple[Any, int]]:
+    """Returns the pages that are images, each with the number of its plane behind its directory.
+
+    Args:
+        source: The file.
+        tiff: The same, as tifffile has opened it.
+    Raises:
+        UnreadableFile: There is none, or more than can be believed.
+    """
     at_most(source.name, len(tiff.pages), PAGES, "pages")
     values, stored = 0, tiff.filehandle.size
     for page in tiff.pages:  # several can have one table of strips, and each copies it
@@ -264,7 +296,7 @@ def _interpreted(source: File, page: Any, samples: np.ndarray, decoded: str) -> 
     further = len(extras) - len(opaque)
     if photometric == 3:
         samples = from_palette(name, page, samples[..., 0])
-        notes.append("palette read as colours")
+        notes.append(f"palette read as {'colours' if samples.shape[2] == 3 else 'grey'}")
     else:
         samples = samples if decoded == "L" else full_range(samples, bits)  # pillow spreads these
     if photometric == 0 and decoded == "":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,9 @@ import numpy as np
 
 from ..files import write_atomic
 from .grid import resized
+from .ome import plane_of, resized_description
 from .sources import File
+from .tiff import image_pages, opened_tiff
 
 if TYPE_CHECKING:
     from .form import Form
@@ -28,7 +29,7 @@ __all__ = ["Calibration", "calibration"]
 _IMAGEJ = ("u1", "u2", "f4")  # types that ImageJ has
 _OF_STACKS = ("unit", "yunit", "zunit", "spacing", "finterval", "fps", "Info")
 _OF_CHANNELS = ("mode", "Labels", "Ranges", "LUTs", "min", "max")
-_GEO = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)  # GeoTIFF and GDAL
+_GEO = (33550, 33922, 34264, 34735, 34736, 34737, 42112)  # GeoTIFF and GDAL
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Calibration:
         imagej: Metadata of ImageJ; None where ImageJ did not write it.
         ome: Description of an OME-TIFF; None where it is none.
         pages: Number of pages, type and number of samples that this describes.
-        geo: Tags of a GeoTIFF, as (code, type, count, value).
+        geo: Tags of a GeoTIFF, as (code, type, count, value); not the nodata value of GDAL: an
+            estimate lacks no pixel.
+        white_is_zero: Whether the file has grey samples of which zero is white.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -52,6 +55,7 @@ class Calibration:
     ome: bytes | None = None
     pages: tuple[int, str, int] = (0, "", 1)
     geo: tuple[tuple[int, int, int, Any], ...] = ()
+    white_is_zero: bool = False
 
     def write(self, path: Path, values: np.ndarray, form: Form) -> None:
         """Writes images (N, H, W, C), opacity last where the form has some; a page for each."""
@@ -62,9 +66,11 @@ class Calibration:
         opacity = [1 if form.multiplied else 2] if form.alpha is not None else []
         plain = channels - len(opacity)
         color = plain == 3 or (plain > 3 and plain - form.further == 3)
+        inverted = self.white_is_zero and channels == 1 and values.dtype.kind == "u"
+        values = np.iinfo(values.dtype).max - values if inverted else values
         samples = values if channels > 1 else values[..., 0]
         options: dict[str, Any] = {
-            "photometric": "rgb" if color else "minisblack",
+            "photometric": "rgb" if color else "miniswhite" if inverted else "minisblack",
             "extrasamples": [0] * (plain - (3 if color else 1)) + opacity or None,
             "planarconfig": "contig" if channels > 1 else None,
             "iccprofile": form.profile,
@@ -80,7 +86,12 @@ class Calibration:
                 "resolutionunit": self.unit,
             }
         out = io.BytesIO()
-        if self.imagej is not None and channels in (1, 3) and values.dtype.str[1:] in _IMAGEJ:
+        if (
+            self.imagej is not None
+            and not inverted
+            and channels in (1, 3)
+            and values.dtype.str[1:] in _IMAGEJ
+        ):
             axes = [int(self.imagej.get(k, 1)) for k in ("frames", "slices", "channels")]
             stack = "T" if "frames" in self.imagej else "Z"
             names: tuple[str, ...] = _OF_STACKS
@@ -101,26 +112,11 @@ class Calibration:
             with tifffile.TiffWriter(out) as tiff:
                 same = (n, values.dtype.str[1:], channels) == self.pages
                 for k, page in enumerate(samples):
-                    told = self._ome(height, width) if same and k == 0 else None
+                    told = None
+                    if self.ome is not None and same and k == 0:
+                        told = resized_description(self.ome, self.size, (height, width))
                     tiff.write(page, metadata=None, description=told, **options)
         write_atomic(path, out.getvalue())
-
-    def _ome(self, height: int, width: int) -> bytes | None:
-        """The description of an OME-TIFF; pixels of another size cover the same ground."""
-        if self.ome is None or (height, width) == self.size:
-            return self.ome
-        told = re.sub(
-            rb"<(\w+:)?ROI\b.*?</(\w+:)?ROI>|<(\w+:)?ROIRef\b[^>]*/>", b"", self.ome, flags=re.S
-        )
-        for axis, old, new in ((b"Y", self.size[0], height), (b"X", self.size[1], width)):
-            factor = resized(old, new)[0]
-
-            def smaller(match: re.Match[bytes], factor: float = factor) -> bytes:
-                return match[1] + repr(float(match[2]) * factor).encode() + b'"'
-
-            told = re.sub(rb'( Size%s=")\d+"' % axis, rb'\g<1>%d"' % new, told)
-            told = re.sub(rb'( PhysicalSize%s=")([^"]+)"' % axis, smaller, told)
-        return told
 
     def _geo(self, height: int, width: int) -> list[tuple[int, int, int, Any]]:
         """The tags of a GeoTIFF; pixels of another size cover the same ground."""
@@ -150,10 +146,8 @@ class Calibration:
 
 def calibration(source: File) -> Calibration:
     """Return what a TIFF file says of the size of its pixels."""
-    import tifffile
-
-    with source.open() as opened, tifffile.TiffFile(opened) as tiff:
-        page: Any = tiff.pages[0]
+    with opened_tiff(source) as (_, tiff):
+        page = image_pages(source, tiff)[int(source.key or 0)][0]
         tags = page.tags
         ratios = [tags[code].value for code in (282, 283) if code in tags]
         resolution = None
@@ -163,8 +157,25 @@ def calibration(source: File) -> Calibration:
         kept = (tags[code] for code in _GEO if code in tags)
         geo = tuple((tag.code, int(tag.dtype), tag.count, tag.value) for tag in kept)
         size = (page.imagelength, page.imagewidth)
-        told = page.description.encode() if tiff.is_ome else b""
+        told = tiff.pages.first.description.encode() if tiff.is_ome else b""
         ome = told if told and b"FileName" not in told else None  # one of several files
-        kind = page.dtype.str[1:] if page.dtype else ""
-        pages = (len(tiff.pages), kind, int(page.samplesperpixel))
-        return Calibration(size, resolution, unit, tiff.imagej_metadata, ome, pages, geo)
+        kind, samples = page.dtype.str[1:] if page.dtype else "", int(page.samplesperpixel)
+        if ome is not None and source.key is not None:
+            ome = plane_of(ome, *_place(tiff, page), samples)
+        pages = (len(tiff.pages) if source.key is None else 1, kind, samples)
+        inverted = page.photometric == 0
+        imagej = tiff.imagej_metadata
+        return Calibration(size, resolution, unit, imagej, ome, pages, geo, inverted)
+
+
+def _place(tiff: Any, page: Any) -> tuple[int, int]:
+    """Which image of an OME-TIFF a page is of, and which of its channels."""
+    for image, series in enumerate(tiff.series):
+        for k, other in enumerate(series.pages):
+            if other is not None and other.index == page.index:
+                counts = {a: n for a, n in zip(series.axes, series.shape, strict=True)}
+                sizes = [n for a, n in counts.items() if a not in "YXS"]
+                where = np.unravel_index(k, sizes) if sizes else ()
+                axes = [a for a in counts if a not in "YXS"]
+                return image, int(where[axes.index("C")]) if "C" in axes else 0
+    return 0, 0

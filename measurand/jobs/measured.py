@@ -284,7 +284,8 @@ def truth_in(
     elif said is None and _kind(file) == _kind(measured_file):
         said = of_file
         # what was recognised in the data holds for the truth as well
-        if form.template is not None or stored.form.dtype == form.dtype == "<u2":
+        types = {np.dtype(stored.form.dtype).str[1:], np.dtype(form.dtype).str[1:]}
+        if form.template is not None or types == {"u2"}:
             said = form.low, form.high
     kind = np.dtype(stored.form.dtype).kind
     if said is None and operator.in_dtype.is_complex and kind == "f" and not stored.x.is_complex():

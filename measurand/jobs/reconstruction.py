@@ -38,7 +38,7 @@ from .kspace import AUTO, check_kspace, known
 from .manifest import Scan
 from .measured import measured, operator_for, truth_in
 from .reading import Reading
-from .report import comparison, finite_metrics, metrics_of
+from .report import comparison, finite_metrics, metrics_of, unexplained
 from .restore import (
     Loaded,
     environment,
@@ -315,6 +315,7 @@ class Runner:
             panels.append(("truth", truth))
         metrics |= problem.loaded.remarks(problem.measurement[:1], x[:1].to(self.device))
         metrics, notes = finite_metrics(metrics)
+        notes += unexplained(problem.measurement, x.to(self.device))
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(method).__name__}"
             notes += comparison(folder / "comparison.png", panels, title=title)

@@ -1,4 +1,4 @@
-"""What a run says of its images once they are there: metrics, and a figure."""
+"""What a run says of its images once they are there: metrics, what they leave, and a figure."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from ..figures import compare
+from ..measurement import Measurement
 from ..metrics import coverage, crps, nmse, psnr, ssim
 
-__all__ = ["comparison", "finite_metrics", "metrics_of"]
+__all__ = ["comparison", "finite_metrics", "metrics_of", "unexplained"]
+
+_UNEXPLAINED = 5.0  # times the noise: neither a strong prior nor a few steps leave so much
 
 
 def finite_metrics(metrics: dict[str, float]) -> tuple[dict[str, float], list[str]]:
@@ -76,3 +79,26 @@ def comparison(path: str | Path, panels: Sequence[tuple[str, Tensor]], *, title:
     except Exception as error:  # whatever a font, a name or a missing package does
         return [f"{Path(path).name} could not be drawn: {' '.join(str(error).split())}"]
     return []
+
+
+def unexplained(measurement: Measurement, x: Tensor) -> list[str]:
+    """Return a note where estimates leave much more of the data than their noise.
+
+    Args:
+        measurement: The data of N items.
+        x: The estimates.
+    """
+    operator, worst = measurement.operator, 0.0
+    for item in range(len(measurement)):
+        one = measurement[item : item + 1]
+        sigma = float(one.sigma.max()) * (2**0.5 if one.y.is_complex() else 1.0)
+        seen = one.operator.observed(torch.ones_like(one.y)) != 0
+        left = one.residual(x[item : item + 1])[seen].abs().double().square().mean().sqrt()
+        worst = max(worst, float(left) / sigma if sigma > 0 else 0.0)
+    if worst < _UNEXPLAINED:
+        return []
+    return [
+        f"the estimate leaves {worst:.3g} times the noise of the data (root mean square): "
+        f"--sigma, or the files and options of {type(operator).__name__}, may be those of other "
+        "data (measurand check)"
+    ]

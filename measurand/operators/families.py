@@ -107,6 +107,11 @@ class OperatorFamily(ABC):
         raise ValueError(f"{self}: has no prior of its own; say one")
 
     @classmethod
+    def counted(cls, y_shape: Shape) -> dict[str, int]:
+        """Return the options that are counted in data; see `LinearOperator.counted`."""
+        return {}
+
+    @classmethod
     def image_shape(cls, y_shape: Shape) -> Shape:
         """Return the shape of the images whose measurements have a given shape.
 
