@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .measurement import Measurement
 from .priors.capabilities import Denoiser, require
@@ -152,10 +152,10 @@ class Method(ABC):
             FloatingPointError: The result is not finite; the operator, the prior or the settings
                 are named as the cause.
         """
-        if isinstance(measurement, Tensor):
+        if isinstance(measurement, Tensor | nn.Module):  # data alone; a prior in its place
             raise TypeError(
-                f"{type(self).__name__}: got a Tensor as the measurement, wanted "
-                "measurand.Measurement(operator, noise, y)"
+                f"{type(self).__name__}: got a {type(measurement).__name__} as the measurement, "
+                "wanted measurand.Measurement(operator, noise, y)"
             )
         # inference mode would forbid a gradient through the prior
         with torch.inference_mode(False), torch.no_grad():

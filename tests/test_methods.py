@@ -410,3 +410,9 @@ def test_data_are_no_measurement():
     m = Measurement(GaussianBlur((1, 8, 8), 1.0), GaussianNoise(0.1), torch.zeros(1, 1, 8, 8))
     with pytest.raises(TypeError, match=r"wanted measurand.Measurement\(operator, noise, y\)"):
         solvers.HQS()(m.y, CosineGaussian.example())
+
+
+def test_a_prior_in_the_place_of_the_measurement_is_named():
+    prior = torch.nn.Identity()
+    with pytest.raises(TypeError, match="got a Identity as the measurement"):
+        solvers.HQS()(prior, gaussian_problem()[1])

@@ -201,3 +201,8 @@ def test_wrong_arguments_are_named():
         GaussianDownsample((1, 8, 8), 2, -1.0)
     with pytest.raises(ValueError, match="zero everywhere"):
         Downsample((1, 8, 8), torch.zeros(2, 2), 2)
+
+
+def test_a_kernel_in_the_place_of_the_factor_is_named():
+    with pytest.raises(ValueError, match="factor"):
+        Downsample((1, 8, 8), 2, torch.ones(3, 3))

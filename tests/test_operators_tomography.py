@@ -279,3 +279,9 @@ def test_angles_that_may_be_either_are_told():
         ParallelCT((1, 8, 8), [0.0, 1.0, 2.0, 3.0])
     with pytest.warns(UserWarning, match="180 angles within 3.12 degrees, .* like radians"):
         ParallelCT((1, 8, 8), even_angles(180), degrees=True)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, float("nan")])
+def test_a_number_of_angles_is_a_whole_one(count):
+    with pytest.raises(ValueError, match="whole number"):
+        even_angles(count)

@@ -265,7 +265,7 @@ def gaussian_kernel_of_blocks(sigma: float, factor: int, *, most: float = math.i
 
 def _reduced(name: str, shape: Shape, factor: int) -> Shape:
     """The shape of the small image."""
-    whole = len(shape) == 3 and factor >= 1
+    whole = len(shape) == 3 and isinstance(factor, int) and factor >= 1
     if not whole or shape[1] % factor or shape[2] % factor:
         raise ValueError(
             f"{name}: got shape {tuple(shape)} and factor {factor}, wanted (C, H, W) with H and W "

@@ -246,7 +246,11 @@ def even_angles(count: int, turn: float = math.pi) -> Tensor:
         turn: What they cover, in radians.
     Returns:
         The angles, with shape (count,).
+    Raises:
+        ValueError: The number is not a whole one, at least 1.
     """
+    if not (count >= 1 and count == int(count)):
+        raise ValueError(f"even_angles: got {count} angles, wanted a whole number, at least 1")
     return torch.arange(int(count), dtype=torch.float64) * (turn / count)
 
 
