@@ -19,6 +19,13 @@ def refused(capsys, *words):
     return capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["--gaussian", 20], ["--defocus", 80], ["--motion", "500:40"]])
+def test_a_blur_far_wider_than_the_picture_is_refused(here, capsys, words):
+    np.save("p.npy", (255 * scene()[0]).astype("u1"))
+    assert run("deblur", "p.npy", *words, "--prior", "total-variation", "--quiet") == 2
+    assert "pixels and a picture of 24 x 28, wanted a blur" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("wrong", ["inverted", "turned", "shifted"])
 def test_the_mask_of_other_k_space_is_refused(here, capsys, wrong):
     _, y, _ = kspace(1)

@@ -89,3 +89,13 @@ def test_wrong_widths_are_named(wrong):
         gaussian_kernel(1.0, 0)
     with pytest.raises(ValueError, match="angle"):
         motion_kernel(3.0, float("nan"))
+
+
+def test_large_kernels_take_no_more_than_their_pixels():
+    """Of 0.5 million pixels; with all of their lines at once it was 4 GB."""
+    for kernel in (disk_kernel(350), motion_kernel(700, 0.3)):
+        assert float(kernel.sum()) == pytest.approx(1, abs=1e-4)
+    assert float(disk_kernel(350)[350, 350]) == pytest.approx(1 / (math.pi * 350**2), rel=1e-4)
+    for function in (gaussian_kernel, disk_kernel, motion_kernel):
+        with pytest.raises(ValueError, match="wanted 1 to 2047"):
+            function(1e9)

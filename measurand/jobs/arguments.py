@@ -264,7 +264,7 @@ def build_for(twin: Any, y: Shape, given: Given = NONE) -> LinearOperator:
     try:
         shape = cls.image_shape(y, **options)
     except ValueError as error:
-        raise ValueError(f"{error}; {advice}") from error
+        raise ValueError(f"{error}" if cls.pictures else f"{error}; {advice}") from error
     operator = build(counted(twin, y), shape, given)
     if operator.out_shape != y:
         more = turned(y, operator.out_shape) or f"; {advice}"

@@ -26,11 +26,12 @@ from ..measurement import Measurement
 from ..noise_estimate import noise_seen
 from ..noises import ComplexGaussian, Gaussian
 from ..operators import SENSE, CartesianMRI, LinearOperator, ParallelCT
+from ..operators.convolution import FramedBlur
 from ..solvers import first_guess
 from .arguments import build, build_for, counted, turned
 from .holes import behind, without_holes
 from .kspace import estimated, kspace_noise
-from .mistakes import check_counts, check_level, check_selection
+from .mistakes import check_counts, check_level, check_selection, check_width
 from .noise_kinds import Poisson
 from .projections import attenuations, off_axis, projections, water_path
 from .reading import Reading
@@ -127,6 +128,8 @@ def measured(
                 else ""
             )
         )
+    if isinstance(operator, FramedBlur):
+        check_width(operator, stored.name)
     check_selection(stored.name, stored.x, operator.observed(torch.ones_like(stored.x)) != 0)
     # what was not measured is not data, whatever stands there
     stored = replace(stored, x=operator.observed(stored.x))

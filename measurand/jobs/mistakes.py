@@ -4,6 +4,7 @@
              of pictures: what is selected has one value, what is left out has not; or what is
              zero is what the turned mask leaves out, or as much elsewhere
     noise    has three times the deviation of all data, which contain it
+    blur     is more than three times as wide as the picture
 
 What is refused here would give an image without a word, and a wrong one.
 """
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor
 
 from ..data.sampling import gaps
+from ..operators.convolution import FramedBlur
 from .noise_kinds import Poisson
 
-__all__ = ["check_counts", "check_level", "check_selection"]
+__all__ = ["check_counts", "check_level", "check_selection", "check_width"]
 
 _SHARE = 0.05  # of the samples of a mask that may be wrong
 _ALIKE = 0.005  # difference of two shares of all pixels that are hardly so by chance
 _TIMES = 3.0
+_WIDE = 3  # times a picture that a blur may be wide: its image has nine more around the picture
 _TURNED = {
     "mask[::-1]": lambda a: a.flip(-2),
     "mask[:, ::-1]": lambda a: a.flip(-1),
@@ -141,4 +144,23 @@ def check_counts(name: str, noise: Poisson, u: Tensor, deviation: Tensor) -> Non
             f"{noise.read:g} every sample of {name} has a deviation above "
             f"{float(deviation.min()):.3g}, and all of them vary by {spread:.3g}; wanted samples "
             "of the file per count"
+        )
+
+
+def check_width(operator: FramedBlur, name: str) -> None:
+    """Check that a blur leaves something of a picture to see.
+
+    Args:
+        operator: The blur.
+        name: The file of the picture.
+    Raises:
+        ValueError: It is far wider than the picture, and would take as long.
+    """
+    kernel = tuple(operator.kernel.shape[-2:])
+    frame = operator.framed(torch.empty(0, *operator.in_shape)).shape[-2:]
+    if max(kernel) > _WIDE * max(frame):
+        raise ValueError(
+            f"{name}: got a blur of {kernel[0]} x {kernel[1]} pixels and a picture of "
+            f"{frame[0]} x {frame[1]}, wanted a blur at most {_WIDE} times as wide; are its "
+            "numbers in pixels of this picture?"
         )

@@ -17,6 +17,8 @@ from torch import Tensor
 
 __all__ = ["disk_kernel", "gaussian_kernel", "motion_kernel"]
 
+_LARGEST = 2047  # side of a kernel: wider than any picture's blur, and made in seconds
+
 
 def gaussian_kernel(sigma: float | Tensor, size: int | None = None) -> Tensor:
     """A Gaussian kernel, `exp(-r^2 / (2 sigma^2))` cut to a square and normalised.
@@ -57,11 +59,12 @@ def disk_kernel(radius: float, size: int | None = None) -> Tensor:
     """
     _require("disk_kernel", "radius", torch.tensor(float(radius)))
     side = 2 * math.ceil(radius - 0.5) + 1 if size is None else size
-    fine = 32  # sub-pixels per pixel and axis: the covered share is exact to about 1e-3
-    t = (torch.arange(fine, dtype=torch.float64) + 0.5) / fine - 0.5
-    t = (_positions(side)[:, None] + t).flatten()
-    inside = (t[:, None] ** 2 + t[None, :] ** 2 <= radius**2).double()
-    kernel = inside.reshape(side, fine, side, fine).sum((1, 3))
+    fine = 32  # lines per pixel, along each of which the covered share is exact
+    t, kernel = _positions(side), torch.zeros(side, side, dtype=torch.float64)
+    for line in range(fine):
+        half = (radius**2 - (t + (line + 0.5) / fine - 0.5) ** 2).clamp_min(0).sqrt()[:, None]
+        kernel += (torch.minimum(half, t + 0.5) - torch.maximum(-half, t - 0.5)).clamp_min(0)
+    kernel = kernel + kernel.mT
     return (kernel / kernel.sum()).float()
 
 
@@ -80,13 +83,16 @@ def motion_kernel(length: float, angle: float = 0.0, size: int | None = None) ->
     _require("motion_kernel", "angle", torch.tensor(abs(float(angle)) + 1.0))
     half = length / 2 * max(abs(math.cos(angle)), abs(math.sin(angle)))
     side = 2 * math.ceil(half) + 1 if size is None else size
+    middle = -int(_positions(side)[0])
     points = 64 * math.ceil(length)
     path = ((torch.arange(points, dtype=torch.float64) + 0.5) / points - 0.5) * length
-    t = _positions(side)
-    # linear interpolation is a product of two tents, one per axis
-    rows = (1 - (t + path[:, None] * math.sin(angle)).abs()).clamp_min(0)
-    columns = (1 - (t - path[:, None] * math.cos(angle)).abs()).clamp_min(0)
-    kernel = rows.T @ columns
+    rows, columns = middle - path * math.sin(angle), middle + path * math.cos(angle)
+    kernel = torch.zeros(side, side, dtype=torch.float64)
+    for i, j in ((rows.floor() + m, columns.floor() + n) for m in (0, 1) for n in (0, 1)):
+        share = (1 - (rows - i).abs()) * (1 - (columns - j).abs())
+        inside = (i >= 0) & (i < side) & (j >= 0) & (j < side)
+        at = i[inside].long(), j[inside].long()
+        kernel.index_put_(at, share[inside], accumulate=True)
     kernel = (kernel + kernel.flip(0, 1)) / 2 if side % 2 else kernel
     if not kernel.sum() > 0:
         raise ValueError(f"motion_kernel: size {size} holds no part of a path of {length} pixels")
@@ -94,8 +100,8 @@ def motion_kernel(length: float, angle: float = 0.0, size: int | None = None) ->
 
 
 def _positions(size: int, device: torch.device | None = None) -> Tensor:
-    if size < 1:
-        raise ValueError(f"kernel: got a size of {size} pixels, wanted at least 1")
+    if not 1 <= size <= _LARGEST:
+        raise ValueError(f"kernel: got a size of {size} pixels, wanted 1 to {_LARGEST}")
     return torch.arange(size, dtype=torch.float64, device=device) - size // 2
 
 
