@@ -203,3 +203,14 @@ def test_counts_holes_and_saturation_are_those_of_reconstruct(here, capsys, how)
     assert found == pytest.approx(-default["losses"][0], abs=0.05) and found > 20
     assert run("tune", "x.npy", "--simulate", "--operator", "identity", *SMALL, "--sigma", 0.1,
                *words[:2], "--out", "s") == 2  # fmt: skip
+
+
+def test_a_truth_of_more_bits_than_the_measurement_keeps_its_white(here):
+    """A PNG of 8 bits and its truth of 16: white is 255 in one and 65535 in the other."""
+    u = (40000 * np.tri(20, 24)).astype("u2")
+    Image.fromarray(u).save("t.png")
+    Image.fromarray((u // 257).astype("u1")).save("y.png")
+    assert run("tune", "y.png", "--truth", "t.png", "--operator", "identity", "--sigma", 0.01,
+               *SMALL, "--trials", 2, "--out", "t", "--quiet") == 0  # fmt: skip
+    trials = json.loads((here / "t" / "trials.json").read_text())["trials"]
+    assert max(trial["loss"] for trial in trials) < -25

@@ -19,7 +19,8 @@ from scans import dicom
 
 from measurand.data.collection import images
 from measurand.data.dicom import series
-from measurand.data.sources import UnreadableFile
+from measurand.data.dicom_writing import volume
+from measurand.data.sources import File, UnreadableFile
 
 RNG = np.random.default_rng(0)
 SAMPLES = RNG.integers(0, 3000, (7, 6, 5)).astype(np.int16)
@@ -299,3 +300,12 @@ def test_what_cannot_be_read_is_named_and_can_be_skipped(tmp_path):
     dicom(tmp_path / "1.dcm", SAMPLES[0], position=-40.0, Rows=65535, Columns=65535)
     with pytest.raises(UnreadableFile, match="unpacks to"):
         series(tmp_path)
+
+
+def test_a_missing_slice_is_a_note_and_another_orientation_is_named(tmp_path):
+    folder = scan(tmp_path / "ct", order=(3, 0, 6, 1, 5, 2))
+    _, note = volume(File("ct", folder)).notes
+    assert "1 slice is missing between the 6" in note
+    scan(folder / "x", order=(1, 0), normal="x")
+    with pytest.raises(UnreadableFile, match="2 of '1.2.3', the first of them in .*orientation"):
+        volume(File("ct", folder))

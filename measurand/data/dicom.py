@@ -283,8 +283,9 @@ def _series(frames: list[Frame], skips: Skips) -> Series:
     )
     positions = tuple(f.position for f in frames if f.position is not None)
     if missing := _gaps(positions):
+        are = "slice is" if missing == 1 else "slices are"
         warnings.warn(
-            f"series {first.description or first.uid} of {first.file.name}: {missing} slices are "
+            f"series {first.description or first.uid} of {first.file.name}: {missing} {are} "
             f"missing between the {len(set(positions))} that are there",
             stacklevel=2,
         )

@@ -8,6 +8,7 @@ instance as its source; patient, study and geometry are those of the source.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -83,22 +84,31 @@ def volume(file: File) -> Volume:
         UnreadableFile: It holds several series, or none.
     """
     path = file.path or Path(file.name)
-    found = dicom.series(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        found = dicom.series(path)
     if len(found) != 1:
         named = (
-            "; ".join(f"{len(s.images)} of '{s.description or s.uid}'" for s in found) or "none"
+            "; ".join(
+                f"{len(s.images)} of '{s.description or s.uid}', the first of them in "
+                f"{Path(s.files[0]).name}"
+                for s in found
+            )
+            or "none"
         )
         raise UnreadableFile(
             f"{path}: holds {len(found)} series of images ({named}), wanted one: put the files of "
-            "the one you mean in a folder of their own"
+            "the one you mean in a folder of their own (slices of another orientation, size or "
+            "spacing are another series)"
         )
     (series,) = found
     template = _Objects(tuple(map(Path, series.files)), series.indices, series.scales)
     images = np.stack(series.images)
     dtype = "uint8" if images.dtype == np.uint8 else "float32"
-    notes = (f"{series.modality} series of {len(images)} slices",) if path.is_dir() else ()
+    notes = [f"{series.modality} series of {len(images)} slices"] if path.is_dir() else []
+    notes += [str(w.message) for w in caught if "measurand" in w.filename]
     ct = series.modality == "CT" and dtype == "float32"
-    return Volume(images, dtype, ".dcm", template, ct, notes)
+    return Volume(images, dtype, ".dcm", template, ct, tuple(notes))
 
 
 def _derived(file: Path, series: str) -> Any:

@@ -22,6 +22,7 @@ from ..data.files import read_stored
 from ..data.form import Form, Stored
 from ..data.ranges import Range, in_hounsfield
 from ..data.sources import split_key
+from ..data.volumes import SUFFIXES as VOLUMES
 from ..measurement import Measurement
 from ..noise_estimate import noise_seen
 from ..noises import ComplexGaussian, Gaussian
@@ -127,6 +128,12 @@ def measured(
                 if operator.out_dtype.is_complex
                 else ""
             )
+        )
+    if operator.batch not in (1, len(stored.x)):
+        raise ValueError(
+            f"{file}: got {len(stored.x)} measurements, and masks, maps or kernels of "
+            f"{operator.batch}, wanted one for all or one for each; of several sets of coil maps "
+            "(ESPIRiT) save the first, maps[0]"
         )
     if isinstance(operator, FramedBlur):
         check_width(operator, stored.name)
@@ -288,7 +295,8 @@ def truth_in(
         said = of_file
         # what was recognised in the data holds for the truth as well
         types = {np.dtype(stored.form.dtype).str[1:], np.dtype(form.dtype).str[1:]}
-        if form.template is not None or types == {"u2"}:
+        volume = form.suffix in VOLUMES  # in units of its own, however stored
+        if volume or types == {"u2"} or (form.template is not None and len(types) == 1):
             said = form.low, form.high
     kind = np.dtype(stored.form.dtype).kind
     if said is None and operator.in_dtype.is_complex and kind == "f" and not stored.x.is_complex():

@@ -6,6 +6,7 @@
               gains and keep their values; NaN and nodata are not measured
     kernel    centred; where it does not sum to one it is a measured PSF, whose background is
               subtracted, and which is divided by its sum (`psf`)
+    maps      complex, (coils, H, W) or coils last; NaN is zero (`coil_maps`)
     others    the values as they are
 
 Each may be a table of numbers in text (.txt, .csv), as angles often are.
@@ -29,6 +30,7 @@ from torch import Tensor
 from ..data.arrays import ARRAYS, load
 from ..data.files import PICTURES, read_samples
 from ..data.sources import IN_PLACE, File, UnreadableFile, reading, split_key
+from .coil_maps import coil_maps
 from .psf import psf
 
 __all__ = ["operand"]
@@ -76,11 +78,13 @@ def operand(text: str, name: str, shape: Shape) -> tuple[Tensor, list[str]]:
     else:
         if stored.missing is not None:
             raise ValueError(f"{told} calls {int(stored.missing.sum())} of its pixels missing")
-        if not np.isfinite(stored.values).all():
+        if name != "maps" and not np.isfinite(stored.values).all():
             raise ValueError(f"{told} has values that are NaN or infinite")
         if name == "kernel":
             kept = text.endswith(IN_PLACE)
             values, notes = psf(told, _real(told, stored.values), shape[0], in_place=kept)
+        elif name == "maps":
+            values, notes = coil_maps(told, stored.values, shape[-2:])
         else:
             values, notes = _one_channel(told, stored), []
     if name == "angles" and values.size == max(values.shape, default=0):
