@@ -28,6 +28,24 @@ def test_the_origin_of_a_kernel_may_be_at_index_zero(side, scale):
     assert "four corners" in notes[0]
 
 
+@pytest.mark.parametrize("at", [(0, 0), (3, 4), (20, 30)])
+@pytest.mark.parametrize("height", [600, 4000, 60000])
+def test_a_hot_pixel_of_a_measured_kernel_is_no_light(at, height):
+    stored = 1000 * spot(33) / spot(33).max() + 100 + 3 * rng(1).normal(size=(33, 33))
+    stored[at] = height
+    kernel, notes = read(stored)
+    assert kernel.shape == (33, 33) and np.abs(kernel.numpy() - spot(33)).sum() < 0.3
+    assert any("1 hot pixels" in note for note in notes)
+
+
+def test_sharp_kernels_keep_all_of_their_light():
+    point = 1000.0 * (spot(33, 0.2) > 0.5)
+    halo = point + 20 * spot(33, 4.0) / spot(33, 4.0).max()
+    two = point + np.roll(point, 7, 1)
+    for stored in (point, halo, two, point + rng(1).normal(size=point.shape)):
+        assert not any("hot" in note for note in read(stored)[1])
+
+
 @pytest.mark.parametrize("side", [33, 41, 65])
 @pytest.mark.parametrize(
     "stored",

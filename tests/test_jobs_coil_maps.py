@@ -8,7 +8,7 @@ from test_cli import run
 from measurand.jobs.operands import operand
 
 pytestmark = pytest.mark.usefixtures("here")
-X, MAPS, _, Y = scan(32 + 32)
+X, MAPS, _, Y = scan()
 M = MAPS.numpy()
 
 

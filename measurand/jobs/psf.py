@@ -1,8 +1,9 @@
 """Point spread functions from files: kernels of sum one, or what a camera or microscope measured.
 
 A kernel that sums to one was normalised by somebody, and only its place is looked at. Anything
-else is a measured PSF, and three things of the measurement are taken away:
+else is a measured PSF, and four things of the measurement are taken away:
 
+    hot pixels   far above all of their neighbours, beside light that is spread over several pixels
     background   the mean of the outermost pixels without outliers (the median of counts is whole,
                  and of noise that is cut at zero too low), where that is positive and these are
                  alike: in the corners as between them, but for their noise, which the tail of a
@@ -42,6 +43,11 @@ def psf(
     """
     planes, notes = _planes(told, values.astype(np.float64), channels)
     _check_light(told, planes)
+    hot = np.array([_hot(plane) for plane in planes])
+    if hot.any() and (np.abs(planes.sum((-2, -1)) - 1) > 1e-3).any():
+        notes.append(f"{int(hot.sum())} hot pixels replaced by the median of their neighbours")
+        middles = np.array([np.median(_around(plane), 0) for plane in planes])
+        planes = np.where(hot, middles, planes)
     if not in_place and _in_corners(planes):
         planes = np.fft.fftshift(planes, axes=(-2, -1))
         notes.append(
@@ -139,6 +145,30 @@ def _background(plane: np.ndarray) -> float:
     quiet = np.quantile(np.abs(border - level), 0.9) < 0.1 * (plane.max() - level)
     matters = level * plane.size > 0.005 * np.abs(plane).sum()
     return level if alike and quiet and matters else 0.0
+
+
+def _around(plane: np.ndarray) -> np.ndarray:
+    """The eight neighbours of each pixel, with shape (8, h, w); of the border, mirrored ones."""
+    (h, w), wide = plane.shape, np.pad(plane, 1, mode="reflect")
+    at = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    return np.stack([wide[i : i + h, j : j + w] for i, j in at])
+
+
+def _hot(plane: np.ndarray) -> np.ndarray:
+    """Which pixels stand alone, away from light that is spread over several."""
+    none = np.zeros(plane.shape, bool)
+    if min(plane.shape) < 5:
+        return none
+    x = plane - np.median(plane)
+    around = _around(x)
+    alone = x > 20 * np.abs(around).max(0)
+    rest = np.where(alone, np.median(around, 0), x)
+    light = _around(rest).mean(0)
+    border = np.concatenate([x[0], x[-1], x[:, 0], x[:, -1]])
+    noise = 1.5 * float(np.median(np.abs(border - np.median(border))))
+    if not (light.max() > 5 * noise and light.max() > 0.3 * rest.max() > 0):
+        return none
+    return alone & (x > 0.3 * rest.max()) & (light < 0.5 * light.max())
 
 
 def _typical(values: np.ndarray) -> float:
