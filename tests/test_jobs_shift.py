@@ -77,7 +77,7 @@ def test_the_prior_of_the_images_comes_first(scans, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--operator.mask", "m/0.npy", *PRIORS), "same"),
+        (("--operator.mask", "m/0.npy", *PRIORS), "another image's"),
         (("--operator.mask", "m", "--priors", "right.safetensors"), "two or more"),
         (("--operator.mask", "m", "--priors", "right.safetensors", "wavelets"), "no denoiser"),
         (("--operator.mask", "m", *PRIORS, "--out", "y"), "is read"),
@@ -93,9 +93,12 @@ def test_what_says_nothing_is_refused(scans, capsys, words, said):
 
 
 def test_one_mask_for_all_when_it_is_meant(scans, capsys):
+    """What a single mask hides of all of them is unknown: said, unless it is meant."""
     for k in range(N):
         mask, y = np.load("m/0.npy"), np.load(f"y/{k}.npy")
         np.save(f"y/{k}.npy", y * mask)
+    assert run("--operator.mask", "m/0.npy", *PRIORS) == 2
+    assert "same" in capsys.readouterr().err
     assert run("--operator.mask", "m/0.npy", "--fixed", *PRIORS, "--reference",
                "right.safetensors", "--out", "r") == 0  # fmt: skip
     assert "(partial)" in capsys.readouterr().out
