@@ -149,7 +149,7 @@ def test_what_does_not_follow_is_asked_for():
 
 def test_tensors_from_files_and_functions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    np.savez("a.npz", k=np.eye(3), m=np.ones((2, 2)) + 1j)
+    np.savez("a.npz", k=np.eye(3), m=np.ones((2, 9, 9)) + 1j)
     torch.testing.assert_close(read_tensor("a.npz:k", "kernel", (1, 9, 9)), torch.eye(3) / 3)
     assert read_tensor("a.npz:m", "maps", (1, 9, 9)).is_complex()
     grey = np.array([[51, 255, 51]], np.uint8)

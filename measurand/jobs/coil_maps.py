@@ -1,10 +1,12 @@
 """Coil maps from files, as the programs that estimate them write them.
 
-order     (coils, H, W), (B, coils, H, W), or coils last, (H, W, coils), as BART has them; axes
-          of length one count for nothing
-NaN       no coil sees anything there: zero
-real      of one coil, or of both signs: maps without a phase; magnitudes have lost it, and are
-          refused
+    order     (coils, H, W), (B, coils, H, W), or coils last, (H, W, coils), as BART has them; axes
+              of length one count for nothing
+    NaN       no coil sees anything there: zero
+    real      of one coil, or of both signs: maps without a phase; magnitudes have lost it, and are
+              refused
+
+Anything else is refused.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def filtered(x: Tensor, spectrum: Tensor) -> Tensor:
 
 
 def padded_filtered(x: Tensor, spectrum: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """The same of images with zeros below and on the right, with shape (..., *grid)."""
+    """The same of images on a grid, with zeros below and on the right."""
     # in place: on CPUs the page faults of a fresh temporary cost more than the product
     return irfft2(torch.fft.rfft2(x, s=grid).mul_(spectrum), grid)
 
