@@ -208,9 +208,10 @@ def _acquire(path: Path, token: str, about: str) -> Lease | None:
                 return None
             found = holder(path)
         except OSError as error:
-            # its folder was removed just now, by whoever was the last in it
+            # its folder was removed just now, by whoever was the last in it; it may be there again
+            # by now, so that a link to nowhere shows only by a thousand vain attempts
             removed = error.errno in (errno.ENOENT, errno.ESTALE, errno.EEXIST)
-            if not removed or os.path.lexists(path.parent) or attempt > 1000:
+            if not removed or attempt > 1000:
                 raise
             continue
         if found is not None and found.alive:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -211,6 +212,21 @@ def test_a_lease_has_one_owner_however_fast_they_change(tmp_path):
         process.join()
         assert process.exitcode == 0
     assert sum(had) >= 150
+
+
+def test_a_folder_that_goes_and_comes_back_is_tried_again(tmp_path, monkeypatch):
+    """Another process removed it before the file was made, a third has made it since."""
+    write, lost = Path.write_text, []
+
+    def gone_at_first(path, text):
+        if not lost:
+            lost.append(path)
+            raise FileNotFoundError(errno.ENOENT, "gone", str(path))
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", gone_at_first)
+    with lease(tmp_path / "x.lease") as mine:
+        assert mine is not None and lost
 
 
 def test_threads_share_a_lease_as_processes_do(tmp_path):
