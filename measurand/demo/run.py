@@ -1,6 +1,6 @@
 """Four photographs, four problems, six methods, and a blind one: the package at work in minutes.
 
-The photographs are 256 x 256 pieces of pictures that ship with scikit-image. Each is measured with
+The photographs are 256 x 256 crops of pictures that ship with scikit-image. Each is measured with
 known physics and noise, and recovered by total variation (FISTA), by score-PnP (HQS), by two
 samplers (DiffPIR, PnP-DM) with the prior that ships, and by two networks with the physics inside:
 Diff-Unfolding in one evaluation, and unfolded flows, trained for blur and for missing pixels,

@@ -1,4 +1,4 @@
-"""The scenes of the demo: pieces of pictures that ship with scikit-image, and their physics."""
+"""The scenes of the demo: crops of pictures that ship with scikit-image, and their physics."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Photograph:
         title: Name of the problem.
         text: What happened, in words.
         photo: Name of the picture in `skimage.data`.
-        corner: First row and column of the piece.
+        corner: First row and column of the crop.
         zoom: Top, left and side of the square to look at closely, in pixels.
     """
 
@@ -126,7 +126,7 @@ def default_scenes() -> list[Scene]:
 
 
 def photograph(name: str, corner: tuple[int, int]) -> Tensor:
-    """A piece of a picture of `skimage.data`, with shape (1, 3, 256, 256) in [-1, 1]."""
+    """A crop of a picture of `skimage.data`, with shape (1, 3, 256, 256) in [-1, 1]."""
     try:
         from skimage import data
     except ImportError as error:

@@ -16,8 +16,8 @@ H W ln(W) for each coil; hence only when asked: `SENSE.decomposed`.
 
 Maps change slowly from row to row. With N_h replaced by its mean over a block of adjacent rows the
 same formula is a preconditioner, symmetric and positive, which 32 decompositions serve for every
-gamma: at 256 x 256 with 8 coils and gamma 1e-4 conjugate gradients need 3 steps where they need
-100 without. It keeps 32 W^2 complex numbers, 32 W / H images.
+gamma: conjugate gradients need a few steps where they need hundreds without. It keeps 32 W^2
+complex numbers, 32 W / H images.
 """
 
 from typing import NamedTuple

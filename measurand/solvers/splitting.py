@@ -84,11 +84,6 @@ class HQS(Method):
         count(self, "steps")
         not_negative(self, "weight")
 
-    @property
-    def rounds(self) -> int | None:
-        """Number of steps that a call reports; None where the measurement decides it."""
-        return self.steps
-
     def settled(self, measurement: Measurement) -> Self:
         """Return the method with the number of steps that the data want."""
         steps = 64 if measurement.operator.out_dtype.is_complex else 16
@@ -129,11 +124,6 @@ class ADMM(Method):
     def __post_init__(self) -> None:
         count(self, "steps")
         not_negative(self, "weight")
-
-    @property
-    def rounds(self) -> int | None:
-        """Number of steps that a call reports; None where the measurement decides it."""
-        return self.steps
 
     def settled(self, measurement: Measurement) -> Self:
         """Return the method with the number of steps and the weight that the data want."""
