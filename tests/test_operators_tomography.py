@@ -140,6 +140,32 @@ def test_symmetries_of_oblong_images_change_nothing():
         )
 
 
+@pytest.mark.parametrize("shape", [(2, 12, 12), (1, 13, 13), (1, 9, 14)])
+@pytest.mark.parametrize("axis", [0.0, 2.5, -3.0])
+def test_half_of_the_pixels_stands_for_all(shape, axis):
+    """Half a turn of the image reverses the detector if the axis is on a whole or half bin."""
+    angles, x = (
+        torch.cat([even_angles(8, 2 * math.pi), torch.tensor([0.3])]),
+        torch.randn(3, *shape),
+    )
+    half, whole = (ParallelCT(shape, angles, detectors=17, axis=a) for a in (axis, axis + 1e-9))
+    assert half.halves and not whole.halves
+    if axis == 0:  # elsewhere the added bins see pixels, too
+        assert len(half._back_value) < 0.6 * len(whole._back_value)
+    y = torch.randn_like(half(x))
+    torch.testing.assert_close(half(x), whole(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(half.adjoint(y), whole.adjoint(y), rtol=1e-4, atol=1e-5)
+    assert half.trace_gram() == pytest.approx(whole.trace_gram(), rel=1e-6)
+
+
+def test_a_detector_far_beside_the_axis_is_not_doubled():
+    aside = ParallelCT((1, 12, 12), even_angles(8), detectors=5, axis=6.0)
+    assert not aside.halves
+    x = torch.rand(1, 1, 12, 12)
+    wide = ParallelCT((1, 12, 12), even_angles(8), detectors=17)(x)  # whose axis is on bin 8
+    torch.testing.assert_close(aside(x), wide[..., :5], rtol=1e-4, atol=1e-5)
+
+
 def test_processors_without_mkl_get_the_same_numbers(monkeypatch):
     operator = ParallelCT((1, 12, 12), even_angles(9))
     x = torch.randn(2, 1, 12, 12)

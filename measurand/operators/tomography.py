@@ -39,11 +39,20 @@ from torch import Tensor
 
 from .base import LinearOperator, Shape
 from .function import linear_pair
-from .strips import plan_of, strip_matrix, views_adjoint, views_of
+from .strips import (
+    bins_adjoint,
+    bins_of,
+    halves_adjoint,
+    halves_of,
+    plan_of,
+    strip_matrix,
+    views_adjoint,
+    views_of,
+)
 
 __all__ = ["ParallelCT", "angular_weights", "cut_off", "even_angles", "fbp", "hann", "radians"]
 
-_TOGETHER = 16  # columns of a product: of more, those that an entry meets fall out of the cache
+_TOGETHER = 16  # views in a product: of more, those that an entry meets fall out of the cache
 _TURN = 2 * math.pi + 0.15  # radians; scanners run on for some degrees beyond a full turn
 _SAME = 1e-5  # radians; what differs by less is one direction
 _NEAR = 4  # gaps on either side that a gap is compared with,
@@ -59,8 +68,9 @@ class ParallelCT(LinearOperator):
 
         A = ms.operators.ParallelCT((1, 256, 256), ms.operators.even_angles(180), pixel=0.7)
 
-    Evenly spaced angles over a half or a full turn need the least memory and time: 256x256 with
-    180 angles takes 0.1 GB, other angles up to four times that.
+    Evenly spaced angles over a half or a full turn need the least memory and time: 512x512 with
+    180 angles takes 0.2 GB, other angles up to four times that, and an axis that is not on a whole
+    or half bin up to twice that.
 
     Args:
         in_shape: Shape of one image, (C, H, W); or of a volume of slices, (C, D, H, W).
@@ -84,6 +94,7 @@ class ParallelCT(LinearOperator):
     angles: Tensor
     _rays: Tensor
     _forward_start: Tensor
+    _forward_place: Tensor
     _forward_value: Tensor
 
     def __init__(
@@ -125,16 +136,24 @@ class ParallelCT(LinearOperator):
         super().__init__(in_shape, (*in_shape[:-2], len(angles), bins))
         self.detectors, self.spacing, self.pixel = bins, float(spacing), float(pixel)
         self.axis = float(axis)
-        plan = plan_of(angles.double().cpu().numpy(), square=height == width, axis=self.axis)
+        # bins added on one side bring an axis of whole or half bins to the middle, where half a
+        # turn of the image reverses the detector: half of the matrix does
+        beside = round(2 * self.axis)
+        self.halves = beside == 2 * self.axis and abs(beside) <= bins
+        self._bins, middle = (bins + abs(beside), 0.0) if self.halves else (bins, self.axis)
+        plan = plan_of(angles.double().cpu().numpy(), square=height == width, axis=middle)
         self.views = plan.views
-        back = strip_matrix(plan.folded, plan.axis, (height, width), bins, spacing / pixel)
+        pixels = math.ceil(height * width / 2) if self.halves else height * width
+        back = strip_matrix(
+            plan.folded, plan.axis, (height, width), self._bins, spacing / pixel, pixels
+        )
         self.register_buffer("angles", angles.detach().float())
         self._register("_forward", back.T.tocsr(), pixel)
         self._register("_back", back, pixel)
         # ray (angle, bin) is row (folded angle, bin) of the matrix on one of the views
-        order = np.arange(bins)
-        bin_ = np.where(plan.reversed[:, None], order[::-1], order)
-        rays = (plan.row[:, None] * bins + bin_) * plan.views + plan.view[:, None]
+        order = np.arange(bins) + (max(0, -beside) if self.halves else 0)
+        bin_ = np.where(plan.reversed[:, None], self._bins - 1 - order, order)
+        rays = (plan.row[:, None] * self._bins + bin_) * plan.views + plan.view[:, None]
         self.register_buffer("_rays", torch.from_numpy(rays.ravel()), persistent=False)
         self.to(angles.device)
 
@@ -145,21 +164,38 @@ class ParallelCT(LinearOperator):
         return linear_pair(y, self._back_project, self._project)
 
     def _project(self, x: Tensor) -> Tensor:
-        planes = x.reshape(-1, *self.in_shape[-2:])
-        seen = torch.stack(views_of(planes, self.views), -1)  # (planes, H, W, views)
-        columns = seen.permute(1, 2, 3, 0).reshape(-1, self.views * len(planes))
-        rows = self._product("_forward", columns).reshape(-1, len(planes))
-        return rows.index_select(0, self._rays).T.reshape(len(x), *self.out_shape)
+        planes = self._together(x.reshape(-1, *self.in_shape[-2:]))
+        return torch.cat([self._project_some(p) for p in planes]).reshape(len(x), *self.out_shape)
 
     def _back_project(self, y: Tensor) -> Tensor:
-        planes = y.reshape(-1, len(self._rays))
-        height, width = self.in_shape[-2:]
-        n = len(planes)
-        rows = y.new_zeros(n, (len(self._forward_start) - 1) * self.views)
-        rows = rows.index_add_(1, self._rays, planes).T.reshape(-1, self.views * n)
-        seen = self._product("_back", rows).reshape(height, width, self.views, n)
-        image = views_adjoint(seen.permute(3, 0, 1, 2).unbind(-1))
+        planes = self._together(y.reshape(-1, len(self._rays)))
+        image = torch.cat([self._back_project_some(p) for p in planes])
         return image.reshape(len(y), *self.in_shape)
+
+    def _together(self, planes: Tensor) -> tuple[Tensor, ...]:
+        some = max(1, _TOGETHER // self.views) if planes.device.type == "cpu" else len(planes)
+        return planes.split(some)
+
+    def _project_some(self, planes: Tensor) -> Tensor:
+        seen = torch.stack(views_of(planes, self.views), -1)  # (planes, H, W, views)
+        columns = seen.permute(1, 2, 3, 0).reshape(-1, self.views * len(planes))
+        if self.halves:
+            rows = bins_of(self._product("_forward", halves_of(columns)), self._bins)
+        else:
+            rows = self._product("_forward", columns)
+        return rows.reshape(-1, len(planes)).index_select(0, self._rays).T
+
+    def _back_project_some(self, planes: Tensor) -> Tensor:
+        (height, width), n = self.in_shape[-2:], len(planes)
+        rows = planes.new_zeros(len(self._forward_start) - 1, self.views * n)
+        rows.view(-1, n).index_add_(0, self._rays, planes.T)
+        if self.halves:
+            both = self._product("_back", bins_adjoint(rows, self._bins))
+            columns = halves_adjoint(both, height * width)
+        else:
+            columns = self._product("_back", rows)
+        seen = columns.reshape(height, width, self.views, n)
+        return views_adjoint(seen.permute(3, 0, 1, 2).unbind(-1))
 
     def _register(self, name: str, matrix: Any, pixel: float) -> None:
         values = torch.from_numpy(matrix.data).mul_(pixel)
@@ -184,9 +220,7 @@ class ParallelCT(LinearOperator):
         matrix = torch.sparse_csr_tensor(start, place, value, size, check_invariants=False)
         if columns.shape[1] == 1:
             return (matrix @ columns[:, 0])[:, None]
-        if columns.shape[1] <= _TOGETHER or columns.device.type != "cpu":
-            return matrix @ columns
-        return torch.cat([matrix @ some.contiguous() for some in columns.split(_TOGETHER, 1)], 1)
+        return matrix @ columns
 
     @classmethod
     def counted(cls, y_shape: Shape) -> dict[str, int]:
@@ -221,9 +255,14 @@ class ParallelCT(LinearOperator):
         return (*y_shape[:-2], side, side)
 
     def trace_gram(self) -> float:
-        energy = self._forward_value.double() ** 2
-        squares = torch.segment_reduce(energy, "sum", offsets=self._forward_start.long())
-        return float(squares[self._rays // self.views].sum()) / math.prod(self.in_shape[-2:])
+        pixels = math.prod(self.in_shape[-2:])
+        squares = self._forward_value.double()[:, None] ** 2
+        if self.halves:  # the second one lacks the pixel in the middle of an odd number
+            second = squares * (self._forward_place < pixels // 2)[:, None]
+            squares = torch.cat([squares, second], 1)
+        energy = torch.segment_reduce(squares, "sum", offsets=self._forward_start.long())
+        energy = bins_of(energy, self._bins) if self.halves else energy
+        return float(energy[self._rays // self.views].sum()) / pixels
 
     @classmethod
     def example(cls) -> Self:
