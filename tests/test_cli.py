@@ -90,6 +90,19 @@ def test_threads_wait_without_spinning_unless_told(said):
     assert done.stdout.split()[-1] == (said or "PASSIVE")
 
 
+@pytest.mark.parametrize("before", ["", "import torch; "])
+def test_nobody_looks_for_garbage_among_the_libraries(before):
+    code = (
+        f"{before}import gc; from measurand.cli import main; main(['priors', '--json']); "
+        "print(gc.get_freeze_count(), gc.isenabled())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    frozen, enabled = done.stdout.split()[-2:]
+    assert enabled == "True"  # the command itself is collected as ever,
+    # and of a program that loaded torch itself nothing is taken out of its hands
+    assert int(frozen) == 0 if before else int(frozen) > 100_000
+
+
 def test_a_command_is_a_file_and_a_line_of_the_help():
     files = {path.stem for path in Path(commands.__file__).parent.glob("*.py")}
     assert files - {"__init__", "beside", "measured", "parse", "shared", "skipped"} == set(
