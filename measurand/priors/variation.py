@@ -40,6 +40,7 @@ from torch import Tensor
 from ..tensors import per_item
 from .differences import ANISOTROPIC, ISOTROPIC, Grid, Variation
 from .dual import Ascent, Box, Implicit, ascend, recorded_steps
+from .fused import compiled, fits, one_pass
 
 __all__ = [
     "ANISOTROPIC",
@@ -100,7 +101,8 @@ def tv_prox(
         kind: Which total variation.
         inner: Number of refining steps; each costs about one closed form.
     Returns:
-        The images, with the shape and dtype of `v`.
+        The images, with the shape and dtype of `v`. Of images of a million values and more, the
+        last bits depend on whether numba is installed (`fused`).
     References:
         | Closed-Form Approximation of the Total Variation Proximal Operator
         | (Chandler et al., 2025) https://arxiv.org/abs/2412.07718
@@ -112,6 +114,8 @@ def tv_prox(
     radius = _radius(tau, real)
     if torch.is_grad_enabled() and (real.requires_grad or radius.requires_grad):
         return grid.leave(recorded_steps(grid, real, radius, inner + 1))
+    if inner == 0 and fits(grid, v) and (run := compiled()):
+        return one_pass(run, grid, v, radius)
     if v.device.type != "cpu" or kind.periodic or v.numel() <= 4 * _STRIP:
         return _stepped(v, tau, kind, inner)
     # strips that stay in the cache of a processor; each step sees one row more on either side
