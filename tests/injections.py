@@ -236,9 +236,9 @@ def small(cls: type[methods.Method]) -> methods.Method:
     if "PnPDM" in cls.__name__:
         reverse = samplers.HeunSDE(steps=4, sigma_max=1.0)
         named = {f.name for f in fields(cls)}
-        few = {"sweeps": 2, "burn_in": 1, "reverse": reverse, "start": solvers.BlindEdges()}
+        few = {"sweeps": 2, "reverse": reverse, "search": None}
         return cls(**{name: value for name, value in few.items() if name in named})
-    names = ("steps", "flow_steps", "iterations", "rounds_", "inner")
+    names = ("steps", "flow_steps", "iterations", "rounds_", "inner", "turns")
     return cls(**{f.name: 3 for f in fields(cls) if f.name in names})
 
 
@@ -275,6 +275,8 @@ def run(method: methods.Method, m: Any, prior: Any = None, x0: Any = None) -> An
     prior = Able() if prior is None else prior
     if type(method) in (solvers.BlindEdges, solvers.BlindTV):
         return method(m, None, x0=x0)
+    if type(method) is solvers.BlindHQS:
+        return method(m, prior, x0=x0)
     if type(method) in BLIND:
         return method(m, prior, Able(), x0=x0)
     return method(m, prior, x0=x0)

@@ -255,9 +255,11 @@ def machine() -> str:
     """What bits depend on: torch, the processor and the number of threads."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    model = next((line for line in lines if line.startswith("model name")), platform.processor())
+    first = lines[: lines.index("")] if "" in lines else lines  # of several equal cores
+    kept = "model", "stepping", "flags", "cache size"  # one name may stand for many processors
+    cpu = [line for line in first if line.startswith(kept)] or [platform.processor()]
     parts = torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
-    return hashlib.sha256(f"{model} {parts}".encode()).hexdigest()[:24]
+    return hashlib.sha256(f"{cpu} {parts}".encode()).hexdigest()[:24]
 
 
 if __name__ == "__main__":

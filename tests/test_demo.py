@@ -17,6 +17,7 @@ from measurand.nets import Glow
 from measurand.operators import GaussianBlur, Mask
 from measurand.priors.flow import FlowPrior
 from measurand.samplers import BlindPnPDM, HeunSDE, PnPDM, ReverseSDE
+from measurand.solvers import HQS, BlindHQS
 from measurand.unfolded import FlowProximal, UnfoldedDR, proximal_folds
 from measurand.weights.store import load_prior, save
 
@@ -75,7 +76,12 @@ def test_the_demo_writes_a_page_a_picture_and_a_table(tmp_path, small, weights):
 def test_the_blind_case_shows_the_kernel_beside_the_true_one(
     tmp_path, small, weights, monkeypatch
 ):
-    short = BlindPnPDM(sweeps=2, burn_in=1, theta_rho_max=0.1, reverse=HeunSDE(2, 1.0, 0.02))
+    short = BlindPnPDM(
+        sweeps=2,
+        theta_rho_max=0.1,
+        reverse=HeunSDE(2, 1.0, 0.02),
+        search=BlindHQS(turns=1, solver=HQS(steps=2)),
+    )
     monkeypatch.setattr("measurand.demo.blind.METHOD", short)
     kernel = torch.zeros(9, 9)
     kernel[4, 2:7] = 0.2

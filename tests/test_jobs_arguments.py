@@ -62,7 +62,7 @@ def test_every_method_is_a_choice_or_one_that_python_alone_can_make():
     public = [getattr(folder, name) for folder in (solvers, samplers) for name in folder.__all__]
     classes = {cls for cls in public if inspect.isclass(cls) and issubclass(cls, Method)}
     unnamed = {cls.__name__ for cls in classes - set(methods().values())}
-    blind = {"BlindDPS", "BlindEdges", "BlindTV"}
+    blind = {"BlindDPS", "BlindEdges", "BlindHQS", "BlindTV"}
     reverse = {"EulerFlow", "EulerSDE", "HeunFlow", "HeunSDE", "Reverse", "ReverseSDE"}
     assert unnamed == blind | reverse
     assert all(cls.command == name for name, cls in methods().items())

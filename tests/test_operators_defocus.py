@@ -79,13 +79,14 @@ def test_the_radius_is_found_with_the_image():
 
     method = BlindPnPDM(
         sweeps=6,
-        burn_in=0,
+        search=None,
         rho_max=0.1,
         reverse=HeunSDE(steps=3, sigma_max=1.0, sigma_min=0.02),
         theta_reverse=HeunSDE(steps=4, sigma_max=1.0, sigma_min=0.02),
     )
     prior = CallableDenoiser(denoise, range=(-1.0, 1.0))
-    draws = method(blind.repeat(3), prior, family.default_prior())
+    several = blind.repeat(3)
+    draws = method(several, prior, family.default_prior(), x0=BlindEdges()(several))
     assert family.radius(draws.theta).tolist() == [2.5] * 3
     (found,) = summary(blind, draws)
     assert found.modes[0] and found.kernel.shape == (1, 1, family.side, family.side)

@@ -53,7 +53,7 @@ PAGES = {
         "side=64": "side=16",
         "[..., :256, :256]": "[..., :24, :24]",
         "repeat(4)": "repeat(2)",
-        "BlindPnPDM.quick()": "BlindPnPDM(sweeps=2, burn_in=1)",
+        "BlindPnPDM.quick()": "BlindPnPDM(sweeps=2, search=None)",
         '"natural-color"': '"tiny.safetensors"',
         'ms.load("kernels-64")': "ms.priors.EDMDenoiser.example()",
     },

@@ -1,6 +1,5 @@
 """Blind-PnPDM: the joint posterior by another Gibbs sampler, shifts, seeds, what does not fit."""
 
-from dataclasses import replace
 from typing import Self
 
 import pytest
@@ -132,7 +131,7 @@ def test_both_unknowns_have_the_posterior_of_an_exact_two_block_sampler():
         reverse=grid,
         theta_reverse=HeunSDE(steps=8, sigma_max=0.1, sigma_min=0.0005),
         projected=False,
-        burn_in=0,
+        search=None,
     )
     kept = []
 
@@ -207,12 +206,12 @@ def likeness(a: Tensor, b: Tensor) -> float:
 
 
 QUICK = {
-    "sweeps": 12,
-    "burn_in": 4,
+    "sweeps": 20,
     "rho_max": 0.5,
+    "rho_min": 0.05,
     "theta_rho_max": 0.05,
     "theta_rho_min": 0.003,
-    "init": None,
+    "search": None,
     "reverse": HeunSDE(steps=5, sigma_max=1.0, sigma_min=0.01),
     "theta_reverse": HeunSDE(steps=4, sigma_max=0.3, sigma_min=0.001),
 }
@@ -228,9 +227,7 @@ def test_the_residual_falls_to_the_noise_and_the_kernel_is_on_the_simplex(method
         misfits.append(float(blind.misfit(*step.x0).mean()))
 
     found = method(blind, prior, theta_prior, callback=watch)
-    # draws of the first sweep after the burn-in are noisier than the means before
-    for phase in (misfits[: method.burn_in], misfits[method.burn_in :]):
-        assert all(later <= 1.05 * sooner for sooner, later in zip(phase, phase[1:], strict=False))
+    assert all(b <= 1.05 * a for a, b in zip(misfits, misfits[1:], strict=False))
     assert misfits[-1] < misfits[0]
     final = blind.misfit(*found)
     assert ((final >= 0.8) & (final <= 1.25)).all()
@@ -306,25 +303,3 @@ def test_what_does_not_fit_is_named():
         method(blind, prior, theta_prior, x0=Unknowns(x, theta[..., :3]))
     with pytest.raises(ValueError, match="sweeps"):
         BlindPnPDM(sweeps=0)
-
-
-def test_a_chain_goes_back_to_a_start_that_explains_the_data_better():
-    prior, theta_prior, blind, truth = image_problem(2)
-    family = blind.family
-    known = blind.at(truth.theta.expand(2, -1, -1, -1))
-    x = known.prox(torch.zeros_like(known.adjoint_y), 1.0)
-    start = Unknowns(x, truth.theta.expand(2, -1, -1, -1).clone())
-    wrong = CallableDenoiser(  # a prior of wide kernels, which the burn-in follows
-        lambda v, sigma: family.theta(gaussian_kernel(4.0, 9).double()) + 0 * v,
-        range=(-1.0, 1.0),
-        dtype=F64,
-    )
-    method = BlindPnPDM(**QUICK | {"sweeps": 6, "theta_rho_max": 0.01})
-    ended = {}
-    for judged in (True, False):
-        steps = []
-        replace(method, judged=judged)(blind, prior, wrong, x0=start, callback=steps.append)
-        ended[judged] = steps[method.burn_in].x.theta  # m, drawn around theta
-    true = family.kernel(truth.theta)
-    like = {judged: likeness(family.kernel(m)[:1], true) for judged, m in ended.items()}
-    assert like[True] > 0.98 > like[False]

@@ -2,15 +2,22 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from measurand.blind import BlindMeasurement, Unknowns
 from measurand.measurement import Measurement
 from measurand.noises import Gaussian
-from measurand.operators import Identity, UnknownBlur, UnknownValidBlur, motion_kernel
-from measurand.priors import CallableDenoiser
+from measurand.operators import (
+    Identity,
+    UnknownBlur,
+    UnknownValidBlur,
+    gaussian_kernel,
+    motion_kernel,
+)
+from measurand.operators.kernel_parts import centred, noise_of, without_specks
+from measurand.priors import CallableDenoiser, TotalVariation
 from measurand.samplers.blind_summary import correlation, summary
-from measurand.solvers import HQS, BlindEdges, BlindTV
-from measurand.solvers.blind import _centred, _cut
+from measurand.solvers import HQS, BlindEdges, BlindHQS, BlindTV
 
 
 def boxes(size: int, seed: int = 0) -> torch.Tensor:
@@ -105,7 +112,7 @@ def test_summary_names_the_best_chain_and_the_modes():
 
     prior = CallableDenoiser(denoise, range=(-1.0, 1.0))
     (sharp,) = summary(blind, draws, prior, solver=HQS(steps=2))
-    assert asked == [3, 3]  # an estimate for the kernel of each chain
+    assert asked == [3] * 8 + [2] * 2  # of all chains to compare them, of the best mode to show
     known = blind.at(family.project(truth.theta))
     wanted = HQS(steps=2)(known, prior)
     torch.testing.assert_close(sharp.x, wanted, rtol=1e-3, atol=1e-3)  # one kernel, two shifts
@@ -120,7 +127,7 @@ def test_a_kernel_of_specks_alone_keeps_the_largest():
     k = torch.zeros(64, 64)
     k[2::5, 2::5] = 1.0  # 169 specks, none of them a tenth of the sum
     k[32, 32] = 1.5
-    torch.testing.assert_close(_cut(k, 0.2), _centred(torch.where(k == 1.5, k, 0.0)))
+    torch.testing.assert_close(without_specks(k, 0.2), centred(torch.where(k == 1.5, k, 0.0)))
 
 
 def test_what_does_not_fit_is_named():
@@ -131,3 +138,60 @@ def test_what_does_not_fit_is_named():
         BlindTV()(blind, x0=truth)
     with pytest.raises(ValueError, match="cut"):
         BlindEdges(cut=0.0)
+
+
+def shaped(x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+    """A denoiser of images of few edges: total variation, in closed form."""
+    level = float(torch.as_tensor(sigma).max())
+    return TotalVariation(weight=1.0).prox(x, 0.7 * level)
+
+
+def test_turns_with_an_image_prior_bring_the_kernel_nearer():
+    blind, truth = problem()
+    family = blind.family
+    true = family.kernel(truth.theta)
+    prior = CallableDenoiser(shaped, range=(-1.0, 1.0))
+    wide = Unknowns(blind.y, family.theta(gaussian_kernel(2.5, 17)))
+    begun = correlation(true, family.kernel(wide.theta))[1]
+    steps = []
+    method = BlindHQS(turns=6, solver=HQS(steps=6))
+    found = method(blind, prior, x0=wide, callback=steps.append)
+    ended = correlation(true, family.kernel(found.theta))[1]
+    assert begun < 0.8 and ended > begun + 0.1
+    assert [step.step for step in steps] == list(range(6)) and method.nfe == 36
+    levels = [float(step.level) for step in steps]
+    assert levels[0] == pytest.approx(0.03) and levels[-1] == pytest.approx(0.01)
+    k = family.kernel(found.theta)
+    assert k.min() >= 0 and float(k.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_least_squares_find_the_kernel_of_a_known_image():
+    for family in (UnknownBlur((1, 64, 64), 17), UnknownValidBlur((1, 80, 80), 17)):
+        x = boxes(family.in_shape[-1])
+        theta = family.theta(motion_kernel(8.0, 0.6))
+        y = Gaussian(0.01)(family.at(theta)(x), torch.Generator().manual_seed(1)) + 0.3
+        k = family.kernel(family.fitted(x + 0.3, y, torch.tensor(0.01), doubt=0.001))
+        like = correlation(family.kernel(theta), k)[1]
+        assert like > 0.99
+        # an image known less well explains less: its kernel is smoother
+        less = family.kernel(family.fitted(x + 0.3, y, torch.tensor(0.01), doubt=0.3))
+        assert less.square().sum() < k.square().sum()
+
+
+def test_the_noise_of_a_kernel_is_read_off_its_negative_values():
+    g = torch.Generator().manual_seed(0)
+    k = functional.pad(motion_kernel(8.0, 0.6), (20, 20, 20, 20))
+    assert noise_of(k) == 0
+    assert noise_of(k + 0.01 * torch.randn(k.shape, generator=g)) == pytest.approx(0.01, rel=0.1)
+
+
+def test_settings_and_priors_of_the_turns_are_named():
+    blind, _ = problem()
+    with pytest.raises(ValueError, match="louder = 0.5, wanted at least 1"):
+        BlindHQS(louder=0.5)
+    with pytest.raises(TypeError, match="wanted a Denoiser"):
+        BlindHQS()(blind, object())
+    with pytest.raises(TypeError, match="BlindMeasurement of a BlurFamily"):
+        BlindHQS()(Measurement(Identity((1, 8, 8)), Gaussian(0.1), torch.zeros(1, 1, 8, 8)), None)
+    with pytest.raises(ValueError, match="got x0.theta with shape"):
+        BlindHQS()(blind, CallableDenoiser(shaped), x0=Unknowns(blind.y, blind.y))

@@ -21,10 +21,14 @@ from measurand.tuning.settings import (
     write_settings,
 )
 
-BLIND = {"sweeps", "burn_in", "rho_max", "rho_min", "theta_rho_max", "theta_rho_min"}
+BLIND = {"sweeps", "rho_max", "rho_min", "theta_rho_max", "theta_rho_min"}
 BLIND |= {f"{outer}.{n}" for outer in ("reverse", "theta_reverse") for n in
           ("steps", "sigma_max", "sigma_min")}  # fmt: skip
-BLIND |= {f"init.{n}" for n in ("cut", "ratio", "ridge", "rounds_per_size", "weight")}
+BLIND |= {f"search.{n}" for n in ("turns", "louder", "doubt", "doubt_last")}
+BLIND |= {f"search.init.{n}" for n in ("cut", "ratio", "ridge", "rounds_per_size", "weight")}
+BLIND |= {
+    f"search.solver.{n}" for n in ("steps", "weight", "levels.high", "levels.low", "levels.floor")
+}
 WANTED = {
     "PGM": {"steps"},
     "FISTA": {"steps"},

@@ -38,9 +38,12 @@ from .base import LinearOperator, Shape
 from .blur import Blur
 from .boundaries import ValidBlur
 from .kernel_blur import KernelBlur, simplex
+from .kernel_parts import noise_of, without_specks
 from .kernels import gaussian_kernel
 
 __all__ = ["BlurFamily", "OperatorFamily", "UnknownBlur", "UnknownValidBlur"]
+
+SPREAD = 0.038  # of the values of kernels of cameras, over all of the support, in units of alpha
 
 
 class OperatorFamily(ABC):
@@ -58,7 +61,7 @@ class OperatorFamily(ABC):
 
     command: ClassVar[str] = ""  # name on the command line, where it is not that of the class
     averages: ClassVar[bool] = False
-    couplings: ClassVar[tuple[float, float]] = (0.03, 0.005)
+    couplings: ClassVar[tuple[float, float]] = (0.01, 0.0025)
 
     def __init__(self, shape: Shape, theta_shape: Shape, out_shape: Shape | None = None) -> None:
         self.in_shape, self.theta_shape = tuple(shape), tuple(theta_shape)
@@ -146,6 +149,26 @@ class BlurFamily(OperatorFamily):
     @abstractmethod
     def theta(self, kernel: Tensor) -> Tensor:
         """Return the parameters that are nearest to a kernel (h, w) or (B, 1, h, w)."""
+
+    @abstractmethod
+    def fitted(self, x: Tensor, y: Tensor, sigma: Tensor, doubt: float) -> Tensor:
+        r"""Return the parameters that explain data best, the image known up to white errors.
+
+        The maximisation step of expectation maximisation,
+
+            argmin over theta of  E_n ||y - A(theta) (x + doubt n)||^2 / (2 sigma^2) - ln p(theta),
+
+        with n white of deviation one and a plain prior p. Without the errors of the image, its
+        smooth parts are taken for those of the kernel.
+
+        Args:
+            x: The images, with shape (B, *in_shape).
+            y: The data, with shape (B, *out_shape).
+            sigma: Noise of the data, with shape () or (B,).
+            doubt: Standard deviation of the errors of the images, in image units.
+        Returns:
+            Parameters that are physically possible, with shape (B, *theta_shape).
+        """
 
     @abstractmethod
     def periodic(self, y: Tensor) -> Tensor:
@@ -237,6 +260,23 @@ class UnknownBlur(BlurFamily):
 
     def project(self, theta: Tensor) -> Tensor:
         return 2 * self.kernel(theta) / self.alpha - 1
+
+    def fitted(self, x: Tensor, y: Tensor, sigma: Tensor, doubt: float) -> Tensor:
+        """Return the kernel of least squares, without its noise and loose specks.
+
+        With a ridge, `(X^T X + sigma^2 / s^2 + N doubt^2) k = X^T y` for the N values of the data:
+        s is the spread of the values of kernels. The mean of the data is taken off both sides,
+        which a kernel of sum one leaves as it is.
+        """
+        level = y.mean((-2, -1), keepdim=True)
+        image = KernelBlur(x - level, self.side, out_shape=self.out_shape)
+        ridge = (sigma / (SPREAD * self.alpha)) ** 2 + y[0].numel() * doubt**2
+        k = image.solve(image.adjoint(y - level), ridge, residual=1e-3)[:, 0]
+        clean = [
+            without_specks(one, min(0.5, max(0.02, 4 * noise_of(one) / float(one.max()))))
+            for one in k
+        ]
+        return self.theta(torch.stack(clean)[:, None])
 
     def aligned(self, x: Tensor, theta: Tensor, *copies: Tensor) -> tuple[Tensor, ...]:
         """Return image and kernel moved by whole pixels, the centroid of the kernel at its centre.

@@ -17,22 +17,19 @@ draws four conditionals:
 The Gaussians are exact: `conditional_sample` of `blind.at(m)` and of `blind.at_image(z)`. Both
 couplings are annealed geometrically.
 
-`BlindPnPDM` ends as this Gibbs sampler. Its first sweeps, the burn-in, look for the mode: z is
-drawn as above, but m is the mode of its conditional, and both prior steps are posterior means, one
-network evaluation each instead of a reverse SDE. (That is stochastic expectation maximisation: the
-image is drawn, the kernel maximised.) `PluginBlindPnPDM` then puts theta for m into the step of z,
-and x for z into the step of m, and samples nothing exactly.
+`PluginBlindPnPDM` puts theta for m into the step of z, and x for z into the step of m, and samples
+nothing exactly.
 
-**The start decides.** From a Gaussian kernel neither recovers a blurred photograph; a short
-classical estimate (`solvers.BlindEdges`) is the default start. The burn-in begins at a small
-coupling: at rho_x = 0.5 the prior's image has details of its own, which the kernel blurs away.
-Chains keep the mode that they are in: run several (`blind.repeat(4)`), and see `summary` for the
+**The start decides.** From a Gaussian kernel neither recovers a blurred photograph, and a chain
+keeps the mode that it is in. So both begin with a search (`solvers.BlindHQS`): an image estimate
+with the image prior and a kernel of least squares, in turns, from a classical estimate on. Run
+several chains (`blind.repeat(4)`), which begin at different kernels, and see `summary` for the
 best one, the modes, and the spread. The weights of modes are approximate.
 
-Deviations from the paper, whose schedule is not known to us: the grid of a prior step begins
-exactly at rho, its scheme is `HeunSDE`; the burn-in; m is projected on what is physically possible
-(the simplex of kernels) before it enters the step of z, and only there; pairs are re-centred after
-each sweep, where shifts cannot be told apart.
+Deviations from the paper, whose schedule is not known to us: the search; the grid of a prior step
+begins exactly at rho, its scheme is `HeunSDE`; m is projected on what is physically possible (the
+simplex of kernels) before it enters the step of z, and only there; pairs are re-centred after each
+sweep, where shifts cannot be told apart.
 
 References:
     | Plug-and-Play Posterior Sampling for Blind Inverse Problems (Li et al., 2025)
@@ -48,9 +45,8 @@ from torch import Tensor
 from ..blind import BlindMeasurement, Unknowns
 from ..methods import Callback, Iterates, Sampler, Step, fitting
 from ..priors.capabilities import Denoiser, require
-from ..solvers.blind import BlindEdges
-from ..solvers.splitting import HQS
-from ..tensors import Generators, per_item
+from ..solvers.blind_hqs import BlindHQS
+from ..tensors import Generators
 from ..validate import count, positive
 from .reverse import HeunSDE, Reverse
 
@@ -177,11 +173,8 @@ class BlindPnPDM(BlindSampler):
         theta_reverse: The prior step of the parameters.
         projected: Whether parameters are projected on what is possible before they act on an
             image.
-        burn_in: Number of first sweeps that look for the mode: prior steps are posterior means,
-            and m is the mode of its conditional.
-        judged: Whether a chain goes back to its start after the burn-in where the data say that it
-            was better.
-        init: What makes the start of an unknown blur; the family's plain start where None.
+        search: What looks for the mode before the first sweep; where None, the sweeps begin at
+            x0, or at the family's plain start.
     References:
         | Plug-and-Play Posterior Sampling for Blind Inverse Problems (Li et al., 2025)
         | arXiv:2505.22923
@@ -189,19 +182,17 @@ class BlindPnPDM(BlindSampler):
 
     command: ClassVar[str] = "blind-pnpdm"
 
-    sweeps: int = 80
-    rho_max: float = 0.1
-    rho_min: float = 0.05
-    theta_rho_max: float | None = field(default=None, metadata={"start": 0.03})
-    theta_rho_min: float | None = field(default=None, metadata={"start": 0.005})
+    sweeps: int = 10
+    rho_max: float = 0.05
+    rho_min: float = 0.02
+    theta_rho_max: float | None = field(default=None, metadata={"start": 0.01})
+    theta_rho_min: float | None = field(default=None, metadata={"start": 0.0025})
     reverse: Reverse = field(default_factory=lambda: HeunSDE(steps=8, sigma_max=1.0))
     theta_reverse: Reverse = field(
         default_factory=lambda: HeunSDE(steps=6, sigma_max=0.3, sigma_min=0.001)
     )
     projected: bool = True
-    burn_in: int = 70
-    judged: bool = True
-    init: BlindEdges | None = field(default_factory=BlindEdges, metadata={"search": None})
+    search: BlindHQS | None = field(default_factory=lambda: BlindHQS(turns=16))
 
     def __post_init__(self) -> None:
         count(self, "sweeps")
@@ -209,10 +200,10 @@ class BlindPnPDM(BlindSampler):
 
     @classmethod
     def quick(cls) -> Self:
-        """Half of the sweeps: for a first look, and for processors."""
+        """Fewer turns of the search and fewer sweeps: for a first look, and for processors."""
         return cls(
-            sweeps=40,
-            burn_in=36,
+            sweeps=4,
+            search=BlindHQS(),
             reverse=HeunSDE(steps=6, sigma_max=1.0, sigma_min=0.01),
             theta_reverse=HeunSDE(steps=5, sigma_max=0.3, sigma_min=0.001),
         )
@@ -231,9 +222,8 @@ class BlindPnPDM(BlindSampler):
     def nfe(self) -> int:
         """Number of calls of the image denoiser of one chain."""
         levels = self._annealed(self.rho_max, self.rho_min)
-        drawn = levels[self.burn_in :]
-        judged = 32 if self.judged and 0 < self.burn_in < self.sweeps else 0  # two runs of HQS
-        return len(levels) - len(drawn) + sum(self.reverse.nfe(rho) for rho in drawn) + judged
+        found = 0 if self.search is None else self.search.nfe
+        return found + sum(self.reverse.nfe(rho) for rho in levels)
 
     def _annealed(self, first: float, last: float) -> list[float]:
         """The couplings of every sweep, geometric from first to last."""
@@ -243,13 +233,19 @@ class BlindPnPDM(BlindSampler):
     @property
     def rounds(self) -> int:
         """Number of steps that a call reports."""
-        return self.sweeps
+        return self.sweeps + (0 if self.search is None else self.search.turns)
+
+    def check(self, measurement: BlindMeasurement, prior: Priors) -> None:
+        """Raise an error where measurement and priors do not fit each other."""
+        super().check(measurement, prior)
+        if self.search is not None:
+            self.search.check(measurement, prior.x)
 
     def start(self, measurement: BlindMeasurement, x0: Unknowns | None) -> Unknowns:
-        """Return where the chains start: the unknowns given, or what `init` finds."""
-        if x0 is not None or self.init is None:
+        """Return where the search starts: the unknowns given, or its own start."""
+        if self.search is None:
             return super().start(measurement, x0)
-        return self.init(measurement)
+        return self.search.start(measurement, x0)
 
     def iterate(
         self, measurement: BlindMeasurement, prior: Priors, start: Unknowns, generator: Generators
@@ -257,6 +253,10 @@ class BlindPnPDM(BlindSampler):
         """Yields a `Step` after every sweep (x: the copies z and m, x0: image and parameters)."""
         family = measurement.family
         assert self.theta_rho_max is not None and self.theta_rho_min is not None  # settled
+        first = 0
+        if self.search is not None:
+            start = yield from self.search.iterate(measurement, prior.x, start, generator)
+            first = self.search.turns
         x, theta = start
         m = theta
         levels = zip(
@@ -264,58 +264,17 @@ class BlindPnPDM(BlindSampler):
             self._annealed(self.theta_rho_max, self.theta_rho_min),
             strict=True,
         )
-        for sweep, (rho, rho_theta) in enumerate(levels):
-            burning = sweep < self.burn_in
-            if self.judged and sweep == self.burn_in > 0:
-                x, theta = self._better(measurement, prior.x, start, Unknowns(x, theta))
-                m = theta
-            acting = theta if burning else self.acting(m, theta)
+        for sweep, (rho, rho_theta) in enumerate(levels, first):
+            acting = self.acting(m, theta)
             known = measurement.at(family.project(acting) if self.projected else acting)
             z = known.conditional_sample(x, rho, generator)
-            x = self._prior_step(self.reverse, prior.x, z, rho, burning, generator)
-            seen = measurement.at_image(z if burning else self.seen(z, x))
-            if burning:
-                m = seen.prox(theta, rho_theta, residual=1e-3)
-            else:
-                m = seen.conditional_sample(theta, rho_theta, generator)
-            theta = self._prior_step(
-                self.theta_reverse, prior.theta, m, rho_theta, burning, generator
-            )
+            x = _drawn(self.reverse, prior.x, z, rho, generator, by=self)
+            seen = measurement.at_image(self.seen(z, x))
+            m = seen.conditional_sample(theta, rho_theta, generator)
+            theta = _drawn(self.theta_reverse, prior.theta, m, rho_theta, generator, by=self)
             x, theta, z, m = family.aligned(x, theta, z, m)
             yield Step(sweep, rho, Unknowns(z, m), Unknowns(x, theta))
         return Unknowns(x, family.project(theta) if self.projected else theta)
-
-    def _better(
-        self, measurement: BlindMeasurement, prior: Denoiser, start: Unknowns, end: Unknowns
-    ) -> Unknowns:
-        """Of start and end of the burn-in, chain by chain, what explains the data better.
-
-        By the misfit of the image estimate with either kernel: unlike a draw, an estimate does
-        not fit the data with any kernel.
-        """
-        project = measurement.family.project if self.projected else lambda theta: theta
-        tried = []
-        for one in (start, end):
-            estimate = HQS()(measurement.at(project(one.theta)), prior)
-            tried.append((measurement.misfit(estimate, one.theta), estimate))
-        back = tried[0][0] < tried[1][0]
-        x = torch.where(per_item(back, end.x) > 0, tried[0][1], end.x)
-        return Unknowns(x, torch.where(per_item(back, end.theta) > 0, start.theta, end.theta))
-
-    def _prior_step(
-        self,
-        reverse: Reverse,
-        prior: Denoiser,
-        copy: Tensor,
-        rho: float,
-        mean: bool,
-        generator: Generators,
-    ) -> Tensor:
-        """The posterior mean of a prior given a copy at level rho, or a draw."""
-        if mean:
-            return prior.denoise(copy, rho)
-        grid = reverse.levels(rho)
-        return reverse.descend(prior.denoise, copy, grid, generator, by=self)
 
     def acting(self, m: Tensor, theta: Tensor) -> Tensor:
         """Return the parameters by which the image is drawn: the copy m."""
@@ -324,6 +283,13 @@ class BlindPnPDM(BlindSampler):
     def seen(self, z: Tensor, x: Tensor) -> Tensor:
         """Return the image by which the parameters are drawn: the copy z."""
         return z
+
+
+def _drawn(
+    reverse: Reverse, prior: Denoiser, copy: Tensor, rho: float, generator: Generators, *, by: Any
+) -> Tensor:
+    """A draw of `p(x) N(copy; x, rho^2)`, the prior step."""
+    return reverse.descend(prior.denoise, copy, reverse.levels(rho), generator, by=by)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,13 @@ from torch import Tensor
 from ..blind import BlindMeasurement, Unknowns
 from ..methods import Method
 from ..operators.families import BlurFamily
+from ..solvers.blind_hqs import louder
 from ..solvers.splitting import HQS
 
 __all__ = ["BlindSummary", "correlation", "summary"]
+
+# chains are compared by images made as if the noise were so many times as large
+LOUDER, COMPARING = 3.0, HQS(steps=8)
 
 
 class BlindSummary(NamedTuple):
@@ -24,7 +28,7 @@ class BlindSummary(NamedTuple):
         sd: Standard deviation of the image; None where one chain is in the mode.
         kernel_sd: Standard deviation of the kernel.
         best: Number of the chain with the smallest misfit.
-        misfit: Its misfit, in noise deviations.
+        misfit: Its misfit, in noise deviations; with a prior that of the cautious estimate.
         misfits: Those of all chains.
         modes: Numbers of the chains in each mode, the best mode first.
     """
@@ -54,9 +58,10 @@ def summary(
     to a shift by whole pixels, and is moved to it; the spread of a mode says nothing of others.
 
     The mean of a few draws keeps a share of their spread. With a prior, the image is a mean of
-    estimates instead: of those that `solver` makes of the data with the kernel of each chain.
-    Their misfits order the chains, too: a draw fits the data with any kernel, a good estimate
-    does not.
+    estimates instead: of those that `solver` makes of the data with the kernel of each chain. The
+    chains are then ordered by the misfit of another estimate, made as if the noise were three
+    times as large: a draw fits the data with any kernel, and so does an estimate that trusts
+    them; one that the prior shapes does so with the right kernel only.
 
     Args:
         measurement: What was seen, of B items with an unknown blur.
@@ -76,15 +81,15 @@ def summary(
         )
     every = measurement.repeat(n)
     known = every.at(family.project(draws.theta))
-    estimates = draws.x if prior is None else solver(known, prior)
-    misfits = every.misfit(estimates, draws.theta).reshape(-1, n)
+    compared = draws.x if prior is None else COMPARING(louder(known, LOUDER), prior)
+    misfits = every.misfit(compared, draws.theta).reshape(-1, n)
     found = []
     for item, own in enumerate(misfits.tolist()):
         modes: list[list[int]] = []
-        moved: dict[int, Sequence[Tensor]] = {}  # draw, parameters, estimate of a chain
+        moved: dict[int, Sequence[Tensor]] = {}  # draw and parameters of a chain
         for chain in sorted(range(n), key=own.__getitem__):
             at = slice(item * n + chain, item * n + chain + 1)
-            one = (draws.x[at], draws.theta[at], estimates[at])
+            one = (draws.x[at], draws.theta[at])
             for mode in modes:
                 shift, value = correlation(
                     family.kernel(moved[mode[0]][1]), family.kernel(draws.theta[at])
@@ -96,12 +101,14 @@ def summary(
             else:
                 modes.append([chain])
                 moved[chain] = one
-        x, theta, estimate = (torch.cat([moved[c][i] for c in modes[0]]) for i in range(3))
-        k = family.kernel(theta)
-        several = len(x) > 1
+        x, theta = (torch.cat([moved[c][i] for c in modes[0]]) for i in range(2))
+        k, several, estimates = family.kernel(theta), len(x) > 1, x
+        if prior is not None:
+            same = measurement[item].repeat(len(x))
+            estimates = solver(same.at(family.project(theta)), prior)
         found.append(
             BlindSummary(
-                estimate.mean(0, keepdim=True),
+                estimates.mean(0, keepdim=True),
                 k.mean(0, keepdim=True),
                 x.std(0, keepdim=True) if several else None,
                 k.std(0, keepdim=True) if several else None,

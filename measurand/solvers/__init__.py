@@ -2,6 +2,7 @@
 
 from ..start import first_guess
 from .blind import BlindEdges, BlindTV
+from .blind_hqs import BlindHQS
 from .flow import FlowUnfolding
 from .gradient import FISTA, PGM, RED, GradientRED
 from .latent import RELD, EncodedRELD
@@ -19,6 +20,7 @@ __all__ = [
     "PosteriorMean",
     "Annealed",
     "BlindEdges",
+    "BlindHQS",
     "BlindTV",
     "Constant",
     "EncodedRELD",

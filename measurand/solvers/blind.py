@@ -40,6 +40,7 @@ from ..methods import Iterates, Method, Step
 from ..operators.convolution import transfer_function
 from ..operators.families import BlurFamily
 from ..operators.kernel_blur import KernelBlur, simplex
+from ..operators.kernel_parts import centred, two_pixels, without_specks
 from ..tensors import Generators
 from ..validate import count, positive, share
 
@@ -141,12 +142,12 @@ class BlindMAP(Method):
         for at in reversed(shares):
             coarse = _coarser(grey, at)
             size = max(3, min(round(side * at), *coarse.shape))
-            k = _two_pixels(size).to(y) if k is None else _enlarged(k, size)
+            k = two_pixels(size).to(y) if k is None else _enlarged(k, size)
             for _ in range(self.rounds_per_size):
                 x = self.image(coarse[None], k, weight)[0]
                 edges = KernelBlur(_gradient(x)[None], size)
                 b = edges.adjoint(_gradient(coarse)[None])
-                k = _cut(edges.solve(b, ridge, residual=1e-3)[0, 0], self.cut)
+                k = without_specks(edges.solve(b, ridge, residual=1e-3)[0, 0], self.cut)
                 weight = max(weight / 1.1, floor)
         assert k is not None  # there is always the full size
         return simplex(k)
@@ -247,47 +248,7 @@ def _coarser(y: Tensor, share: float) -> Tensor:
     return torch.fft.ifft2(low * taper, norm="forward").real
 
 
-def _two_pixels(size: int) -> Tensor:
-    k = torch.zeros(size, size)
-    k[size // 2, size // 2 - 1 : size // 2 + 1] = 0.5
-    return k
-
-
 def _enlarged(k: Tensor, size: int) -> Tensor:
     """A kernel at the next finer size."""
     fine = functional.interpolate(k[None, None], (size, size), mode="bilinear")[0, 0]
-    return _centred(fine.clamp_min(0))
-
-
-def _cut(k: Tensor, share: float) -> Tensor:
-    """A kernel of sum one without small values and without loose specks."""
-    k = torch.where(k >= share * k.max(), k.clamp_min(0), 0.0)
-    if not bool(k.sum() > 0):
-        return _two_pixels(k.shape[-1]).to(k)
-    part = _parts(k > 0)
-    light = torch.zeros(int(part.max()) + 1).to(k).index_add(0, part.flatten(), k.flatten())
-    least = min(0.1 * float(k.sum()), float(light.max()))  # of specks alone the largest stays
-    return _centred(torch.where(light[part] >= least, k, 0.0))
-
-
-def _parts(mask: Tensor) -> Tensor:
-    """Number of the connected part of each pixel (neighbours: eight); zero outside the mask."""
-    h, w = mask.shape
-    label = torch.arange(1, h * w + 1, dtype=torch.float64).reshape(h, w).to(mask.device) * mask
-    while True:  # the largest number of a part spreads over it
-        spread = functional.max_pool2d(label[None, None], 3, 1, 1)[0, 0] * mask
-        if torch.equal(spread, label):
-            return label.long()
-        label = spread
-
-
-def _centred(k: Tensor) -> Tensor:
-    """A kernel of sum one whose centroid is its centre pixel, to half a pixel."""
-    k = k / k.sum()
-    t = torch.arange(k.shape[-1], dtype=k.dtype, device=k.device) - k.shape[-1] // 2
-    d = [-round(float((k.sum(axis) * t).sum())) for axis in (1, 0)]
-    reach = max(abs(n) for n in d)
-    wide = functional.pad(k, (reach,) * 4)
-    (top, bottom), (left, right) = ((reach - n, reach - n + k.shape[-1]) for n in d)
-    k = wide[top:bottom, left:right]
-    return k / k.sum()
+    return centred(fine.clamp_min(0))
