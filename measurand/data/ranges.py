@@ -22,7 +22,7 @@ import numpy as np
 
 from .sources import UnreadableFile
 
-__all__ = ["HOUNSFIELD", "MAGNITUDE", "Range", "Unit", "in_hounsfield", "value_range"]
+__all__ = ["HOUNSFIELD", "MAGNITUDE", "Range", "Unit", "bits_of", "in_hounsfield", "value_range"]
 
 Range = tuple[float, float]
 
@@ -127,15 +127,20 @@ def _of_tissue(low: float, high: float, kind: np.dtype) -> bool:
     return wide and _AIR[0] <= low <= _AIR[1] and -100 < high < _METAL
 
 
+def bits_of(high: float) -> int:
+    """Return how many bits samples of 16 use whose largest is `high`: 8, 10, 12, 14 or 16."""
+    return next((bits for bits in _BITS if 0 < high < 2**bits), 16)
+
+
 def _whole(shown: str, high: float, kind: np.dtype) -> tuple[float, float, str]:
     """The range of unsigned whole numbers."""
     top = float(np.iinfo(kind).max)
-    for bits in _BITS if kind.itemsize == 2 else ():
-        white = 2.0**bits - 1
-        if 0 < high <= white:
-            all_bits = f"(--value-range 0 {top:g} for all 16)"
-            return 0.0, white, f"{shown}: taken as {bits} bits, {white:g} as white {all_bits}"
-    return 0.0, top, ""
+    bits = bits_of(high) if kind.itemsize == 2 else 16
+    if bits == 16:
+        return 0.0, top, ""
+    white = 2.0**bits - 1
+    all_bits = f"(--value-range 0 {top:g} for all 16)"
+    return 0.0, white, f"{shown}: taken as {bits} bits, {white:g} as white {all_bits}"
 
 
 def _attenuation(hu: float) -> str:
