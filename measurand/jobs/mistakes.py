@@ -16,13 +16,13 @@ from ..data.sampling import gaps
 from ..operators.convolution import FramedBlur
 from .noise_kinds import Poisson
 
-__all__ = ["check_counts", "check_level", "check_selection", "check_width"]
+__all__ = ["TURNED", "check_counts", "check_level", "check_selection", "check_width"]
 
 _SHARE = 0.05  # of the samples of a mask that may be wrong
 _ALIKE = 0.005  # difference of two shares of all pixels that are hardly so by chance
 _TIMES = 3.0
 _WIDE = 3  # times a picture that a blur may be wide: its image has nine more around the picture
-_TURNED = {
+TURNED = {
     "mask[::-1]": lambda a: a.flip(-2),
     "mask[:, ::-1]": lambda a: a.flip(-1),
     "mask[::-1, ::-1]": lambda a: a.flip(-2, -1),
@@ -84,7 +84,7 @@ def _check_place(name: str, zero: Tensor, left_out: Tensor) -> None:
     share, apart = left_out.double().mean(), (left_out & ~zero).sum() / left_out.sum()
     if not (share > _SHARE and apart > _SHARE and zero.double().mean() < 1 - _SHARE):
         return
-    for way, turned in _TURNED.items():
+    for way, turned in TURNED.items():
         other = turned(left_out)
         if other.shape == zero.shape and bool(zero[other].double().mean() > 0.99):
             raise ValueError(

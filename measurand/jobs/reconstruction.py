@@ -36,7 +36,7 @@ from .arguments import build, build_for, counted, files_of, notes_of
 from .choice import Choice, choice, method_of
 from .kspace import AUTO, check_kspace, known
 from .manifest import Scan
-from .measured import measured, operator_for, truth_in
+from .measured import measured, operator_for
 from .reading import Reading
 from .report import comparison, finite_metrics, metrics_of, unexplained
 from .restore import (
@@ -49,6 +49,7 @@ from .restore import (
     restore,
     suited,
 )
+from .truth import truth_in
 
 __all__ = ["Opened", "Reconstruction", "Runner"]
 
