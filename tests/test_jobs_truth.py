@@ -79,7 +79,7 @@ def test_simulate_says_what_it_took_an_image_of_tomography_for(here, capsys):
 
 
 def test_tune_takes_counts_of_a_tomograph(here, capsys):
-    x, a, flat = disc() / 24, even_angles(40), np.full((1, 48), 8000.0)
+    x, a, flat = disc() / 24, even_angles(40), np.full((1, 68), 8000.0)
     p = ParallelCT((1, 48, 48), a)(as_tensor(x))[0, 0].numpy()
     np.save("y.npy", np.random.default_rng(0).poisson(flat * np.exp(-p)).astype(np.uint16))
     np.save("flat.npy", flat)
