@@ -210,3 +210,11 @@ def test_planes_of_an_ome_stack_that_are_elsewhere_are_said(here, own, names, pl
         kept = back.is_ome and 'PhysicalSizeX="0.2"' in back.ome_metadata
         assert kept == (said is None)
         assert back.series[0].shape == (40, 48)
+
+
+def test_a_map_of_noise_is_no_level(capsys):
+    np.save("s.npy", scene())
+    np.save("a.npy", scene())
+    words = ["reconstruct", "a.npy", "--operator", "identity", "--sigma", "s.npy"]
+    said = " ".join(refused(capsys, *words).split())
+    assert "got 's.npy', wanted one number" in said and "--noise poisson" in said

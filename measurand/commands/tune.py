@@ -30,7 +30,7 @@ from ..tuning import objectives
 from ..tuning.objectives import PSNR, Case
 from ..tuning.settings import Settings, write_settings
 from ..tuning.trials import Trial, Tuned, tune
-from .shared import Method, Noise, Operator, seconds
+from .shared import Level, Method, Noise, Operator, seconds
 
 __all__ = ["Tune"]
 
@@ -97,7 +97,7 @@ class Tune:
     truth: tuple[Path, ...] = ()
     simulate: bool = False
     crop: int | None = None
-    sigma: float | None = None
+    sigma: Level = None
     noise: Noise = field(default_factory=Gaussian)
     seen: str | None = None
     saturated: float | None = None
