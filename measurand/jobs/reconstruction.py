@@ -34,7 +34,7 @@ from ..operators import LinearOperator
 from ..tensors import generators
 from .arguments import build, build_for, counted, files_of, notes_of
 from .choice import Choice, choice, method_of
-from .kspace import AUTO, check_kspace, known
+from .kspace import AUTO, check_kspace, known, other_coils
 from .manifest import Scan
 from .measured import measured, operator_for
 from .reading import Reading
@@ -226,6 +226,7 @@ class Runner:
                 scan.truth, found, scan.file, said=how.truth_range, of_file=how.reading.value_range
             )
         shape = measurement.operator.in_shape
+        told = (*told, *other_coils(measurement, twin))
         scarce = tight(measurement.operator[0].blank_input().nbytes, self.device)
         said = (*notes, *notes_of(twin, shape), *more, *told, *([scarce] if scarce else []))
         return Opened(scan, measurement, y, form, method, loaded, prior, record, truth, said, unit)
