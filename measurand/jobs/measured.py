@@ -31,7 +31,7 @@ from ..solvers import first_guess
 from .arguments import build, build_for, counted, turned
 from .holes import behind, without_holes
 from .kspace import estimated, kspace_noise
-from .mistakes import check_counts, check_level, check_selection, check_width
+from .mistakes import check_counts, check_level, check_selection, check_width, unmeasured
 from .noise_kinds import Poisson
 from .projections import attenuations, off_axis, projections, water_path
 from .reading import Reading
@@ -157,6 +157,8 @@ def measured(
             "of water in units of the image, or --value-range LOW HIGH), or take another prior "
             "(--prior total-variation)"
         )
+    if operator.pictures:
+        notes += unmeasured(stored.x, operator.observed(torch.ones_like(stored.x)) != 0)
     own = stated or stored.range or ((-1.0, 1.0) if not operator.pictures else None)
     picture = stored.image(own, window)
     form, notes = picture.form, [*picture.notes, *notes]
