@@ -37,6 +37,7 @@ from .choice import Choice, choice, method_of
 from .kspace import AUTO, check_kspace, known, other_coils
 from .manifest import Scan
 from .measured import measured, operator_for
+from .projections import other_angles
 from .reading import Reading
 from .report import comparison, finite_metrics, metrics_of, unexplained
 from .restore import (
@@ -226,7 +227,7 @@ class Runner:
                 scan.truth, found, scan.file, said=how.truth_range, of_file=how.reading.value_range
             )
         shape = measurement.operator.in_shape
-        told = (*told, *other_coils(measurement, twin))
+        told = (*told, *other_coils(measurement, twin), *other_angles(measurement))
         scarce = tight(measurement.operator[0].blank_input().nbytes, self.device)
         said = (*notes, *notes_of(twin, shape), *more, *told, *([scarce] if scarce else []))
         return Opened(scan, measurement, y, form, method, loaded, prior, record, truth, said, unit)
