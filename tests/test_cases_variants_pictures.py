@@ -220,3 +220,45 @@ def test_a_map_of_noise_is_no_level(capsys):
         run(*words)
     said = " ".join(capsys.readouterr().err.split())
     assert "got 's.npy', wanted one number" in said and "--noise poisson" in said
+
+
+@pytest.mark.parametrize("nodata", [-1.0, -9999.0])
+def test_one_negative_value_among_others_may_be_no_data(nodata, capsys):
+    np.save("a.npy", np.where(scene() < 0.2, nodata, scene()).astype("f4"))
+    words = [
+        "reconstruct",
+        "a.npy",
+        "--operator",
+        "identity",
+        "--sigma",
+        0.01,
+        *SMALL,
+        "--out",
+        "r",
+    ]
+    if nodata == -1:
+        assert run(*words) == 0
+        said = " ".join(record()["notes"])
+    else:
+        said = refused(capsys, *words)
+    assert f"are exactly {nodata:g} and no other is below 0: if that means no data" in said
+
+
+def test_stored_samples_of_ct_are_no_hounsfield_units(capsys):
+    pytest.importorskip("pydicom")
+    from scans import dicom
+
+    dicom("a.dcm", (1000 + 800 * scene()).astype("u2"), slope=None, position=0.0)
+    words = [
+        "reconstruct",
+        "a.dcm",
+        "--operator",
+        "identity",
+        "--sigma",
+        0.01,
+        *SMALL,
+        "--out",
+        "r",
+    ]
+    assert "stored samples without a rescale" in refused(capsys, *words)
+    assert run(*words, "--value-range", 24, 3024) == 0

@@ -344,3 +344,21 @@ def test_another_image_of_the_place_of_a_slice_is_told(tmp_path):
     with pytest.warns(UserWarning, match=r"1 of 7 places have more images .*again\.dcm"):
         (found,) = series(folder)
     assert len(found.images) == 8
+
+
+def test_slices_of_ct_with_another_rescale_are_told(tmp_path):
+    folder = scan(tmp_path / "ct")
+    dicom(folder / "1.dcm", SAMPLES[0], position=-40.0, intercept=0.0)
+    with pytest.warns(
+        UserWarning, match=r"1 of 7 slices .* 1 and 0 instead of 1 and -1024: 1\.dcm"
+    ):
+        series(folder)
+
+
+def test_names_are_sorted_by_their_numbers_where_nothing_else_says_the_order(tmp_path):
+    for k in range(5):
+        dicom(tmp_path / f"IM{8 + k}.dcm", SAMPLES[k], number=0)
+    with pytest.warns(UserWarning, match="nothing says the order of its slices"):
+        (found,) = series(tmp_path)
+    for image, u in zip(found.images, SAMPLES, strict=False):
+        assert np.array_equal(image, u - 1024.0)

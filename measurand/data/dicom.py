@@ -8,7 +8,8 @@ direction r and column direction c of ImageOrientationPatient they are sorted by
 
     position = (r x c) . ImagePositionPatient,
 
-for axial slices from foot to head, and by instance number where there is no position. Images are
+for axial slices from foot to head, and by instance number where there is no position (by the
+numbers in the names of their files, with a warning, where there is neither). Images are
 not turned: rows and columns are those of the file, as every viewer shows them. What is there
 twice is left out, and a slice without a scale among others that have one is refused
 (`dicom_order`).
@@ -38,7 +39,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .dicom_kinds import kind
-from .dicom_order import scaled_alike, without_copies
+from .dicom_order import by_numbers, scaled_alike, without_copies
 from .dicom_pixels import Frame, rescale, stated
 from .dicom_pixels import images as pixels_of
 from .limits import PAGES, at_most, sized
@@ -285,7 +286,7 @@ def _series(frames: list[Frame], skips: Skips) -> Series:
                 images[frame.file.name, frame.index] = image
     frames = sorted(
         (f for f in frames if (f.file.name, f.index) in images),
-        key=lambda f: (f.position or 0.0, f.number, f.file.name, f.index),
+        key=lambda f: (f.position or 0.0, f.number, by_numbers(f.file.name), f.index),
     )
     told = f"series {first.description or first.uid} of {first.file.name}"
     frames = without_copies(frames, images, told)

@@ -10,6 +10,7 @@ gaps      steps that are longer than the usual one: a warning
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,16 @@ import numpy as np
 from .dicom_pixels import Frame
 from .sources import Skips, UnreadableFile
 
-__all__ = ["scaled_alike", "without_copies"]
+__all__ = ["by_numbers", "scaled_alike", "without_copies"]
 
 Images = Mapping[tuple[str, int], np.ndarray]
+_NUMBERS = re.compile(r"(\d+)")
 _MM = 2  # decimals of a position that count
+
+
+def by_numbers(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts names by the numbers in them: IM8 before IM10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _NUMBERS.split(name)]
 
 
 def scaled_alike(frames: Sequence[Frame], skips: Skips) -> list[Frame]:
@@ -85,10 +92,29 @@ def without_copies(frames: Sequence[Frame], images: Images, told: str) -> list[F
             f"{told}: {len(doubled)} of {len(left)} places have more images than the others (at "
             f"{doubled[0]:g} mm {', '.join(names[:3])}), which differ: each is kept as a slice"
         )
+    scales = Counter(frame.scale for frame in kept)
+    usual_scale = max(scales, key=lambda scale: scales[scale], default=(1.0, 0.0))
+    others = [frame for frame in kept if frame.scale != usual_scale]
+    if 0 < len(others) < 0.5 * len(kept) and kept[0].modality == "CT":
+        _warn(
+            f"{told}: {len(others)} of {len(kept)} slices have another rescale than most, slope "
+            f"and intercept {_shown(others[0].scale)} instead of {_shown(usual_scale)}: "
+            f"{', '.join(frame.file.base for frame in others[:3])}"
+        )
+    places = [(frame.position, frame.number, frame.index) for frame in kept]
+    if len(set(places)) < len(places) and all(frame.position is None for frame in kept):
+        _warn(
+            f"{told}: nothing says the order of its slices, neither a position nor a number: that "
+            "of the names of their files is taken"
+        )
     if missing := _gaps([frame.position for frame in kept if frame.position is not None]):
         are = "slice is" if missing == 1 else "slices are"
         _warn(f"{told}: {missing} {are} missing between the {len(left)} that are there")
     return kept
+
+
+def _shown(scale: tuple[float, float]) -> str:
+    return f"{scale[0]:g} and {scale[1]:g}"
 
 
 def _warn(message: str) -> None:

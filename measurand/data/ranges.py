@@ -46,6 +46,7 @@ _AIR = (-3100.0, -900.0)  # the least value of a CT slice, with what scanners pa
 _METAL = 2e4
 _OFFSET = 32768.0  # that some programs add to write signed samples as unsigned
 _BITS = (8, 10, 12, 14)
+_MANY = 0.002  # of the samples that are one value
 _DARK, _BLACK = 0.05, 0.01  # of white: seldom a picture, and none
 
 
@@ -78,6 +79,12 @@ def value_range(
             )
         return low, high, ""
     low, high = float(samples.min()), float(samples.max())
+    if unit == HOUNSFIELD and 0 <= low < high:
+        raise UnreadableFile(
+            f"{name}: samples span [{low:.4g}, {high:.4g}], wanted Hounsfield units, in which air "
+            "and fat are below 0: stored samples without a rescale? These are u - 1024 most often "
+            "(--value-range 24 3024)"
+        )
     shown = f"samples span [{low:.4g}, {high:.4g}]"
     for offset, words in ((0.0, "Hounsfield units"), (_OFFSET, "Hounsfield units + 32768")):
         looks = _of_tissue(low - offset, high - offset, kind)
@@ -104,9 +111,24 @@ def value_range(
                 said = f"{shown}: taken as an image in [{ends[0]:g}, {ends[1]:g}]"
                 if not ends[0] and 0 < high < _DARK:
                     said += ", nearly black to the prior (--value-range)"
-                return *ends, said
+                return *ends, said + _alone(samples, low)
     raise UnreadableFile(
         f"{name}: {kind} {shown}; say which mean black and white (--value-range LOW HIGH)"
+        + _alone(samples, low)
+    )
+
+
+def _alone(samples: np.ndarray, low: float) -> str:
+    """A doubt where many samples are one negative value, far below all others; else nothing."""
+    least = samples == low
+    share, rest = float(least.mean()), samples[~least]
+    if not (low < 0 and share > _MANY and rest.size) or rest.min() < 0:
+        return ""
+    if rest.min() - low < rest.max() - rest.min():
+        return ""
+    return (
+        f"; {100 * share:.3g} % are exactly {low:g} and no other is below 0: if that means no "
+        "data, save NaN there"
     )
 
 
