@@ -93,3 +93,21 @@ def test_tune_takes_counts_of_a_tomograph(here, capsys):
     assert "line integrals" in said and float(said.split(" dB")[0].split()[-1]) > 20
     assert run(*words[:2], *words[2:6], "--simulate", "--sigma", 0.1, "--flat", "flat.npy") == 2
     assert "--flat, --dark and --water are for measured files" in capsys.readouterr().err
+
+
+WAYS = {
+    "blue, green, red": lambda x: x[..., ::-1],
+    "a shift by one row": lambda x: np.roll(x, 1, 0),
+    "its power 2.2": lambda x: x ** (1 / 2.2),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_truths_of_other_conventions_are_said(here, way):
+    x = scene(40, 40)
+    x = np.stack([x, x.T, x[::-1] ** 2], -1)
+    np.save("y.npy", x + 0.005 * drawn(x.shape).numpy())
+    np.save("t.npy", WAYS[way](x).astype("f4"))
+    words = ["--operator", "identity", "--value-range", 0, 1, *FEW, "--truth", "t.npy"]
+    assert run("reconstruct", "y.npy", *words, "--out", "r") == 0
+    assert way in doubts()[0]

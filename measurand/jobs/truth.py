@@ -7,6 +7,7 @@ say nothing of the method. It is asked of the data: what explains them is the tr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,25 @@ __all__ = ["truth_in"]
 
 _TIMES = 3.0  # less of the data left unexplained by another reading of a truth
 _SOME = 0.2  # of the data, without their mean, that a truth has to leave before others are tried
+
+
+def _coded(x: Tensor, power: float) -> Tensor:
+    """Real images in [-1, 1] whose samples are a power of what they were."""
+    return 2 * (0.5 * (x + 1)).clamp_min(0) ** power - 1
+
+
+_READINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "the order blue, green, red of its channels": lambda x: x.flip(1),
+    "the reverse order of its images": lambda x: x.flip(0),
+    "a shift by one row": lambda x: x.roll(1, -2),
+    "a shift by one row back": lambda x: x.roll(-1, -2),
+    "a shift by one column": lambda x: x.roll(1, -1),
+    "a shift by one column back": lambda x: x.roll(-1, -1),
+}
+_CODES: dict[str, Callable[[Tensor], Tensor]] = {
+    "its power 1 / 2.2, a gamma,": lambda x: _coded(x, 1 / 2.2),
+    "its power 2.2, without a gamma,": lambda x: _coded(x, 2.2),
+}
 
 
 def truth_in(
@@ -89,7 +109,8 @@ def truth_in(
 def _doubts(x: Tensor, found: Measured) -> list[str]:
     """Notes where another reading of a truth explains the data far better than the truth.
 
-    That is one turned, or mirrored, with `||y - A x|| > 3 ||y - A x'||`; and of data in units of
+    That is one turned, mirrored, moved by a pixel, with its channels or images in the reverse
+    order, or of another gamma, with `||y - A x|| > 3 ||y - A x'||`; and of data in units of
     their own a multiple, with the projection `s = <A u, v> / ||A u||^2` in the units of the file.
     """
     m = found.measurement
@@ -102,14 +123,16 @@ def _doubts(x: Tensor, found: Measured) -> list[str]:
     as_given, scale = left(x), float((m.y - m.y.mean()).norm())
     if as_given < _SOME * scale:
         return []
-    for way, turned in TURNED.items():
-        other = turned(x)
+    readings = {way.replace("mask", "truth"): turned for way, turned in TURNED.items()}
+    pictures = m.operator.pictures and not x.is_complex()
+    for way, other_of in (readings | _READINGS | (_CODES if pictures else {})).items():
+        other = other_of(x)
         if other.shape == x.shape and left(other) < as_given / _TIMES:
             return [
-                f"truth: {way.replace('mask', 'truth')} explains the data far better than it does "
-                "as it is: metrics are of no use until it lies as the data do"
+                f"truth: {way} explains the data far better than it does as it is: metrics are of "
+                "no use until both are alike"
             ]
-    if m.operator.pictures and not x.is_complex():
+    if pictures:
         return []
     zero = torch.zeros_like(x) if x.is_complex() else torch.full_like(x, -_zero_of(found))
     ax, y = m.operator(x - zero), m.y - m.operator(zero)
