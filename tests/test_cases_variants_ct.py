@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cases import drawn, error_of, record, refused
+from cases import FEW, drawn, error_of, record, refused, rng
 from test_cli import run
 
 from measurand.operators import ParallelCT, even_angles
@@ -103,3 +103,28 @@ def test_water_in_another_unit_is_said(water, said):
     sinogram()
     restored("p.npy", "angles.npy", "--water", water)
     assert any("is --water per the same unit" in note for note in record()["notes"]) == said
+
+
+def notes_of(p, *words):
+    np.save("p.npy", p)
+    on = ["--operator", "parallel-ct", "--operator.angles", "angles.npy", "--value-range", 0, 0.1]
+    assert run("reconstruct", "p.npy", *on, *words, *FEW, "--out", "r") == 0
+    return " ".join(record()["notes"])
+
+
+def test_line_integrals_of_the_wrong_sign_and_dead_bins_are_said():
+    p = sinogram()
+    bins, views = p.shape[-1], p.shape[-2]
+    assert "negative" not in notes_of(p) and "zero everywhere" not in notes_of(p)
+    assert "save -a" in notes_of(-p)
+    hole = np.where(np.arange(bins) == bins // 2, 0, p)
+    assert f"number {bins // 2};" in notes_of(hole)
+    hole = np.where(np.arange(views)[:, None] == 7, 0, p)
+    assert "views that are zero everywhere" in notes_of(hole)
+
+
+def test_angles_of_another_order_are_said():
+    p, a = sinogram(), np.load("angles.npy")
+    assert "angles:" not in notes_of(p)
+    np.save("angles.npy", rng(1).permutation(a))
+    assert "another order" in notes_of(p)

@@ -64,3 +64,12 @@ def test_noise_around_a_measured_kernel_takes_no_light(stored, side):
     middle = kernel[side // 2 - 5 : side // 2 + 6, side // 2 - 5 : side // 2 + 6]
     assert kernel.sum() == pytest.approx(1, abs=1e-5)
     assert middle.sum() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("stored", [lambda a: 255 * (1 - a), lambda a: 1000.0 - 900 * a])
+def test_a_negative_of_a_kernel_is_refused(stored):
+    a = spot(33) / spot(33).max()
+    with pytest.raises(ValueError, match="brightest along its border.*a negative"):
+        read(stored(a))
+    for fine in (np.ones((9, 9)), a + 0.1, spot(33, 8.0), np.fft.ifftshift(a)):
+        read(fine)

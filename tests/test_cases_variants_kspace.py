@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from cases import SMALL, drawn, error_of, record, refused
+from cases import FEW, SMALL, drawn, error_of, record, refused, scan
 from test_cli import run
 
-from measurand.operators import birdcage_maps, equispaced_lines, fft2c, ifft2c
+from measurand.operators import SENSE, birdcage_maps, equispaced_lines, fft2c, ifft2c
 
 pytestmark = pytest.mark.usefixtures("here")
 SIZE, COILS = 48, 4
@@ -78,3 +78,40 @@ def test_maps_of_another_place_leave_more_than_the_noise(turn, said, capsys):
     assert run("reconstruct", "k.npy", *GIVEN, *words) == 0
     assert ("times the noise of the data" in record()["notes"][-1]) == said
     assert ("times the noise of the data" in capsys.readouterr().out) == said
+
+
+READINGS = {
+    "np.conj(maps)": np.conj,
+    "np.swapaxes(maps, -1, -2)": lambda a: np.swapaxes(a, -1, -2),
+    "np.conj(np.swapaxes(maps, -1, -2))": lambda a: np.conj(np.swapaxes(a, -1, -2)),
+    "maps[..., ::-1, :]": lambda a: a[..., ::-1, :],
+    "np.rot90(maps, -1, (-2, -1))": lambda a: np.rot90(a, 1, (-2, -1)),
+    "np.fft.fftshift(maps, axes=(-2, -1))": lambda a: np.fft.fftshift(a, axes=(-2, -1)),
+    "": lambda a: a,
+}
+
+
+@pytest.mark.parametrize("rate", [1.0, 4.0])
+@pytest.mark.parametrize("way", READINGS)
+def test_maps_read_in_another_way_are_named(way, rate, capsys):
+    """Square maps that are turned or conjugated have the right shape; the data tell."""
+    i, j = np.mgrid[-1:1:64j, -1:1:64j]
+    places = [(1.2 * np.sin(a), 1.2 * np.cos(a), a) for a in (0.1, 1.3, 2.4, 3.3, 4.6, 5.7)]
+    maps = [
+        np.exp(-((i - y) ** 2 + (j - x) ** 2) + 1j * (3 * a + a * i - j)) for y, x, a in places
+    ]
+    maps = np.stack(maps) / np.sqrt((np.abs(maps) ** 2).sum(0))
+    x, _, mask, _ = scan(rate=max(rate, 1.01))
+    mask = mask if rate > 1 else torch.ones(64)
+    y = SENSE((1, 64, 64), torch.from_numpy(maps), mask)(x)
+    np.save("k.npy", (y + 0.01 * drawn(y.shape) * (y != 0))[0].numpy().astype("c8"))
+    np.save("mask.npy", mask.numpy())
+    np.save("maps.npy", READINGS[way](maps).astype("c8"))
+    assert run("reconstruct", "k.npy", *GIVEN, *FEW, "--out", "r") == 0
+    notes = [note for note in record()["notes"] if note.startswith("coils")]
+    assert len(notes) == (1 if way else 0)
+    same = "y * (-1)**(i + j)" if "shift" in way else way  # halves of the image, or of its maps
+    assert not way or notes[0].endswith((f": {way}", f": {same}"))
+    assert run("check", "k.npy", *GIVEN, "--prior", "total-variation") == (1 if way else 0)
+    said = capsys.readouterr().out
+    assert way in said or same in said

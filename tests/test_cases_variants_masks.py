@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import SMALL, drawn, record, rng, scene
+from cases import FEW, SMALL, drawn, record, refused, rng, scene
 from test_cli import run
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -89,3 +89,43 @@ def test_the_axis_of_channels_of_a_mask_may_be_anywhere(shape):
 def test_indices_are_no_mask(capsys):
     assert masked(np.ones((40, 48), bool), np.arange(3, 40, 4)) == 2
     assert "looks like indices, 3 to 39" in capsys.readouterr().err
+
+
+def notes_on(y, *words):
+    np.save("y.npy", y)
+    assert run("reconstruct", "y.npy", "--sigma", 0.02, *words, *FEW, "--out", "r") == 0
+    return [note for note in record()["notes"] if "exactly zero" in note]
+
+
+def test_holes_that_nobody_calls_so_are_said():
+    seen = HOLES["many"](40, 48)
+    y = scene() * seen
+    np.save("m.npy", seen)
+    np.save("ones.npy", np.ones_like(seen))
+    assert "--seen MASK" in notes_on(y, "--operator", "identity")[0]
+    assert notes_on(y, "--operator", "mask", "--operator.mask", "ones.npy")
+    assert not notes_on(y, "--operator", "mask", "--operator.mask", "m.npy")
+    assert not notes_on(y, "--operator", "identity", "--seen", "m.npy")
+
+
+@pytest.mark.parametrize(
+    "rightly",
+    [
+        rng(1).poisson(0.8 * scene()).astype("f4") / 4 * 4,  # few counts
+        (scene() + 0.3 * rng(2).normal(size=(40, 48)) - 0.5).clip(0, 1).astype("f4"),  # cut noise
+        (rng(3).random((40, 48)) < scene()).astype("f4"),  # two values
+        np.where(scene() > 0.4, scene(), 0).astype("f4"),  # a dark region
+    ],
+)
+def test_zeros_of_a_picture_are_no_holes(rightly):
+    assert not notes_on(rightly, "--operator", "identity", "--value-range", 0, 5)
+
+
+def test_an_inverted_mask_over_noise_is_refused(capsys):
+    seen = HOLES["many"](40, 48)
+    np.save("m.npy", ~seen)
+    np.save("y.npy", scene() * seen + 0.02 * rng(4).normal(size=(40, 48)))
+    words = ["reconstruct", "y.npy", "--operator", "mask", "--operator.mask", "m.npy"]
+    assert "noise around zero" in refused(capsys, *words, *FEW, "--value-range", 0, 1)
+    np.save("m.npy", seen)
+    assert run(*words, "--sigma", 0.02, "--value-range", 0, 1, *FEW, "--out", "r") == 0

@@ -172,3 +172,93 @@ def test_a_file_with_a_colon_is_no_page_of_another():
 def test_slices_of_coils_are_said():
     np.save("k.npy", np.zeros((4, 3, 8, 8), "c8"))
     assert read_stored("k.npy").notes == ("4 images or slices, each of 3 channels or coils",)
+
+
+OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+
+
+def ome(own, names, planes):
+    data = "".join(
+        f'<TiffData FirstC="{k}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{name}">urn:uuid:{k}</UUID></TiffData>'
+        for k, name in enumerate(names)
+    )
+    channels = "".join(f'<Channel ID="Channel:0:{k}"/>' for k in range(planes))
+    return (
+        f'<?xml version="1.0"?><OME xmlns="{OME}" UUID="urn:uuid:{own}"><Image ID="Image:0">'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" PhysicalSizeX="0.2" '
+        f'SizeX="48" SizeY="40" SizeC="{planes}" SizeZ="1" SizeT="1">'
+        f"{channels}{data}</Pixels></Image></OME>"
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("own", "names", "planes", "said"),
+    [
+        (1, ["a.ome.tif", "b.ome.tif", "c.ome.tif"], 3, "others are in a.ome.tif, c.ome.tif"),
+        (0, ["a.ome.tif"], 3, "of 3 planes, of which this file holds 1"),
+        (0, ["renamed.ome.tif"], 1, None),
+    ],
+)
+def test_planes_of_an_ome_stack_that_are_elsewhere_are_said(here, own, names, planes, said):
+    tifffile.imwrite("b.ome.tif", DEEP, description=ome(own, names, planes), metadata=None)
+    words = ["--operator", "identity", "--sigma", 1e-3, *SMALL, "--out", "r"]
+    assert run("reconstruct", "b.ome.tif", *words) == 0
+    notes = [note for note in record()["notes"] if "OME" in note]
+    assert (said in notes[0]) if said else not notes
+    with tifffile.TiffFile("r/estimate.tif") as back:
+        kept = back.is_ome and 'PhysicalSizeX="0.2"' in back.ome_metadata
+        assert kept == (said is None)
+        assert back.series[0].shape == (40, 48)
+
+
+def test_a_map_of_noise_is_no_level(capsys):
+    np.save("s.npy", scene())
+    np.save("a.npy", scene())
+    words = ["reconstruct", "a.npy", "--operator", "identity", "--sigma", "s.npy"]
+    with pytest.raises(SystemExit):
+        run(*words)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "got 's.npy', wanted one number" in said and "--noise poisson" in said
+
+
+@pytest.mark.parametrize("nodata", [-1.0, -9999.0])
+def test_one_negative_value_among_others_may_be_no_data(nodata, capsys):
+    np.save("a.npy", np.where(scene() < 0.2, nodata, scene()).astype("f4"))
+    words = [
+        "reconstruct",
+        "a.npy",
+        "--operator",
+        "identity",
+        "--sigma",
+        0.01,
+        *SMALL,
+        "--out",
+        "r",
+    ]
+    if nodata == -1:
+        assert run(*words) == 0
+        said = " ".join(record()["notes"])
+    else:
+        said = refused(capsys, *words)
+    assert f"are exactly {nodata:g} and no other is below 0: if that means no data" in said
+
+
+def test_stored_samples_of_ct_are_no_hounsfield_units(capsys):
+    pytest.importorskip("pydicom")
+    from scans import dicom
+
+    dicom("a.dcm", (1000 + 800 * scene()).astype("u2"), slope=None, position=0.0)
+    words = [
+        "reconstruct",
+        "a.dcm",
+        "--operator",
+        "identity",
+        "--sigma",
+        0.01,
+        *SMALL,
+        "--out",
+        "r",
+    ]
+    assert "stored samples without a rescale" in refused(capsys, *words)
+    assert run(*words, "--value-range", 24, 3024) == 0

@@ -309,3 +309,56 @@ def test_a_missing_slice_is_a_note_and_another_orientation_is_named(tmp_path):
     scan(folder / "x", order=(1, 0), normal="x")
     with pytest.raises(UnreadableFile, match="2 of '1.2.3', the first of them in .*orientation"):
         volume(File("ct", folder))
+
+
+def test_a_slice_without_a_scale_among_others_is_a_bad_file(tmp_path):
+    folder = scan(tmp_path / "ct")
+    scan(tmp_path / "raw", slope=None)
+    assert len(series(tmp_path / "raw")[0].images) == 7  # none of them has one
+    dicom(folder / "bare.dcm", SAMPLES[0], position=17.5, slope=None)
+    with pytest.raises(UnreadableFile, match=r"bare\.dcm: says no RescaleSlope .* 7 other"):
+        series(folder)
+    with pytest.warns(UserWarning, match=r"skipped 1 of 8 files: .*bare\.dcm"):
+        (found,) = series(folder, skip_bad=True)
+    assert len(found.images) == 7 and min(image.min() for image in found.images) < -900
+
+
+def test_slices_that_are_there_twice_count_once(tmp_path):
+    folder = scan(tmp_path / "ct")
+    (folder / "copy (1).dcm").write_bytes((folder / "2.dcm").read_bytes())
+    with pytest.warns(UserWarning, match=r"1 is a copy, left out: copy \(1\)\.dcm of 2\.dcm"):
+        (found,) = series(folder)
+    assert len(found.images) == 7
+    (folder / "copy (1).dcm").unlink()
+    scan(tmp_path / "ct" / "again")  # the whole folder
+    for file in (folder / "again").iterdir():
+        file.write_bytes((folder / file.name).read_bytes())
+    with pytest.warns(UserWarning, match="7 are copies, left out"):
+        (found,) = series(folder)
+    assert len(found.images) == 7
+
+
+def test_another_image_of_the_place_of_a_slice_is_told(tmp_path):
+    folder = scan(tmp_path / "ct")
+    dicom(folder / "again.dcm", SAMPLES[2] + 1, position=-35.0, number=99)
+    with pytest.warns(UserWarning, match=r"1 of 7 places have more images .*again\.dcm"):
+        (found,) = series(folder)
+    assert len(found.images) == 8
+
+
+def test_slices_of_ct_with_another_rescale_are_told(tmp_path):
+    folder = scan(tmp_path / "ct")
+    dicom(folder / "1.dcm", SAMPLES[0], position=-40.0, intercept=0.0)
+    with pytest.warns(
+        UserWarning, match=r"1 of 7 slices .* 1 and 0 instead of 1 and -1024: 1\.dcm"
+    ):
+        series(folder)
+
+
+def test_names_are_sorted_by_their_numbers_where_nothing_else_says_the_order(tmp_path):
+    for k in range(5):
+        dicom(tmp_path / f"IM{8 + k}.dcm", SAMPLES[k], number=0)
+    with pytest.warns(UserWarning, match="nothing says the order of its slices"):
+        (found,) = series(tmp_path)
+    for image, u in zip(found.images, SAMPLES, strict=False):
+        assert np.array_equal(image, u - 1024.0)

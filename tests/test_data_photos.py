@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from measurand.data import collection
-from measurand.data.photos import FurtherChannels, load, pictures, pixels
+from measurand.data.photos import FewBits, FurtherChannels, load, pictures, pixels
 from measurand.data.sources import SkippedFiles, UnreadableFile
 
 RANDOM = np.random.default_rng(0)
@@ -111,9 +111,12 @@ def test_near_infrared_is_no_opacity(tmp_path):
         found = collection.images(tmp_path)
     assert len(said) == 1
     np.testing.assert_allclose(found.images[0][0, 0] * 257, [800, 900, 700], rtol=1e-6)
-    with pytest.warns(FurtherChannels, match="three taken, for colours"):
+    with (
+        pytest.warns(FurtherChannels, match="three taken, for colours"),
+        pytest.warns(FewBits, match="a.tif: 1 picture of 16 bits .* taken as 10 bits"),
+    ):
         (picture,) = pictures(tmp_path / "a.tif")
-    assert picture[0, 0].tolist() == [3, 3, 2]
+    assert picture[0, 0].tolist() == [200, 225, 175]
     sar = np.zeros((6, 5, 2), np.uint16)
     sar[...] = (5000, 200)
     path = tif(tmp_path / "sar.tif", sar, photometric="minisblack", extrasamples=[0])
@@ -127,6 +130,20 @@ def test_near_infrared_is_no_opacity(tmp_path):
         pixels(path)
     with pytest.raises(UnreadableFile, match="wanted a grey or colour picture"):
         load(path)
+
+
+def test_twelve_bits_are_white_where_no_picture_of_sixteen_has_more(tmp_path):
+    u = RANDOM.integers(0, 4096, (6, 5), dtype=np.uint16)
+    for k in range(2):
+        tif(tmp_path / f"{k}.tif", u >> k)
+    with pytest.warns(
+        FewBits, match="2 pictures of 16 bits without a sample above 4095: taken as 12 bits"
+    ):
+        found = pictures(tmp_path)
+    for k, x in enumerate(found):
+        assert np.array_equal(x[..., 0], (u >> k) >> 4)
+    tif(tmp_path / "2.tif", u << 4)  # one that uses all of them: the others are dark
+    assert np.array_equal(pictures(tmp_path)[0][..., 0], u >> 8)
 
 
 def test_opacity_that_the_colours_are_multiplied_by(tmp_path):

@@ -233,3 +233,15 @@ def test_a_folder_of_two_series_is_not_one_volume(tmp_path):
         dicom(tmp_path / f"{k}.dcm", HU[0] + 1024, position=1.0, series=f"1.{k}")
     with pytest.raises(UnreadableFile, match="holds 2 series of images"):
         read_stored(tmp_path)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_bytes_in_the_wrong_order_are_said(tmp_path, right):
+    i, j = np.mgrid[:24, :28]
+    u = (2000 + 900 * np.sin(0.3 * i) * np.cos(0.2 * j) + 20 * RNG.normal(size=i.shape)).astype(
+        "<i2"
+    )
+    head = "NDims = 2\nDimSize = 28 24\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_bytes(head.encode() + (u if right else u.astype(">i2")).tobytes())
+    notes = [note for note in read_stored(tmp_path / "a.mha").notes if "byte order" in note]
+    assert len(notes) == (not right)

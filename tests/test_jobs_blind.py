@@ -48,6 +48,11 @@ def test_defocus_of_unknown_radius_gives_image_kernel_and_deviations(here):
     assert "UnknownDefocus" in record["operator"]["family"]
 
 
+def test_a_truth_beside_an_unknown_kernel_is_compared(here):
+    assert blind("--out", "r", "--quiet", "--truth", "photo.png") == 0
+    assert json.loads((here / "r" / "run.json").read_text())["metrics"]["psnr"] > 10
+
+
 @pytest.mark.parametrize(
     ("operator", "options", "family", "shape"),
     [

@@ -63,3 +63,7 @@ def test_two_sets_of_maps_are_refused_and_one_of_them_works(capsys):
     np.save("m.npy", np.stack([M, 0.1 * M])[0])
     assert run(*words, "--out", "r") == 0
     assert error_of(np.load("r/estimate.npy").squeeze(), X.numpy().squeeze()) < 0.3
+
+
+def test_maps_that_are_no_shares_are_said():
+    assert "is 7, not 1" in read(7 * M)[1][-1] and not read(M)[1]

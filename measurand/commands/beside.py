@@ -27,7 +27,7 @@ from ..jobs.reconstruction import Reconstruction
 from ..jobs.restore import bar
 from ..records import json_text
 from .reconstruct import Reconstruct
-from .shared import File
+from .shared import File, Level
 
 __all__ = ["Picture"]
 
@@ -49,7 +49,7 @@ class Picture:
     """
 
     file: Positional[File]
-    sigma: float | None = None
+    sigma: Level = None
     prior: str | None = None
     out: Path | None = None
     value_range: tuple[float, float] | None = None

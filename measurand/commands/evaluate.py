@@ -1,17 +1,20 @@
 """The command that measures trained networks: evaluate."""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 from tyro.conf import Positional
 
+from ..data.photos import OtherKind
 from ..devices import device_named
 from ..domains import domain_of
 from ..priors.trained import Trained
 from ..problems.random import problem_of
 from ..records import json_text
+from ..training.log import tell
 from ..training.quality import HeldOut
 from ..weights.store import load
 from .skipped import skips_said
@@ -96,8 +99,26 @@ class Evaluate:
                 f"{self.prior}: what are its images? {error}; say it by --domain, or measure it "
                 "in Python, by measurand.training.HeldOut"
             ) from error
-        images = domain.look(self.data, self.under, skip_bad=self.skip_bad)[: self.limit]
+        theirs = domain
+        with suppress(ValueError):  # a card may name the domain of another package
+            theirs = domain_of(network.recipe.get("domain") or "")
+        if (domain.channels, domain.dtype) != (theirs.channels, theirs.dtype):
+            raise ValueError(
+                f"--domain: got {domain}, of {domain.channels} channels of {domain.dtype}, "
+                f"{self.prior} is of {theirs}, {theirs.channels} of {theirs.dtype}"
+            )
+        other = (
+            f"{self.prior} is measured on {domain}; data of another kind are "
+            "read by another --domain, such as 'Body()' (CT) or 'Brain()' (MRI), if the prior has "
+            "their channels"
+        )
+        try:
+            images = domain.look(self.data, self.under, skip_bad=self.skip_bad)[: self.limit]
+        except OtherKind as error:
+            raise ValueError(f"{error}; {other}") from error
         if not images:
             where = f"{self.data}" + (f", folder '{self.under}'" if self.under else "")
-            raise ValueError(f"{where}: got no image to measure the prior on")
+            raise ValueError(f"{where}: got no image to measure the prior on; {other}")
+        if flat := sum(bool((x == x.flatten()[0]).all()) for x in images):
+            tell(f"{flat} of {len(images)} images have one value everywhere, which counts too")
         return images

@@ -7,7 +7,7 @@ from tyro.conf import Positional
 from ..jobs.blind import is_family
 from ..jobs.noise_kinds import Gaussian
 from ..jobs.reading import Reading
-from .shared import AnyOperator, File, Noise
+from .shared import AnyOperator, File, Level, Noise
 
 __all__ = ["Measured"]
 
@@ -38,7 +38,7 @@ class Measured:
 
     file: Positional[File]
     operator: AnyOperator
-    sigma: float | None = None
+    sigma: Level = None
     noise: Noise = field(default_factory=Gaussian)
     seen: str | None = None
     saturated: float | None = None

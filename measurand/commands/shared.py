@@ -15,6 +15,7 @@ __all__ = [
     "AnyOperator",
     "Executor",
     "File",
+    "Level",
     "Method",
     "Noise",
     "Operator",
@@ -37,6 +38,31 @@ else:
     Noise = union(noise_kinds())
 
 
+def _level(words: list[str]) -> float | None:
+    """A noise level from the word that says it."""
+    (text,) = words
+    if text == "None":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(
+            f"got '{text}', wanted one number: white noise has one level for all data. Noise of "
+            "counts is --noise poisson; of another map s of deviations, divide in Python: data "
+            "y / s, operator Mask(A.out_shape, 1 / s) @ A, sigma 1"
+        ) from error
+
+
+Level = Annotated[
+    float | None,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT",
+        instance_from_str=_level,
+        is_instance=lambda value: value is None or isinstance(value, float | int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
 
 

@@ -15,7 +15,7 @@ from ..jobs.shift import evidence, judged, masks_of, plotted
 from ..records import json_text
 from ..shift import Curve, Divergence, Rank
 from ..tensors import generators
-from .shared import File, Operator
+from .shared import File, Level, Operator
 
 __all__ = ["Shift"]
 
@@ -56,7 +56,7 @@ class Shift:
     priors: tuple[str, ...]
     reference: str | None = None
     fixed: bool = False
-    sigma: float | None = None
+    sigma: Level = None
     shape: tuple[int, int, int] | None = None
     value_range: tuple[float, float] | None = None
     limit: int | None = None

@@ -58,6 +58,14 @@ class Simulate:
         x = picture.x.to(operator.in_dtype)
         mean = operator(x)
         y = operator.observed(noise_of(self.sigma, mean)(mean, generators(self.seed, len(x))))
+        notes = [*picture.notes, *notes_of(self.operator, operator.in_shape)]
+        ends = (picture.form.low, picture.form.high)
+        pictures = operator.pictures and not y.is_complex()
+        if not (pictures or picture.x.is_complex() or ends == (-1.0, 1.0)):
+            notes.append(
+                f"the image is measured in [-1, 1], where {ends[0]:g} is -1 and {ends[1]:g} is 1; "
+                "--value-range -1 1 measures samples as they are"
+            )
         name = f"{name_of(split_key(self.file)[0])}-measured"
         with (
             reserved(self.out, name, of, by="simulate", inputs=inputs) as out,
@@ -75,12 +83,14 @@ class Simulate:
                 "operator": resolved(self.operator) | {"image": list(operator.in_shape)},
                 "sigma": self.sigma,
                 "seed": self.seed,
-                "notes": [*picture.notes, *notes_of(self.operator, operator.in_shape)],
+                "notes": notes,
                 **environment("cpu"),
             }
             record = write_record(folder / "run.json", record, inputs)
         if self.json:
             print(json_text(record | {"out": str(out)}))
         elif not self.quiet:
+            for note in record["notes"]:
+                print(f"note: {note}")
             print(f"{operator} with noise of sigma {self.sigma:g}: {out}/measurement.npz")
         return 0

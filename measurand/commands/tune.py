@@ -15,11 +15,12 @@ from ..data.sources import split_key
 from ..devices import device_named
 from ..jobs.arguments import build, files_of, kebab, notes_of, union
 from ..jobs.folders import check_outside, named_inputs, reserved, staged
-from ..jobs.measured import measured, noise_of, operator_for, truth_in
+from ..jobs.measured import magnitude, measured, noise_of, operator_for
 from ..jobs.noise_kinds import Gaussian
 from ..jobs.provenance import write_record
 from ..jobs.reading import Reading
 from ..jobs.restore import bar, environment, prior_for, prior_loaded, resolved, suited
+from ..jobs.truth import truth_in
 from ..measurement import Measurement
 from ..priors import Penalty
 from ..records import json_text
@@ -29,7 +30,7 @@ from ..tuning import objectives
 from ..tuning.objectives import PSNR, Case
 from ..tuning.settings import Settings, write_settings
 from ..tuning.trials import Trial, Tuned, tune
-from .shared import Method, Noise, Operator, seconds
+from .shared import Level, Method, Noise, Operator, seconds
 
 __all__ = ["Tune"]
 
@@ -64,6 +65,9 @@ class Tune:
         noise: Kind of the noise: gaussian, or poisson for counts.
         seen: A mask of the data, zero where nothing was measured; NaN is not measured either.
         saturated: Samples of the files from this value on are not used.
+        flat: Tomography: the files hold counts, and this one those without the object.
+        dark: Tomography: counts without light.
+        water: Tomography: attenuation of water in the units of the image (about 0.019 per mm).
         prior: A prior that ships (`measurand priors`), a weight file, or total-variation or
             wavelets[:WEIGHT] with the weight at which its search begins.
         trials: Largest number of trials.
@@ -93,10 +97,13 @@ class Tune:
     truth: tuple[Path, ...] = ()
     simulate: bool = False
     crop: int | None = None
-    sigma: float | None = None
+    sigma: Level = None
     noise: Noise = field(default_factory=Gaussian)
     seen: str | None = None
     saturated: float | None = None
+    flat: str | None = None
+    dark: str | None = None
+    water: float | None = None
     prior: str = "natural-color"
     trials: int = 40
     time_budget: str | None = None
@@ -121,7 +128,7 @@ class Tune:
             raise ValueError(f"--draws: got {self.draws}, wanted at least 1")
         of, inputs = named_inputs(*self.files), [*self.files, *self.truth, Path(self.prior)]
         inputs += files_of(self.operator).values()
-        inputs += [split_key(self.seen)[0]] if self.seen else []
+        inputs += [split_key(name)[0] for name in (self.seen, self.flat, self.dark) if name]
         check_outside(self.out, inputs)
         device = device_named(self.device)
         limit = None if self.time_budget is None else seconds(self.time_budget)
@@ -187,25 +194,44 @@ class Tune:
             _print(found, out)
         return 0
 
+    @property
+    def _reading(self) -> Reading:
+        """What is said of the files beside their operator."""
+        return Reading(
+            self.sigma,
+            self.value_range,
+            self.noise,
+            self.seen,
+            self.saturated,
+            self.flat,
+            self.dark,
+            self.water,
+        )
+
     def _simulated(self) -> tuple[list[Case], float | None, list[str]]:
         """The cases that pictures make once they are measured."""
         if self.sigma is None or self.truth:
             raise ValueError("--simulate: say --sigma, and no --truth: the files are the truth")
-        if self.noise != Gaussian() or self.seen or self.saturated is not None:
+        if self._reading != Reading(self.sigma, self.value_range):
             raise ValueError(
                 "--simulate: measures with white noise of --sigma and nothing missing; --noise, "
-                "--seen and --saturated are for measured files"
+                "--seen, --saturated, --flat, --dark and --water are for measured files"
             )
         cases, notes, images = list[Case](), list[str](), list[Tensor]()
+        units: list[float] = []
         for file in self.files:
             picture = read_image(file, value_range=self.value_range)
+            unit = magnitude(picture.x, str(file)) if picture.x.is_complex() else 1.0
             notes += picture.notes
-            images += _central(picture.x, self.crop).split(1)
-        for k, x in enumerate(images):
+            if unit != 1:
+                notes.append(f"{file}: image and sigma divided by {unit:.4g}, its magnitude")
+            parts = _central(picture.x / unit, self.crop).split(1)
+            images, units = [*images, *parts], [*units, *[unit] * len(parts)]
+        for k, (x, unit) in enumerate(zip(images, units, strict=True)):
             operator = build(self.operator, tuple(x.shape[1:]))
             x = x.to(operator.in_dtype)
             clean = operator(x)
-            noise = noise_of(self.sigma, clean)
+            noise = noise_of(self.sigma / unit, clean)
             y = noise(clean, generators(self.seed, k + 1)[k:])
             cases.append(Case(Measurement(operator, noise, y), x))
         return cases, self.sigma, notes
@@ -220,7 +246,7 @@ class Tune:
             raise ValueError(
                 f"--truth: got {len(self.truth)} images for {len(self.files)} measurements"
             )
-        reading = Reading(self.sigma, self.value_range, self.noise, self.seen, self.saturated)
+        reading = self._reading
         cases, sigma, notes = list[Case](), reading.level, list[str]()
         window = prior_loaded(self.prior).window
         operator_of = partial(operator_for, self.operator, self.shape)

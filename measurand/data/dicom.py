@@ -8,8 +8,11 @@ direction r and column direction c of ImageOrientationPatient they are sorted by
 
     position = (r x c) . ImagePositionPatient,
 
-for axial slices from foot to head, and by instance number where there is no position. Images are
-not turned: rows and columns are those of the file, as every viewer shows them.
+for axial slices from foot to head, and by instance number where there is no position (by the
+numbers in the names of their files, with a warning, where there is neither). Images are
+not turned: rows and columns are those of the file, as every viewer shows them. What is there
+twice is left out, and a slice without a scale among others that have one is refused
+(`dicom_order`).
 
     MONOCHROME1     white is low: turned, unless a rescale gives the samples a unit
     padding         CT samples that were never measured (PixelPaddingValue) become -1024 HU
@@ -36,6 +39,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .dicom_kinds import kind
+from .dicom_order import by_numbers, scaled_alike, without_copies
 from .dicom_pixels import Frame, rescale, stated
 from .dicom_pixels import images as pixels_of
 from .limits import PAGES, at_most, sized
@@ -245,7 +249,7 @@ def _frame(file: File, ds: Any, k: int, shape: tuple[int, int]) -> Frame:
         position = float(np.cross(r, c) @ np.asarray(origin, float))
         if not math.isfinite(position):
             raise ValueError(f"its position is {origin}, its orientation {directions}")
-    scale, world = rescale(ds, k)
+    scale, world, rescaled = rescale(ds, k)
     spacing = stated(ds, k, "PixelMeasuresSequence", "PixelSpacing")
     return Frame(
         file=file,
@@ -261,12 +265,15 @@ def _frame(file: File, ds: Any, k: int, shape: tuple[int, int]) -> Frame:
         scale=scale,
         world=world,
         pixel_mm=(float(spacing[0]), float(spacing[1])) if spacing else None,
+        instance=str(ds.get("SOPInstanceUID") or ""),
+        rescaled=rescaled,
     )
 
 
 def _series(frames: list[Frame], skips: Skips) -> Series:
     """The frames in order, with their pixels; each file is decoded once."""
     first = frames[0]
+    frames = scaled_alike(frames, skips)
     images: dict[tuple[str, int], np.ndarray] = {}
     by_file: dict[str, list[Frame]] = {}
     for frame in frames:
@@ -279,16 +286,10 @@ def _series(frames: list[Frame], skips: Skips) -> Series:
                 images[frame.file.name, frame.index] = image
     frames = sorted(
         (f for f in frames if (f.file.name, f.index) in images),
-        key=lambda f: (f.position or 0.0, f.number, f.file.name, f.index),
+        key=lambda f: (f.position or 0.0, f.number, by_numbers(f.file.name), f.index),
     )
-    positions = tuple(f.position for f in frames if f.position is not None)
-    if missing := _gaps(positions):
-        are = "slice is" if missing == 1 else "slices are"
-        warnings.warn(
-            f"series {first.description or first.uid} of {first.file.name}: {missing} {are} "
-            f"missing between the {len(set(positions))} that are there",
-            stacklevel=2,
-        )
+    told = f"series {first.description or first.uid} of {first.file.name}"
+    frames = without_copies(frames, images, told)
     return Series(
         uid=first.uid,
         modality=first.modality,
@@ -298,18 +299,9 @@ def _series(frames: list[Frame], skips: Skips) -> Series:
         files=tuple(f.file.name for f in frames),
         indices=tuple(f.index for f in frames),
         scales=tuple(f.scale for f in frames),
-        positions=positions,
+        positions=tuple(f.position for f in frames if f.position is not None),
         pixel_mm=first.pixel_mm,
     )
-
-
-def _gaps(positions: tuple[float, ...]) -> int:
-    """How many slices are missing in steps that are longer than the usual one."""
-    steps = np.diff(np.unique(np.round(positions, 2)))
-    if len(steps) < 2:
-        return 0
-    usual = float(np.median(steps))
-    return int(sum(round(step / usual) - 1 for step in steps if step > 1.5 * usual))
 
 
 def _dataset(file: File, *, pixels: bool) -> Any:

@@ -41,6 +41,8 @@ class Frame:
         scale: Slope and intercept.
         world: The real-world value mapping, where that is what gives the samples a meaning.
         pixel_mm: Distance between rows and between columns, in mm.
+        instance: SOPInstanceUID.
+        rescaled: Whether the object says what its samples mean: a slope, a mapping or a table.
     """
 
     file: File
@@ -56,6 +58,8 @@ class Frame:
     scale: tuple[float, float]
     world: Any
     pixel_mm: tuple[float, float] | None
+    instance: str = ""
+    rescaled: bool = False
 
 
 def stated(ds: Any, k: int, group: str, name: str) -> Any:
@@ -66,8 +70,9 @@ def stated(ds: Any, k: int, group: str, name: str) -> Any:
     return ds.get(name)
 
 
-def rescale(ds: Any, k: int) -> tuple[tuple[float, float], Any]:
-    """Return slope and intercept of frame k, and the real-world mapping that stands for them.
+def rescale(ds: Any, k: int) -> tuple[tuple[float, float], Any, bool]:
+    """Return slope and intercept of frame k, the real-world mapping that stands for them, and
+    whether the object says any of these.
 
     Raises:
         ValueError: They are no numbers, or mappings contradict each other.
@@ -78,17 +83,17 @@ def rescale(ds: Any, k: int) -> tuple[tuple[float, float], Any]:
     if not all(map(math.isfinite, scale)) or scale[0] == 0:
         raise ValueError(f"its rescale slope and intercept are {scale}")
     if scale != (1.0, 0.0) or "ModalityLUTSequence" in ds:
-        return scale, None
+        return scale, None, True
     mappings = [m for m in _items(ds, k, _WORLD) if "RealWorldValueSlope" in m or _table(m)]
     if not mappings:
-        return scale, None
+        return scale, None, not (slope is None and intercept is None)
     meanings = {(m.get("RealWorldValueSlope"), m.get("RealWorldValueIntercept")) for m in mappings}
     if len(meanings) > 1 or (len(mappings) > 1 and _table(mappings[0])):
         raise ValueError(
             f"it has {len(mappings)} real-world value mappings that differ, and no rescale slope "
             "that would decide"
         )
-    return scale, mappings[0]
+    return scale, mappings[0], True
 
 
 def _items(ds: Any, k: int, group: str) -> list[Any]:

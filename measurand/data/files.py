@@ -35,7 +35,7 @@ from .arrays import ARRAYS, compact, load, split_key
 from .axes import images_first
 from .form import Form, Picture, Stored, Template
 from .picture_writing import Description
-from .ranges import HOUNSFIELD, MAGNITUDE, Range
+from .ranges import HOUNSFIELD, MAGNITUDE, Range, byte_order
 from .sources import File, UnreadableFile, file_at, reading
 from .tiff import Samples
 from .tiff_writing import calibration
@@ -177,7 +177,8 @@ def _arrays(file: File) -> Stored:
             many = (f"{len(x)} {what}, each of {x.shape[1]} channels or coils",)
         return Stored(file.name, x, replace(form, axes=axes), many)
     pixels, axes, note = images_first(file.name, values)
-    notes = (note,) if note else ()
+    notes: tuple[str, ...] = (note,) if note else ()
+    notes += byte_order(pixels[len(pixels) // 2], values.dtype)
     return Stored(
         file.name, _channels_first(pixels), replace(form, axes=axes), notes, stored_range
     )
@@ -193,6 +194,7 @@ def _volume(file: File) -> Stored:
         x, _ = _items(file.name, volume.images[:, None])
         return Stored(file.name, x, replace(form, axes=""), notes)
     images = volume.images if volume.images.ndim == 4 else volume.images[..., None]
+    notes += byte_order(images[len(images) // 2], np.dtype(volume.dtype))
     unit = HOUNSFIELD if volume.hounsfield else MAGNITUDE
     return Stored(file.name, _channels_first(images), form, notes, unit=unit)
 

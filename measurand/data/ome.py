@@ -5,17 +5,74 @@ interest, drawn in the old pixels, are left out. Of one plane of a stack, channe
 are others are left out. What stands beside that is kept letter by letter.
 """
 
+import html
 import re
 
 from .grid import resized
 
-__all__ = ["plane_of", "resized_description"]
+__all__ = ["alone", "elsewhere", "plane_of", "resized_description"]
+
+
+_AXES = (b"Z", b"C", b"T")
 
 
 def _element(name: bytes) -> bytes:
     """A pattern of an element, closed at once or later."""
     tag = rb"(?:\w+:)?" + name
     return rb"<%s\b(?:[^<>]*/>|[^<>]*[^<>/]?>.*?</%s>)" % (tag, tag)
+
+
+def elsewhere(told: bytes, own: str, count: int) -> str:
+    """Return a sentence on the planes of a stack that are not in this file; empty if all are.
+
+    A stack of several files has its description, of all of them, in each. A TiffData with the
+    UUID of another file is a plane of that one.
+
+    Args:
+        told: The description.
+        own: Name of the file.
+        count: Images in it.
+    """
+    if b"BinaryOnly" in told:
+        name = re.search(rb'MetadataFile="([^"]*)"', told)
+        where = html.unescape(name[1].decode(errors="replace")) if name else "another file"
+        return (
+            f"one of several files of an OME stack that {where} describes: only this one is read"
+        )
+    others = _others(told, own)
+    sizes = [
+        [int(size[1]) if (size := re.search(rb' Size%s="(\d+)"' % a, p[0])) else 1 for a in _AXES]
+        for p in re.finditer(rb"<(?:\w+:)?Pixels\b[^>]*>", told)
+    ]
+    samples = [int(n) for n in re.findall(rb'SamplesPerPixel="(\d+)"', told)]
+    per = max(samples, default=1)
+    planes = sum(z * t * max(1, c // per) for z, c, t in sizes)
+    if not others and planes <= count:
+        return ""
+    more = f" and {len(others) - 3} more files" if others[3:] else ""
+    where = f"others are in {', '.join(others[:3])}{more}" if others else "it is not complete"
+    return (
+        f"its OME description is of {planes} planes, of which this file holds {count} and no "
+        f"other is read; {where}"
+    )
+
+
+def alone(told: bytes, own: str, count: int) -> bytes | None:
+    """Return a description without the name of its file; None where planes are elsewhere."""
+    if elsewhere(told, own, count):
+        return None
+    return re.sub(_element(b"UUID"), b"", told, flags=re.S)
+
+
+def _others(told: bytes, own: str) -> list[str]:
+    """The names of other files that a description has planes in."""
+    root = re.search(rb'<(?:\w+:)?OME\b[^>]* UUID="([^"]*)"', told)
+    found: dict[str, None] = {}
+    for name, uuid in re.findall(rb'<(?:\w+:)?UUID\b[^>]*FileName="([^"]*)"[^>]*>([^<]*)<', told):
+        shown = html.unescape(name.decode(errors="replace"))
+        if uuid.strip() != root[1].strip() if root else shown != own:
+            found[shown] = None
+    return list(found)
 
 
 def resized_description(told: bytes, before: tuple[int, int], after: tuple[int, int]) -> bytes:

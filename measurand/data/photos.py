@@ -5,7 +5,8 @@ looked up, grey as three equal channels, 16 bit at its full depth, transparency 
 
 `pixels(path)` is the same picture as an array at its full depth, grey or colour.
 
-`pictures(path)` reads a whole folder or zip, or one file, once, in colour at 8 bit.
+`pictures(path)` reads a whole folder or zip, or one file, once, in colour at 8 bit. Where none of
+its pictures of 16 bits uses all of them, white is that of 14, 12, 10 or 8, and a warning says so.
 
 Of a TIFF with channels that are neither grey, colour nor opacity (near infrared, a second
 polarization), the grey or colour ones are taken, and a warning says so, one for a whole folder;
@@ -28,6 +29,7 @@ from . import tiff
 from .arrays import all_finite
 from .files import read_image, read_samples
 from .form import complete
+from .ranges import bits_of
 from .sources import (
     File,
     SkippedFiles,
@@ -39,10 +41,27 @@ from .sources import (
     reading,
 )
 
-__all__ = ["FurtherChannels", "color", "load", "pictures", "pixels", "told_once"]
+__all__ = [
+    "FewBits",
+    "FurtherChannels",
+    "OtherKind",
+    "color",
+    "load",
+    "pictures",
+    "pixels",
+    "told_once",
+]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 KINDS = " ".join(sorted(SUFFIXES))
+
+
+class OtherKind(UnreadableFile):
+    """A single file that is no picture was given where pictures are read."""
+
+
+class FewBits(UserWarning):
+    """Samples of 16 bits that use fewer."""
 
 
 class FurtherChannels(UserWarning):
@@ -117,10 +136,19 @@ def pictures(
         for _, file in files:
             if file.suffix in SUFFIXES:
                 with skips.over(file.name):
-                    found += [_colors(file, samples) for samples in _opaque(file)]
+                    found += [_whole(file, samples) for samples in _opaque(file)]
     if skips.found:
         warnings.warn(skips.summary(), SkippedFiles, stacklevel=2)
-    return found
+    deep = [x for x in found if x.dtype == np.uint16]
+    bits = bits_of(max((int(x.max()) for x in deep), default=0))
+    if bits < 16:
+        warnings.warn(
+            f"{path}: {len(deep)} {'picture' if len(deep) == 1 else 'pictures'} of 16 bits "
+            f"without a sample above {2**bits - 1}: taken as {bits} bits",
+            FewBits,
+            stacklevel=2,
+        )
+    return [_colors(x, bits) for x in found]
 
 
 def _alone(path: str | os.PathLike[str]) -> list[tuple[str, File]]:
@@ -129,7 +157,7 @@ def _alone(path: str | os.PathLike[str]) -> list[tuple[str, File]]:
     if not Path(file.name).exists():
         raise FileNotFoundError(f"{path}: no such folder, zip or picture")
     if file.suffix not in SUFFIXES:
-        raise UnreadableFile(
+        raise OtherKind(
             f"{path}: got a file of another kind, wanted a folder, a zip or a picture ({KINDS})"
         )
     return [(file.base, file)]
@@ -141,7 +169,7 @@ def color(path: str | os.PathLike[str] | File) -> NDArray[np.uint8]:
     Grey becomes three equal channels, transparency goes over white, of 16 bits the upper 8 stay.
     """
     file = file_at(path)
-    return _colors(file, next(_opaque(file, first=True)))
+    return _colors(_whole(file, next(_opaque(file, first=True))))
 
 
 def pixels(path: str | os.PathLike[str] | File) -> NDArray[np.uint8] | NDArray[np.float32]:
@@ -159,13 +187,19 @@ def pages(file: File) -> list[np.ndarray]:
     return [_scaled(samples) for samples in _opaque(file)]
 
 
-def _colors(file: File, samples: np.ndarray) -> NDArray[np.uint8]:
-    if samples.dtype == np.uint16:
-        samples = (samples >> 8).astype(np.uint8)
-    if samples.dtype != np.uint8:
+def _whole(file: File, samples: np.ndarray) -> np.ndarray:
+    """Samples of 8 or 16 bits."""
+    if samples.dtype not in (np.uint8, np.uint16):
         raise UnreadableFile(
             f"{file.name}: got samples of {samples.dtype}, wanted a picture of 8 or 16 bits"
         )
+    return samples
+
+
+def _colors(samples: np.ndarray, bits: int = 16) -> NDArray[np.uint8]:
+    """Colours of 8 bits, of samples of 16 the upper ones of those that are used."""
+    if samples.dtype == np.uint16:
+        samples = (samples >> (bits - 8)).astype(np.uint8)
     return samples if samples.ndim == 3 else np.repeat(samples[:, :, None], 3, axis=2)
 
 

@@ -22,7 +22,16 @@ import numpy as np
 
 from .sources import UnreadableFile
 
-__all__ = ["HOUNSFIELD", "MAGNITUDE", "Range", "Unit", "in_hounsfield", "value_range"]
+__all__ = [
+    "HOUNSFIELD",
+    "MAGNITUDE",
+    "Range",
+    "Unit",
+    "bits_of",
+    "byte_order",
+    "in_hounsfield",
+    "value_range",
+]
 
 Range = tuple[float, float]
 
@@ -46,6 +55,8 @@ _AIR = (-3100.0, -900.0)  # the least value of a CT slice, with what scanners pa
 _METAL = 2e4
 _OFFSET = 32768.0  # that some programs add to write signed samples as unsigned
 _BITS = (8, 10, 12, 14)
+_SMOOTHER = 0.3  # steps between neighbours, in standard deviations, of right bytes to wrong ones
+_MANY = 0.002  # of the samples that are one value
 _DARK, _BLACK = 0.05, 0.01  # of white: seldom a picture, and none
 
 
@@ -78,6 +89,12 @@ def value_range(
             )
         return low, high, ""
     low, high = float(samples.min()), float(samples.max())
+    if unit == HOUNSFIELD and 0 <= low < high:
+        raise UnreadableFile(
+            f"{name}: samples span [{low:.4g}, {high:.4g}], wanted Hounsfield units, in which air "
+            "and fat are below 0: stored samples without a rescale? These are u - 1024 most often "
+            "(--value-range 24 3024)"
+        )
     shown = f"samples span [{low:.4g}, {high:.4g}]"
     for offset, words in ((0.0, "Hounsfield units"), (_OFFSET, "Hounsfield units + 32768")):
         looks = _of_tissue(low - offset, high - offset, kind)
@@ -104,9 +121,43 @@ def value_range(
                 said = f"{shown}: taken as an image in [{ends[0]:g}, {ends[1]:g}]"
                 if not ends[0] and 0 < high < _DARK:
                     said += ", nearly black to the prior (--value-range)"
-                return *ends, said
+                return *ends, said + _alone(samples, low)
     raise UnreadableFile(
         f"{name}: {kind} {shown}; say which mean black and white (--value-range LOW HIGH)"
+        + _alone(samples, low)
+    )
+
+
+def byte_order(image: np.ndarray, kind: np.dtype) -> tuple[str, ...]:
+    """Return a note where an image of 16 bits is far smoother with its bytes exchanged.
+
+    Args:
+        image: Samples, with shape (H, W, C).
+        kind: Their type in the file.
+    """
+    if kind.kind not in "iu" or kind.itemsize != 2 or min(image.shape[:2]) < 8:
+        return ()
+    words = image.astype(kind.newbyteorder("="))
+    rough = []
+    for one in (words, words.byteswap()):
+        steps = np.abs(np.diff(one.astype(np.float64), axis=1)).mean()
+        rough.append(steps / max(float(one.std()), 1e-9))
+    if rough[1] > _SMOOTHER * rough[0]:
+        return ()
+    return ("far smoother with the two bytes of its samples exchanged: is the byte order wrong?",)
+
+
+def _alone(samples: np.ndarray, low: float) -> str:
+    """A doubt where many samples are one negative value, far below all others; else nothing."""
+    least = samples == low
+    share, rest = float(least.mean()), samples[~least]
+    if not (low < 0 and share > _MANY and rest.size) or rest.min() < 0:
+        return ""
+    if rest.min() - low < rest.max() - rest.min():
+        return ""
+    return (
+        f"; {100 * share:.3g} % are exactly {low:g} and no other is below 0: if that means no "
+        "data, save NaN there"
     )
 
 
@@ -127,15 +178,20 @@ def _of_tissue(low: float, high: float, kind: np.dtype) -> bool:
     return wide and _AIR[0] <= low <= _AIR[1] and -100 < high < _METAL
 
 
+def bits_of(high: float) -> int:
+    """Return how many bits samples of 16 use whose largest is `high`: 8, 10, 12, 14 or 16."""
+    return next((bits for bits in _BITS if 0 < high < 2**bits), 16)
+
+
 def _whole(shown: str, high: float, kind: np.dtype) -> tuple[float, float, str]:
     """The range of unsigned whole numbers."""
     top = float(np.iinfo(kind).max)
-    for bits in _BITS if kind.itemsize == 2 else ():
-        white = 2.0**bits - 1
-        if 0 < high <= white:
-            all_bits = f"(--value-range 0 {top:g} for all 16)"
-            return 0.0, white, f"{shown}: taken as {bits} bits, {white:g} as white {all_bits}"
-    return 0.0, top, ""
+    bits = bits_of(high) if kind.itemsize == 2 else 16
+    if bits == 16:
+        return 0.0, top, ""
+    white = 2.0**bits - 1
+    all_bits = f"(--value-range 0 {top:g} for all 16)"
+    return 0.0, white, f"{shown}: taken as {bits} bits, {white:g} as white {all_bits}"
 
 
 def _attenuation(hu: float) -> str:

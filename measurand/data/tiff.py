@@ -34,6 +34,7 @@ from .colors import (
     white_is_zero,
 )
 from .limits import PAGES, at_most, sized_in_all
+from .ome import elsewhere
 from .sources import File, UnreadableFile
 from .tiff_decoding import decode, facts, opened_by_pillow
 
@@ -144,6 +145,9 @@ def pages(source: File, *, most: int | None = None) -> list[Samples]:
         notes = []
         if any(_is_mask(other) for other in tiff.pages):
             notes.append("a mask page of the file is not used")
+        if tiff.is_ome:
+            told = tiff.pages.first.description.encode()
+            notes += [note for note in [elsewhere(told, source.base, len(images))] if note]
         wanted = images[:most] if source.key is None else [images[int(number)]]
         stored = opened.seek(0, io.SEEK_END)  # which several pages may share
         sized_in_all(source.name, sum(page.nbytes for page, _ in wanted), stored)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..files import write_atomic
 from .grid import resized
-from .ome import plane_of, resized_description
+from .ome import alone, plane_of, resized_description
 from .sources import File
 from .tiff import image_pages, opened_tiff
 
@@ -147,7 +147,8 @@ class Calibration:
 def calibration(source: File) -> Calibration:
     """Return what a TIFF file says of the size of its pixels."""
     with opened_tiff(source) as (_, tiff):
-        page = image_pages(source, tiff)[int(source.key or 0)][0]
+        images = image_pages(source, tiff)
+        page = images[int(source.key or 0)][0]
         tags = page.tags
         ratios = [tags[code].value for code in (282, 283) if code in tags]
         resolution = None
@@ -158,7 +159,7 @@ def calibration(source: File) -> Calibration:
         geo = tuple((tag.code, int(tag.dtype), tag.count, tag.value) for tag in kept)
         size = (page.imagelength, page.imagewidth)
         told = tiff.pages.first.description.encode() if tiff.is_ome else b""
-        ome = told if told and b"FileName" not in told else None  # one of several files
+        ome = alone(told, source.base, len(images)) if told else None
         kind, samples = page.dtype.str[1:] if page.dtype else "", int(page.samplesperpixel)
         if ome is not None and source.key is not None:
             ome = plane_of(ome, *_place(tiff, page), samples)

@@ -23,6 +23,7 @@ from ..blind import BlindMeasurement
 from ..data.writing import write_image
 from ..devices import device_named
 from ..figures import save_image
+from ..measurement import Measurement
 from ..metrics import psnr
 from ..operators import Identity
 from ..priors.trained import Images
@@ -32,11 +33,12 @@ from ..samplers.blind_summary import summary
 from ..tensors import generators
 from .arguments import build_for, families
 from .manifest import Scan
-from .measured import Measured, measured, truth_in
+from .measured import Measured, measured
 from .reading import Reading
 from .reconstruction import OnStep, Opened, Reconstruction, Runner
 from .report import comparison, finite_metrics
 from .restore import prior_loaded, resolved
+from .truth import truth_in
 
 __all__ = [
     "BlindReconstruction",
@@ -98,8 +100,14 @@ class BlindRunner(Runner):
         truth: Tensor | None = None
         told: tuple[str, ...] = ()
         if scan.truth is not None:
+            # an estimate is compared in the frame of the picture, whatever the blur
+            seen = Measurement(Identity(tuple(y.shape[1:])), found.measurement.noise, y)
             truth, told = truth_in(
-                scan.truth, found, scan.file, said=how.truth_range, of_file=how.reading.value_range
+                scan.truth,
+                found._replace(measurement=seen),
+                scan.file,
+                said=how.truth_range,
+                of_file=how.reading.value_range,
             )
         every = (*notes, *more, *told)
         record = dict(loaded.record)

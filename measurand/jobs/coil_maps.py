@@ -66,4 +66,11 @@ def coil_maps(
                 "the phases of the coils (maps that have none are saved by maps.astype(complex))"
             )
         notes.append("real: maps without a phase")
+    roots = np.sqrt((np.abs(maps.astype(np.complex128)) ** 2).sum(-3))
+    middle = float(np.median(roots[roots > 0])) if (roots > 0).any() else 1.0
+    if not 0.5 < middle < 2:
+        notes.append(
+            f"the root of the sum of their squares is {middle:.3g}, not 1: the image is in units "
+            "of the data divided by that"
+        )
     return maps.astype(np.complex64), notes

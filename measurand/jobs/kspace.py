@@ -3,6 +3,8 @@
     mask     sampled is what is not zero in some coil
     maps     of the innermost samples, see `fastmri.low_resolution_maps`; of them at least 8 lines
              and columns have to be sampled without a gap
+    reading  of maps from a file: conjugated, transposed or mirrored ones that explain the data far
+             better are named (`checks.questions.kspace.coils`)
     noise    median of the magnitudes of real and imaginary parts beyond 0.9 of the highest
              frequencies, over 0.6745: there is little else
 
@@ -17,11 +19,14 @@ import torch
 from torch import Tensor
 
 from .. import operators
+from ..checks.questions.kspace import coils
+from ..checks.questions.verdict import NOT
 from ..data.fastmri import CENTRE, low_resolution_maps
 from ..data.sampling import misplaced, unordered, untransformed
-from ..operators import LinearOperator
+from ..measurement import Measurement
+from ..operators import SENSE, LinearOperator
 
-__all__ = ["AUTO", "check_kspace", "estimated", "known", "kspace_noise"]
+__all__ = ["AUTO", "check_kspace", "estimated", "known", "kspace_noise", "other_coils"]
 
 AUTO = "auto"
 _LEAST = 8  # lines from which maps can be seen at all
@@ -100,6 +105,20 @@ def known(twin: Any) -> tuple[str, ...]:
     """The options of an operator that data can tell."""
     cls: type[LinearOperator] = getattr(operators, type(twin).__name__)
     return cls.estimated
+
+
+def other_coils(measurement: Measurement, twin: Any) -> list[str]:
+    """Return a note where k-space or coil maps read in another way explain the data far better.
+
+    Args:
+        measurement: The data of N items, the middle one of which is asked.
+        twin: The operator as the command line knows it; maps of the data themselves fit them.
+    """
+    if not isinstance(measurement.operator, SENSE) or getattr(twin, "maps", AUTO) == AUTO:
+        return []
+    middle = len(measurement) // 2
+    verdict = coils(measurement[middle : middle + 1])
+    return [f"coils: {verdict.found}; {verdict.advice}"] if verdict.verdict == NOT else []
 
 
 def kspace_noise(y: Tensor) -> float | None:

@@ -153,7 +153,11 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         header = [word.strip() for word in next(rows, [])]
         if "file" not in header:
-            raise ValueError(f"{path}: the header has {header}, wanted a column 'file'")
+            shown = ", ".join(word[:20] for word in header[:5]) + (", ..." if header[5:] else "")
+            raise ValueError(
+                f"{path}: the header of this list of files has '{shown}', wanted a column 'file' "
+                "(an image in text becomes an array by np.save(name, np.loadtxt(...)))"
+            )
         for row in rows:
             if not row:
                 continue

@@ -1,7 +1,8 @@
 """What a measured file says: the data, the operator, the noise, and how to write an image.
 
-`measured` reads the file of a measurement, `truth_in` that of the true image behind it. Both bring
-samples to the units in which the image lives in [-1, 1] (complex ones: to magnitudes near 1).
+`measured` reads the file of a measurement, `truth.truth_in` that of the true image behind it. Both
+bring samples to the units in which the image lives in [-1, 1] (complex ones: to magnitudes near
+1).
 A file of several images is as many items of one measurement.
 """
 
@@ -21,8 +22,6 @@ from ..data.arrays import ARRAYS
 from ..data.files import read_stored
 from ..data.form import Form, Stored
 from ..data.ranges import Range, in_hounsfield
-from ..data.sources import split_key
-from ..data.volumes import SUFFIXES as VOLUMES
 from ..measurement import Measurement
 from ..noise_estimate import noise_seen
 from ..noises import ComplexGaussian, Gaussian
@@ -32,12 +31,12 @@ from ..solvers import first_guess
 from .arguments import build, build_for, counted, turned
 from .holes import behind, without_holes
 from .kspace import estimated, kspace_noise
-from .mistakes import check_counts, check_level, check_selection, check_width
+from .mistakes import check_counts, check_level, check_selection, check_width, unmeasured
 from .noise_kinds import Poisson
 from .projections import attenuations, off_axis, projections, water_path
 from .reading import Reading
 
-__all__ = ["Measured", "measured", "noise_of", "operator_for", "truth_in"]
+__all__ = ["Measured", "magnitude", "measured", "noise_of", "operator_for"]
 
 _HOLES = 0.5  # share of unmeasured data beyond which they do not tell their noise
 
@@ -158,6 +157,8 @@ def measured(
             "of water in units of the image, or --value-range LOW HIGH), or take another prior "
             "(--prior total-variation)"
         )
+    if operator.pictures:
+        notes += unmeasured(stored.x, operator.observed(torch.ones_like(stored.x)) != 0)
     own = stated or stored.range or ((-1.0, 1.0) if not operator.pictures else None)
     picture = stored.image(own, window)
     form, notes = picture.form, [*picture.notes, *notes]
@@ -251,8 +252,7 @@ def _complex(
     if how.level is not None:
         seen = operator.observed(torch.ones_like(y)) != 0
         check_level(stored.name, y, seen, level / largest, largest, "units of the file")
-    guess = first_guess(Measurement(operator, ComplexGaussian(1.0), y)).abs().flatten()
-    size = float(guess.kthvalue(max(1, round(0.995 * guess.numel()))).values) or 1.0
+    size = magnitude(first_guess(Measurement(operator, ComplexGaussian(1.0), y)), stored.name)
     unit = largest * size
     told = [
         *picture.notes,
@@ -264,82 +264,20 @@ def _complex(
     return Measured(_white(operator, y / size, level / unit), form, told, unit)
 
 
-def truth_in(
-    file: str | Path,
-    found: Measured,
-    measured_file: str | Path,
-    *,
-    said: Range | None,
-    of_file: Range | None,
-) -> tuple[Tensor, tuple[str, ...]]:
-    """The true images behind a measurement, as much of them as lies in its frame, and notes.
-
-    A real truth of complex images is one without a phase, as `simulate` measures it: metrics
-    compare complex numbers.
+def magnitude(x: Tensor, name: str) -> float:
+    """Return the 99.5 % quantile of the magnitudes of complex images, their largest where it is 0.
 
     Args:
-        file: The truth.
-        found: What was made of the measured file: says the shape, the kind and the units.
-        measured_file: The measured file.
-        said: Samples of the truth that mean black and white; those of the measured file where
-            None, if both are files of one kind or the data have units of their own.
-        of_file: What was said of the measured file.
+        x: The images.
+        name: Their file, for the message.
     Raises:
-        ValueError: It is no image of this measurement.
+        ValueError: They are zero everywhere.
     """
-    operator, form = found.measurement.operator, found.form
-    stored = read_stored(file)
-    if said is None and not operator.pictures:
-        said = form.low, form.high
-    elif said is None and _kind(file) == _kind(measured_file):
-        said = of_file
-        # what was recognised in the data holds for the truth as well
-        types = {np.dtype(stored.form.dtype).str[1:], np.dtype(form.dtype).str[1:]}
-        volume = form.suffix in VOLUMES  # in units of its own, however stored
-        if volume or types == {"u2"} or (form.template is not None and len(types) == 1):
-            said = form.low, form.high
-    kind = np.dtype(stored.form.dtype).kind
-    if said is None and operator.in_dtype.is_complex and kind == "f" and not stored.x.is_complex():
-        magnitudes = _magnitudes(stored, found)
-        if magnitudes is not None:
-            return magnitudes, ("truth: real, compared with magnitudes, in units of the file",)
-    picture = stored.image(said)
-    x, notes = picture.x, [f"truth: {note}" for note in picture.notes]
-    if x.shape[1:] == operator.in_shape:
-        x = operator.framed(x)
-    inside = tuple(operator.framed(torch.empty(0, *operator.in_shape)).shape[1:])
-    if x.shape[1:] != inside or len(x) not in (1, len(found.measurement)):
-        beyond = "" if inside == operator.in_shape else f" or {operator.in_shape}"
-        raise ValueError(
-            f"{file}: got {len(x)} truths of shape {tuple(x.shape[1:])}, wanted "
-            f"{len(found.measurement)} of {inside}{beyond}"
-        )
-    x = x.expand(len(found.measurement), *inside)
-    if x.is_complex() and not operator.in_dtype.is_complex:
-        raise ValueError(f"{file}: got a complex truth, the images of {operator} are real")
-    if operator.in_dtype.is_complex and not x.is_complex():
-        notes.append("truth: real, compared as a complex image of phase zero")
-    return x.to(operator.in_dtype) / form.unit, tuple(notes)
-
-
-def _magnitudes(stored: Stored, found: Measured) -> Tensor | None:
-    """A real truth as magnitudes of complex images; None where it is a picture without a phase.
-
-    As a picture, by its value range, it explains the data; a magnitude does not.
-    """
-    m, x = found.measurement, stored.x
-    if x.shape[1:] != m.operator.in_shape or len(x) not in (1, len(m)) or bool((x < 0).any()):
-        return None
-    x = x.float().expand(len(m), *x.shape[1:])
-    if float(x.max()) <= 1.5:
-        picture = (2 * x - 1).to(m.operator.in_dtype) / found.form.unit
-        if float(m.residual(picture).norm()) < 0.5 * float(m.y.norm()):
-            return None
-    return x / found.form.unit
-
-
-def _kind(file: str | Path) -> str:
-    return split_key(file)[0].suffix.lower()
+    sizes = x.abs().flatten()
+    size = float(sizes.kthvalue(max(1, round(0.995 * sizes.numel()))).values) or float(sizes.max())
+    if size == 0:
+        raise ValueError(f"{name}: the image is zero everywhere")
+    return size
 
 
 def noise_of(sigma: float | Tensor, y: Tensor) -> Gaussian:

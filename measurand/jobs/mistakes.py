@@ -2,7 +2,9 @@
 
     mask     of k-space: samples that are zero are selected, and others that are not are left out;
              of pictures: what is selected has one value, what is left out has not; or what is
-             zero is what the turned mask leaves out, or as much elsewhere
+             zero is what the turned mask leaves out, or as much elsewhere; or what is selected
+             is noise around zero
+    holes    zeros one by one among samples that are not, without a mask (a note)
     noise    has three times the deviation of all data, which contain it
     blur     is more than three times as wide as the picture
 
@@ -11,18 +13,22 @@ What is refused here would give an image without a word, and a wrong one.
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..data.sampling import gaps
 from ..operators.convolution import FramedBlur
 from .noise_kinds import Poisson
 
-__all__ = ["check_counts", "check_level", "check_selection", "check_width"]
+__all__ = ["TURNED", "check_counts", "check_level", "check_selection", "check_width", "unmeasured"]
 
 _SHARE = 0.05  # of the samples of a mask that may be wrong
 _ALIKE = 0.005  # difference of two shares of all pixels that are hardly so by chance
+_HOLES = 0.02  # of the samples that are zero among others
+_COUNTS = 30  # whole numbers below are counts of light, which are zero at times
+_BESIDE = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]])[None, None]
 _TIMES = 3.0
 _WIDE = 3  # times a picture that a blur may be wide: its image has nine more around the picture
-_TURNED = {
+TURNED = {
     "mask[::-1]": lambda a: a.flip(-2),
     "mask[:, ::-1]": lambda a: a.flip(-1),
     "mask[::-1, ::-1]": lambda a: a.flip(-2, -1),
@@ -70,7 +76,49 @@ def check_selection(name: str, x: Tensor, seen: Tensor) -> None:
             "leaves out those that differ: is it inverted? Not zero is what was measured; save "
             "mask == 0"
         )
+    spread, apart = (float((v - v.median()).abs().median()) for v in (inside, outside))
+    if (
+        min(float(seen.double().mean()), float((~seen).double().mean())) > _SHARE
+        and spread < 0.2 * apart
+        and abs(float(value)) < 3 * spread < abs(float(outside.median()))
+    ):
+        raise ValueError(
+            f"{name}: the mask selects pixels that are noise around zero, of {spread:.3g}, and "
+            f"leaves out those that vary by {apart:.3g}: is it inverted? Not zero is what was "
+            "measured; save mask == 0"
+        )
     _check_place(name, (x == 0).all(1), ~seen.any(1))
+
+
+def unmeasured(x: Tensor, seen: Tensor) -> list[str]:
+    """Return a note where samples that count as measured look like holes: zero, one by one.
+
+    More than 2 % are exactly zero, most of them beside others that are not, and hardly any others
+    are near zero; few counts and pictures of two values are like that rightly.
+
+    Args:
+        x: Real data, with shape (N, C, H, W).
+        seen: What counts as measured, with the same shape.
+    """
+    zero, counts = (x == 0).all(1, keepdim=True), seen.all(1, keepdim=True)
+    others = x[(~zero & counts & ~x.isnan()).expand(x.shape)].abs()
+    share = float((zero & counts).sum() / counts.sum().clamp_min(1))
+    if share < _HOLES or not len(others) or bool((others == others[0]).all()):
+        return []
+    usual = float(others.median())
+    few = usual < _COUNTS and bool((others == others.round()).all())
+    faint = float((others < 0.1 * usual).double().mean())
+    if few or faint > _HOLES:  # so is noise that was cut at zero
+        return []
+    full = (~zero).to(x.dtype)
+    beside = functional.conv2d(full, _BESIDE.to(x.dtype), padding=1) > 0
+    holes = zero & counts
+    if float((holes & beside).sum() / holes.sum()) < 0.5:
+        return []
+    return [
+        f"{100 * share:.3g} % of the samples are exactly zero, one by one among others: if they "
+        "were not measured, say which were (--seen MASK, or --operator mask)"
+    ]
 
 
 def _check_place(name: str, zero: Tensor, left_out: Tensor) -> None:
@@ -84,7 +132,7 @@ def _check_place(name: str, zero: Tensor, left_out: Tensor) -> None:
     share, apart = left_out.double().mean(), (left_out & ~zero).sum() / left_out.sum()
     if not (share > _SHARE and apart > _SHARE and zero.double().mean() < 1 - _SHARE):
         return
-    for way, turned in _TURNED.items():
+    for way, turned in TURNED.items():
         other = turned(left_out)
         if other.shape == zero.shape and bool(zero[other].double().mean() > 0.99):
             raise ValueError(

@@ -3,6 +3,8 @@
     counts    `--flat` and `--dark` make line integrals of them (`operators.line_integrals`)
     units     `--water MU`, the attenuation of water in the units of the image (per mm where pixels
               are in mm), makes the image one in Hounsfield units
+    signs     line integrals that are negative, and bins or views of zeros, are said
+    angles    compared with the moments of the data (`checks.questions.projections`)
     axis      compared with what the data say (`operators.rotation_axis`)
 
 What was decided is said in notes.
@@ -14,15 +16,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..checks.questions.projections import angles
+from ..checks.questions.verdict import FITS
 from ..data.arrays import ARRAYS
 from ..data.files import read_array, read_stored
 from ..data.form import Stored
 from ..data.ranges import HOUNSFIELD, Range
 from ..data.sources import split_key
+from ..measurement import Measurement
 from ..operators import LinearOperator, ParallelCT, line_integrals, rotation_axis
 from ..operators.transmission import attenuation
 
-__all__ = ["attenuations", "off_axis", "projections", "water_path"]
+__all__ = ["attenuations", "off_axis", "other_angles", "projections", "water_path"]
 
 _APART = 0.5  # bins that an axis may be off without a word
 _COUNT = 0.5  # what less than is no light
@@ -116,7 +121,7 @@ def water_path(operator: ParallelCT, y: Tensor, water: float) -> list[str]:
 
 
 def off_axis(operator: LinearOperator, y: torch.Tensor) -> list[str]:
-    """Return a note where data are no line integrals, or have the rotation axis elsewhere.
+    """Return notes where data are no line integrals, lack some, or have the axis elsewhere.
 
     Args:
         operator: The tomograph.
@@ -124,6 +129,49 @@ def off_axis(operator: LinearOperator, y: torch.Tensor) -> list[str]:
     """
     if not isinstance(operator, ParallelCT):
         return []
+    return [*_unlikely(y), *_off_axis(operator, y)]
+
+
+def other_angles(measurement: Measurement) -> list[str]:
+    """Return a note where the projections cannot be those of an image from these angles.
+
+    Args:
+        measurement: Line integrals of N images, the middle one of which is asked.
+    """
+    middle = len(measurement) // 2
+    verdict = angles(measurement[middle : middle + 1])
+    return [f"angles: {verdict.found}; {verdict.advice}"] if verdict.verdict != FITS else []
+
+
+def _unlikely(y: Tensor) -> list[str]:
+    """Notes on line integrals (N, 1, angles, detectors) that are negative, or lack some."""
+    notes = []
+    typical = float(y.abs().median())
+    if float((y < -0.5 * typical).double().mean()) > 0.4:
+        notes.append(
+            "most line integrals are negative, as ln(I / F) is; those of an attenuation are "
+            "-ln(I / F): save -a"
+        )
+    zero = y == 0
+    for axis, what in ((-2, "bins of the detector"), (-1, "views")):
+        dead = zero.all(axis).flatten(0, -2).all(0)
+        inside = dead.nonzero().flatten()
+        live = (~dead).nonzero().flatten()
+        if not len(inside) or not len(live):
+            continue
+        if axis == -2:  # what lies beyond the object is zero, too
+            inside = inside[(inside > live[0]) & (inside < live[-1])]
+        if 0 < len(inside) < 0.2 * len(dead):
+            shown = ", ".join(str(int(k)) for k in inside[:4])
+            notes.append(
+                f"{what} that are zero everywhere among others that are not, {len(inside)}: "
+                f"number {shown}; if they were not measured, save NaN there, or name a mask of "
+                "the others (--seen)"
+            )
+    return notes
+
+
+def _off_axis(operator: ParallelCT, y: Tensor) -> list[str]:
     profile = y.double().flatten(0, -2).mean(0)
     outer, third = max(1, len(profile) // 20), len(profile) // 3
     edge = float(torch.cat((profile[:outer], profile[-outer:])).mean())

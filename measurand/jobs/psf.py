@@ -43,6 +43,7 @@ def psf(
     """
     planes, notes = _planes(told, values.astype(np.float64), channels)
     _check_light(told, planes)
+    _check_negative(told, planes)
     hot = np.array([_hot(plane) for plane in planes])
     if hot.any() and (np.abs(planes.sum((-2, -1)) - 1) > 1e-3).any():
         notes.append(f"{int(hot.sum())} hot pixels replaced by the median of their neighbours")
@@ -127,6 +128,21 @@ def _check_light(told: str, planes: np.ndarray) -> None:
             "filter of differences, which takes the light away; wanted a blur, which keeps it "
             "(it is divided by its sum)"
         )
+
+
+def _check_negative(told: str, planes: np.ndarray) -> None:
+    """Raise a `ValueError` where a PSF is a negative, brightest all along its border."""
+    for plane in planes:
+        if min(plane.shape) < 5:
+            continue
+        border = np.median(np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]]))
+        inside = plane[1:-1, 1:-1]
+        if border > 0.9 * plane.max() and inside.min() < 0.5 * border and border > inside.mean():
+            raise ValueError(
+                f"{told} is brightest along its border, {border:.4g}, and down to "
+                f"{inside.min():.4g} inside: a negative? wanted light on a dark ground, such as "
+                "a.max() - a"
+            )
 
 
 def _background(plane: np.ndarray) -> float:

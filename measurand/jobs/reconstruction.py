@@ -34,9 +34,10 @@ from ..operators import LinearOperator
 from ..tensors import generators
 from .arguments import build, build_for, counted, files_of, notes_of
 from .choice import Choice, choice, method_of
-from .kspace import AUTO, check_kspace, known
+from .kspace import AUTO, check_kspace, known, other_coils
 from .manifest import Scan
-from .measured import measured, operator_for, truth_in
+from .measured import measured, operator_for
+from .projections import other_angles
 from .reading import Reading
 from .report import comparison, finite_metrics, metrics_of, unexplained
 from .restore import (
@@ -49,6 +50,7 @@ from .restore import (
     restore,
     suited,
 )
+from .truth import truth_in
 
 __all__ = ["Opened", "Reconstruction", "Runner"]
 
@@ -225,6 +227,7 @@ class Runner:
                 scan.truth, found, scan.file, said=how.truth_range, of_file=how.reading.value_range
             )
         shape = measurement.operator.in_shape
+        told = (*told, *other_coils(measurement, twin), *other_angles(measurement))
         scarce = tight(measurement.operator[0].blank_input().nbytes, self.device)
         said = (*notes, *notes_of(twin, shape), *more, *told, *([scarce] if scarce else []))
         return Opened(scan, measurement, y, form, method, loaded, prior, record, truth, said, unit)

@@ -4,7 +4,8 @@ r"""Questions of k-space: its samples, its order, its coils.
     order    the largest magnitudes stand at the zero frequency, at index (H // 2, W // 2)
     coils    many coils see one image: what no image explains, `min_x ||A x - y|| / ||y||`, is
              noise. Where it is more, the same is asked of data that are conjugated, mirrored,
-             or of an image whose halves are exchanged
+             or of an image whose halves are exchanged, and of maps that are conjugated,
+             transposed, mirrored or exchanged in that way
 
 Each answer is a `Verdict`.
 """
@@ -103,6 +104,23 @@ _OTHERS: tuple[tuple[str, str, Callable[[Tensor], Tensor]], ...] = (
 )
 
 
+_MAPS: tuple[tuple[str, str, Callable[[Tensor], Tensor]], ...] = (
+    ("conjugated", "np.conj(maps)", torch.conj_physical),
+    ("transposed", "np.swapaxes(maps, -1, -2)", lambda m: m.mT),
+    ("transposed and conjugated", "np.conj(np.swapaxes(maps, -1, -2))", lambda m: m.mH),
+    ("mirrored along the rows' axis", "maps[..., ::-1, :]", lambda m: m.flip(-2)),
+    ("mirrored along the columns' axis", "maps[..., ::-1]", lambda m: m.flip(-1)),
+    ("mirrored along both axes", "maps[..., ::-1, ::-1]", lambda m: m.flip(-2, -1)),
+    ("turned to the left", "np.rot90(maps, 1, (-2, -1))", lambda m: m.rot90(1, (-2, -1))),
+    ("turned to the right", "np.rot90(maps, -1, (-2, -1))", lambda m: m.rot90(-1, (-2, -1))),
+    (
+        "with their halves exchanged",
+        "np.fft.fftshift(maps, axes=(-2, -1))",
+        lambda m: torch.fft.fftshift(m, dim=(-2, -1)),
+    ),
+)
+
+
 def coils(measurement: Measurement) -> Verdict:
     """Whether one image explains the data of all coils, as far as the noise allows."""
     operator, y = measurement.operator, measurement.y
@@ -120,11 +138,16 @@ def coils(measurement: Measurement) -> Verdict:
     for name, code, change in _OTHERS:
         other = change(y)
         if bool((operator.observed(other) == other).all()):
-            changes.append((_unexplained(operator, other), name, code))
+            changes.append((_unexplained(operator, other), f"the data were {name}", code))
+    for name, code, change in _MAPS:
+        maps = change(operator.maps)
+        if maps.shape == operator.maps.shape:
+            changed = SENSE(operator.in_shape, maps.resolve_conj().contiguous(), operator.mask)
+            changes.append((_unexplained(changed, y), f"the maps were {name}", code))
     best = min(changes, default=(left, "", ""))
     if best[0] < 0.6 * left:
-        advice = f"as if the data were {best[1]}: {best[2]}"
-        return Verdict("coils", NOT, f"{words}, {best[1]} {100 * best[0]:.2g} %", advice)
+        advice = f"as if {best[1]}: {best[2]}"
+        return Verdict("coils", NOT, f"{words}, if {best[1]} {100 * best[0]:.2g} %", advice)
     advice = "the maps are those of other data, or the coils are in another order"
     return Verdict("coils", NOT if left > 3 * floor else DOUBTFUL, words, advice)
 

@@ -73,7 +73,7 @@ def _fit_of(p: Tensor, operator: ParallelCT, sigma: float, tolerance: float) -> 
     total, size = p.sum(1), p.abs()
     if float(size[:, [0, 1, -2, -1]].mean()) > 0.05 * float(size.max()):
         return None
-    if float((total.abs() / size.sum(1)).min()) < 0.2:
+    if not float((total.abs() / size.sum(1)).min()) >= 0.2:  # nor where a view is zero
         return None
     theta = operator.angles.double()
     s = torch.arange(p.shape[1], dtype=p.dtype, device=p.device)
