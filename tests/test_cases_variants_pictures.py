@@ -262,3 +262,10 @@ def test_stored_samples_of_ct_are_no_hounsfield_units(capsys):
     ]
     assert "stored samples without a rescale" in refused(capsys, *words)
     assert run(*words, "--value-range", 24, 3024) == 0
+
+
+@pytest.mark.parametrize("ends, said", [((0, 255), True), ((0, 1), False), ((-1, 3), False)])
+def test_a_range_in_other_units_is_said(ends, said):
+    np.save("a.npy", scene())
+    notes = restored("a.npy", "--value-range", *ends)["notes"]
+    assert any("hardly any of --value-range" in note for note in notes) == said

@@ -31,7 +31,7 @@ from ..solvers import first_guess
 from .arguments import build, build_for, counted, turned
 from .holes import behind, without_holes
 from .kspace import estimated, kspace_noise
-from .mistakes import check_counts, check_level, check_selection, check_width, unmeasured
+from .mistakes import check_counts, check_level, check_selection, check_width, narrow, unmeasured
 from .noise_kinds import Poisson
 from .projections import attenuations, off_axis, projections, water_path
 from .reading import Reading
@@ -158,6 +158,7 @@ def measured(
             "(--prior total-variation)"
         )
     if operator.pictures:
+        notes += narrow(stored.x, how.value_range)
         notes += unmeasured(stored.x, operator.observed(torch.ones_like(stored.x)) != 0)
     own = stated or stored.range or ((-1.0, 1.0) if not operator.pictures else None)
     picture = stored.image(own, window)

@@ -15,15 +15,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..data.ranges import Range
 from ..data.sampling import gaps
 from ..operators.convolution import FramedBlur
 from .noise_kinds import Poisson
 
-__all__ = ["TURNED", "check_counts", "check_level", "check_selection", "check_width", "unmeasured"]
+__all__ = [
+    "TURNED",
+    "check_counts",
+    "check_level",
+    "check_selection",
+    "check_width",
+    "narrow",
+    "unmeasured",
+]
 
 _SHARE = 0.05  # of the samples of a mask that may be wrong
 _ALIKE = 0.005  # difference of two shares of all pixels that are hardly so by chance
 _HOLES = 0.02  # of the samples that are zero among others
+_FILLED = 0.02  # of a range that samples fill at least
 _COUNTS = 30  # whole numbers below are counts of light, which are zero at times
 _BESIDE = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]])[None, None]
 _TIMES = 3.0
@@ -88,6 +98,25 @@ def check_selection(name: str, x: Tensor, seen: Tensor) -> None:
             "measured; save mask == 0"
         )
     _check_place(name, (x == 0).all(1), ~seen.any(1))
+
+
+def narrow(x: Tensor, stated: Range | None) -> list[str]:
+    """Return a note where samples fill a fiftieth of the range that was said for them, or less.
+
+    Args:
+        x: Real data, with shape (N, C, H, W).
+        stated: The samples that mean black and white, where the user says it.
+    """
+    values = x[~x.isnan()]
+    if stated is None or not len(values):
+        return []
+    low, high = float(values.min()), float(values.max())
+    if low == high or high - low > _FILLED * (stated[1] - stated[0]):
+        return []
+    return [
+        f"samples span [{low:.4g}, {high:.4g}], hardly any of --value-range {stated[0]:g} "
+        f"{stated[1]:g}: without contrast to the prior; is it in the units of the file?"
+    ]
 
 
 def unmeasured(x: Tensor, seen: Tensor) -> list[str]:
