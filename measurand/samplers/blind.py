@@ -183,8 +183,8 @@ class BlindPnPDM(BlindSampler):
     command: ClassVar[str] = "blind-pnpdm"
 
     sweeps: int = 10
-    rho_max: float = 0.05
-    rho_min: float = 0.02
+    rho_max: float = 0.1
+    rho_min: float = 0.05
     theta_rho_max: float | None = field(default=None, metadata={"start": 0.01})
     theta_rho_min: float | None = field(default=None, metadata={"start": 0.0025})
     reverse: Reverse = field(default_factory=lambda: HeunSDE(steps=8, sigma_max=1.0))
