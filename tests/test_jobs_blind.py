@@ -16,7 +16,7 @@ from measurand.noises import Gaussian
 from measurand.operators import UnknownBlur, UnknownDefocus, UnknownValidBlur
 from measurand.priors import CallableDenoiser
 
-METHOD = ["--method", "blind-pnpdm", "--method.sweeps", 2, "--method.burn-in", 1]
+METHOD = ["--method", "blind-pnpdm", "--method.sweeps", 2, "--method.search.turns", 1]
 
 
 @pytest.fixture
