@@ -35,6 +35,7 @@ import measurand as ms
 from measurand.blind import Unknowns
 from measurand.metrics import interval_coverage
 from measurand.operators import disk_kernel, gaussian_kernel, motion_kernel
+from measurand.registration import moved, registered
 
 AROUND = (-2, -1, 0, 1, 2)
 METHOD, SOLVER = ms.samplers.BlindPnPDM.quick(), ms.solvers.HQS()
@@ -65,30 +66,8 @@ def photograph(data: Path, number: int, size: int) -> Tensor:
     return crop.permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def shifted(x: Tensor, rows: float, columns: float) -> Tensor:
-    """A periodic image moved down and right by any number of pixels."""
-    h, w = x.shape[-2:]
-    turns = torch.fft.fftfreq(h)[:, None] * rows + torch.fft.rfftfreq(w) * columns
-    return torch.fft.irfft2(torch.fft.rfft2(x) * torch.exp(-2j * torch.pi * turns), (h, w))
-
-
-def shift(x: Tensor, truth: Tensor) -> tuple[float, float]:
-    """The shift, in sixteenths of a pixel, that moves an image to where it is like another most.
-
-    A kernel off by half a pixel and an image off by the other half explain the same data.
-    """
-    a, b = (torch.fft.rfft2(t - t.mean((-2, -1), keepdim=True)) for t in (x, truth))
-    every = torch.fft.irfft2((a.conj() * b).sum((0, 1)), truth.shape[-2:])
-    best = tuple(map(float, divmod(int(every.argmax()), truth.shape[-1])))
-    for step in (0.25, 0.0625):
-        near = [(best[0] + i * step, best[1] + j * step) for i in AROUND for j in AROUND]
-        best = max(near, key=lambda d: float((shifted(x, *d) * truth).sum()))
-    return best
-
-
 def psnr(x: Tensor, truth: Tensor) -> float:
-    moved = shifted(x, *shift(x, truth))
-    return float(ms.psnr(moved, truth, data_range=2.0))
+    return float(ms.psnr(registered(x, truth)[0], truth, data_range=2.0))
 
 
 def likeness(kernel: Tensor, true: Tensor) -> float:
@@ -98,7 +77,7 @@ def likeness(kernel: Tensor, true: Tensor) -> float:
     best = tuple(map(float, divmod(int(every.argmax()), a.shape[-1])))
     near = [(best[0] + i / 8, best[1] + j / 8) for i in AROUND for j in AROUND]
     near += [(best[0] + i / 4, best[1] + j / 4) for i in AROUND for j in AROUND]
-    return max(float((shifted(a, *d) * b).sum() / (a.norm() * b.norm())) for d in near)
+    return max(float((moved(a, *d) * b).sum() / (a.norm() * b.norm())) for d in near)
 
 
 def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple, dps: bool) -> dict:
@@ -144,10 +123,10 @@ def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple, dps
         "network calls of a chain": METHOD.nfe + SOLVER.settled(blind.at(theta)).rounds,
     }
     if result.sd is not None:
-        d = shift(result.x, x)
-        moved, sd = shifted(result.x, *d), shifted(result.sd, *d).clamp_min(0)
+        fitted, (by,) = registered(result.x, x)
+        sd = moved(result.sd, *by).clamp_min(0)
         wide = sd * (1 + 1 / len(result.modes[0])) ** 0.5  # of a draw around the mean of n
-        found["coverage of 90 %"] = float(interval_coverage(moved, wide, x, factor=1.645))
+        found["coverage of 90 %"] = float(interval_coverage(fitted, wide, x, factor=1.645))
     return row
 
 

@@ -28,6 +28,7 @@ from ..metrics import psnr
 from ..operators import Identity
 from ..priors.trained import Images
 from ..priors.wrappers import Counted
+from ..registration import inner, registered
 from ..samplers.blind import BlindPnPDM
 from ..samplers.blind_summary import summary
 from ..tensors import generators
@@ -141,18 +142,24 @@ class BlindRunner(Runner):
         for i, (one, k) in enumerate(zip(draws.x, family.kernel(draws.theta), strict=True)):
             write_image(folder / "draws" / f"{i:02d}{form.suffix}", family.framed(one[None]), form)
             np.save(folder / "draws" / f"kernel_{i:02d}.npy", k[0].numpy(), allow_pickle=False)
-        shown = functional.interpolate(kernel / kernel.max(), x.shape[-2:]) * 2 - 1
-        panels = [("measured", problem.y), ("estimate", x), ("kernel", shown)]
+        drawn = functional.interpolate(kernel / kernel.max(), x.shape[-2:]) * 2 - 1
+        panels = [("measured", problem.y), ("estimate", x), ("kernel", drawn)]
         if result.sd is not None and result.kernel_sd is not None:
             sd = family.framed(result.sd.cpu()) * form.unit
             np.save(folder / "sd.npy", sd[0].numpy(), allow_pickle=False)
             np.save(folder / "kernel_sd.npy", result.kernel_sd[0, 0].numpy(), allow_pickle=False)
             panels.append(("standard deviation", sd))
         metrics: dict[str, float] = {"misfit": result.misfit}
+        told: list[str] = []
         if problem.truth is not None:
-            metrics["psnr"] = float(psnr(x, problem.truth, data_range=2.0))
+            shown, by = registered(x, problem.truth)  # no data tell a shift
+            pair = inner(shown, by), inner(problem.truth, by)
+            metrics["psnr"] = float(psnr(*pair, data_range=2.0))
+            told = [f"psnr after a shift by {by[0][0]:g} rows and {by[0][1]:g} columns"]
+            panels[1] = ("estimate", shown)
             panels.append(("truth", problem.truth))
         metrics, notes = finite_metrics(metrics)
+        notes += told
         if how.figure:
             title = f"{Path(problem.scan.file).name}, {type(how.method).__name__}"
             notes += comparison(folder / "comparison.png", panels, title=title)
