@@ -195,3 +195,11 @@ def test_settings_and_priors_of_the_turns_are_named():
         BlindHQS()(Measurement(Identity((1, 8, 8)), Gaussian(0.1), torch.zeros(1, 1, 8, 8)), None)
     with pytest.raises(ValueError, match="got x0.theta with shape"):
         BlindHQS()(blind, CallableDenoiser(shaped), x0=Unknowns(blind.y, blind.y))
+
+
+def test_data_without_any_detail_have_no_kernel_and_an_image():
+    family = UnknownBlur((1, 32, 32), 9)
+    blind = BlindMeasurement(family, Gaussian(0.02), torch.full((1, 1, 32, 32), 0.25))
+    found = BlindHQS(turns=2)(blind, CallableDenoiser(shaped, range=(-1.0, 1.0)))
+    torch.testing.assert_close(found.x, blind.y, rtol=0, atol=0.02)
+    assert float(family.kernel(found.theta).sum()) == pytest.approx(1, abs=1e-5)

@@ -24,11 +24,11 @@ def main() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "blind.json").read_text())["rows"]
     rows.sort(key=lambda row: row["bound"]["psnr"])
     names = [
-        f"{row['case']['kernel'].replace('levin09_', 'Levin ')}\n{row['case']['size']} px, "
+        f"{row['case']['kernel'].replace('levin09_', 'Levin ')}, {row['case']['size']} px, "
         f"{row['case']['noise']:g}"
         for row in rows
     ]
-    figure, axes = plt.subplots(2, 1, figsize=(9, 6.4), sharex=True, layout="constrained")
+    figure, axes = plt.subplots(2, 1, figsize=(11, 7), sharex=True, layout="constrained")
     for key, (label, color, marker) in METHODS.items():
         size = 90 if key == "bound" else 60 if key == "blind-pnpdm" else 28
         for axis, what in zip(axes, ("psnr", "kernel"), strict=True):
@@ -41,7 +41,7 @@ def main() -> None:
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(low, high + 0.25 * (high - low))  # for the legend
     axes[1].axhline(0.9, color="#9aa3ad", lw=0.8, ls="--")
-    axes[1].set_xticks(range(len(rows)), names, fontsize=8)
+    axes[1].set_xticks(range(len(rows)), names, fontsize=7, rotation=90)
     for axis in axes:
         axis.grid(axis="y", lw=0.3)
         axis.spines[["top", "right"]].set_visible(False)

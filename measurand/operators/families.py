@@ -272,9 +272,10 @@ class UnknownBlur(BlurFamily):
         image = KernelBlur(x - level, self.side, out_shape=self.out_shape)
         ridge = (sigma / (SPREAD * self.alpha)) ** 2 + y[0].numel() * doubt**2
         k = image.solve(image.adjoint(y - level), ridge, residual=1e-3)[:, 0]
+        least = [4 * noise_of(one) / max(float(one.max()), 1e-30) for one in k]
         clean = [
-            without_specks(one, min(0.5, max(0.02, 4 * noise_of(one) / float(one.max()))))
-            for one in k
+            without_specks(one, min(0.5, max(0.02, share)))
+            for one, share in zip(k, least, strict=True)
         ]
         return self.theta(torch.stack(clean)[:, None])
 
