@@ -14,9 +14,8 @@ def without_specks(k: Tensor, share: float) -> Tensor:
         k: An estimate, with shape (h, w).
         share: Values below this share of the largest are cut.
     Returns:
-        A kernel of sum one, with its centroid at its centre pixel, to half a pixel; its connected
-        parts have a tenth of the sum each, or it is the largest part alone. Two equal pixels where
-        no value is positive.
+        A kernel of sum one, in its place; its connected parts have a tenth of the sum each, or it
+        is the largest part alone. Two equal pixels in the middle where no value is positive.
     """
     k = torch.where(k >= share * k.max(), k.clamp_min(0), 0.0)
     if not bool(k.sum() > 0):
@@ -24,7 +23,8 @@ def without_specks(k: Tensor, share: float) -> Tensor:
     part = _parts(k > 0)
     light = torch.zeros(int(part.max()) + 1).to(k).index_add(0, part.flatten(), k.flatten())
     least = min(0.1 * float(k.sum()), float(light.max()))  # of specks alone the largest stays
-    return centred(torch.where(light[part] >= least, k, 0.0))
+    k = torch.where(light[part] >= least, k, 0.0)
+    return k / k.sum()
 
 
 def noise_of(k: Tensor) -> float:

@@ -85,7 +85,8 @@ class BlindSampler(Sampler):
             measurement: What was seen, a `BlindMeasurement`.
             prior: Denoiser of images.
             theta_prior: Denoiser of parameters.
-            x0: Where to start, `Unknowns(x, theta)`; the method's own start where None.
+            x0: Where to start, `Unknowns(x, theta)`; the method's own start where None. A search
+                makes an image of its own from the parameters.
             generator: One generator, one per item, or None for seed 0.
             callback: Called with a `Step` after every step; x and x0 are `Unknowns`.
         Returns:

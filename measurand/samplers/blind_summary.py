@@ -80,9 +80,11 @@ def summary(
             "number for each"
         )
     every = measurement.repeat(n)
-    known = every.at(family.project(draws.theta))
-    compared = draws.x if prior is None else COMPARING(louder(known, LOUDER), prior)
-    misfits = every.misfit(compared, draws.theta).reshape(-1, n)
+    compared = draws
+    if prior is not None:
+        possible = family.project(draws.theta)
+        compared = Unknowns(COMPARING(louder(every.at(possible), LOUDER), prior), possible)
+    misfits = every.misfit(*compared).reshape(-1, n)
     found = []
     for item, own in enumerate(misfits.tolist()):
         modes: list[list[int]] = []

@@ -147,7 +147,8 @@ class BlindMAP(Method):
                 x = self.image(coarse[None], k, weight)[0]
                 edges = KernelBlur(_gradient(x)[None], size)
                 b = edges.adjoint(_gradient(coarse)[None])
-                k = without_specks(edges.solve(b, ridge, residual=1e-3)[0, 0], self.cut)
+                k = edges.solve(b, ridge, residual=1e-3)[0, 0]
+                k = centred(without_specks(k, self.cut))
                 weight = max(weight / 1.1, floor)
         assert k is not None  # there is always the full size
         return simplex(k)

@@ -88,7 +88,7 @@ class BlindHQS(Method):
         require(prior, Denoiser, by=self, images=torch.float32)
 
     def start(self, measurement: BlindMeasurement, x0: Unknowns | None) -> Unknowns:
-        """Return the unknowns given, or what `init` finds."""
+        """Return the unknowns given, of which the kernel counts, or what `init` finds."""
         if x0 is None:
             return self.init(measurement)
         return fitting(x0, Unknowns(*measurement.family.start(measurement.y)), by=self)
