@@ -67,7 +67,7 @@ def photograph(data: Path, number: int, size: int) -> Tensor:
 
 
 def psnr(x: Tensor, truth: Tensor) -> float:
-    return float(ms.psnr(registered(x, truth)[0], truth, data_range=2.0))
+    return float(ms.psnr(registered(x, truth, periodic=True)[0], truth, data_range=2.0))
 
 
 def likeness(kernel: Tensor, true: Tensor) -> float:
@@ -77,7 +77,9 @@ def likeness(kernel: Tensor, true: Tensor) -> float:
     best = tuple(map(float, divmod(int(every.argmax()), a.shape[-1])))
     near = [(best[0] + i / 8, best[1] + j / 8) for i in AROUND for j in AROUND]
     near += [(best[0] + i / 4, best[1] + j / 4) for i in AROUND for j in AROUND]
-    return max(float((moved(a, *d) * b).sum() / (a.norm() * b.norm())) for d in near)
+    return max(
+        float((moved(a, *d, periodic=True) * b).sum() / (a.norm() * b.norm())) for d in near
+    )
 
 
 def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple, dps: bool) -> dict:
@@ -123,8 +125,8 @@ def one_case(x: Tensor, k: Tensor, sigma: float, chains: int, priors: tuple, dps
         "network calls of a chain": METHOD.nfe + SOLVER.settled(blind.at(theta)).rounds,
     }
     if result.sd is not None:
-        fitted, (by,) = registered(result.x, x)
-        sd = moved(result.sd, *by).clamp_min(0)
+        fitted, (by,) = registered(result.x, x, periodic=True)
+        sd = moved(result.sd, *by, periodic=True).clamp_min(0)
         wide = sd * (1 + 1 / len(result.modes[0])) ** 0.5  # of a draw around the mean of n
         found["coverage of 90 %"] = float(interval_coverage(fitted, wide, x, factor=1.645))
     return row

@@ -262,6 +262,9 @@ def test_stored_samples_of_ct_are_no_hounsfield_units(capsys):
     ]
     assert "stored samples without a rescale" in refused(capsys, *words)
     assert run(*words, "--value-range", 24, 3024) == 0
+    # a rescale that is stated is believed, of a bone whose background was set to zero too
+    dicom("a.dcm", (800 * scene()).astype("u2"), slope=1.0, position=0.0)
+    assert run(*words[:-1], "s") == 0
 
 
 @pytest.mark.parametrize("ends, said", [((0, 255), True), ((0, 1), False), ((-1, 3), False)])

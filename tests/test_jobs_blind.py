@@ -49,8 +49,17 @@ def test_defocus_of_unknown_radius_gives_image_kernel_and_deviations(here):
 
 
 def test_a_truth_beside_an_unknown_kernel_is_compared(here):
-    assert blind("--out", "r", "--quiet", "--truth", "photo.png") == 0
-    assert json.loads((here / "r" / "run.json").read_text())["metrics"]["psnr"] > 10
+    found = []
+    for k, shift in enumerate((0, 3)):
+        picture = np.asarray(Image.open("photo.png"))
+        Image.fromarray(np.roll(picture, shift, 0)).save("truth.png")
+        assert blind("--out", f"r{k}", "--quiet", "--truth", "truth.png") == 0
+        record = json.loads((here / f"r{k}" / "run.json").read_text())
+        (note,) = [note for note in record["notes"] if note.startswith("psnr after")]
+        found.append((record["metrics"]["psnr"], float(note.split()[5]), note))
+    (there, down, _), (moved, further, _) = found
+    assert further == pytest.approx(down + 3, abs=0.25)  # the truth was moved, and is found
+    assert moved == pytest.approx(there, abs=1.0)
 
 
 @pytest.mark.parametrize(

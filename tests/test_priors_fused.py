@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from measurand.priors import ISOTROPIC, Variation, fused, tv_prox, variation
 from measurand.priors.differences import Grid
@@ -100,3 +101,11 @@ def test_where_nothing_compiled_can_be_kept_torch_does_it_and_says_so(monkeypatc
     monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(njit=njit))
     with pytest.warns(UserWarning, match="no compiled code from numba.*no locator.*torch does"):
         assert fused.compiled.__wrapped__() is None
+
+
+def test_forward_derivatives_are_not_lost():
+    v = randn(1, 1, 1024, 1024)
+    assert fused.fits(Grid(ISOTROPIC, v), v)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(v, torch.ones_like(v))
+        assert not fused.fits(Grid(ISOTROPIC, dual), dual)

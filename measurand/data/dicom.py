@@ -80,6 +80,7 @@ class Series:
         scales: Slope and intercept of the stored samples of each.
         positions: Position of each along the normal, in mm; empty where it is not stated.
         pixel_mm: Distance between rows and between columns, in mm; None where it is not stated.
+        rescaled: Whether the objects say what their samples mean.
     """
 
     uid: str
@@ -92,6 +93,7 @@ class Series:
     scales: tuple[tuple[float, float], ...]
     positions: tuple[float, ...]
     pixel_mm: tuple[float, float] | None
+    rescaled: bool = True
 
 
 def series(path: str | os.PathLike[str], *, skip_bad: bool = False) -> list[Series]:
@@ -301,6 +303,7 @@ def _series(frames: list[Frame], skips: Skips) -> Series:
         scales=tuple(f.scale for f in frames),
         positions=tuple(f.position for f in frames if f.position is not None),
         pixel_mm=first.pixel_mm,
+        rescaled=all(f.rescaled for f in frames),
     )
 
 

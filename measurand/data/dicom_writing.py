@@ -20,6 +20,7 @@ from ..files import write_atomic
 from . import dicom
 from .arrays import ARRAYS
 from .grid import Volume, as_stored, resized
+from .ranges import HOUNSFIELD, MAGNITUDE, STORED
 from .sources import File, UnreadableFile
 
 if TYPE_CHECKING:
@@ -107,8 +108,10 @@ def volume(file: File) -> Volume:
     dtype = "uint8" if images.dtype == np.uint8 else "float32"
     notes = [f"{series.modality} series of {len(images)} slices"] if path.is_dir() else []
     notes += [str(w.message) for w in caught if "measurand" in w.filename]
-    ct = series.modality == "CT" and dtype == "float32"
-    return Volume(images, dtype, ".dcm", template, ct, tuple(notes))
+    unit = MAGNITUDE
+    if series.modality == "CT" and dtype == "float32":
+        unit = HOUNSFIELD if series.rescaled else STORED
+    return Volume(images, dtype, ".dcm", template, unit, tuple(notes))
 
 
 def _derived(file: Path, series: str) -> Any:

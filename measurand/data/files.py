@@ -35,7 +35,7 @@ from .arrays import ARRAYS, compact, load, split_key
 from .axes import images_first
 from .form import Form, Picture, Stored, Template
 from .picture_writing import Description
-from .ranges import HOUNSFIELD, MAGNITUDE, Range, byte_order
+from .ranges import Range, byte_order
 from .sources import File, UnreadableFile, file_at, reading
 from .tiff import Samples
 from .tiff_writing import calibration
@@ -195,8 +195,7 @@ def _volume(file: File) -> Stored:
         return Stored(file.name, x, replace(form, axes=""), notes)
     images = volume.images if volume.images.ndim == 4 else volume.images[..., None]
     notes += byte_order(images[len(images) // 2], np.dtype(volume.dtype))
-    unit = HOUNSFIELD if volume.hounsfield else MAGNITUDE
-    return Stored(file.name, _channels_first(images), form, notes, unit=unit)
+    return Stored(file.name, _channels_first(images), form, notes, unit=volume.unit)
 
 
 def _channels_first(pixels: np.ndarray) -> Tensor:

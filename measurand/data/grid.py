@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .form import Template
+from .ranges import MAGNITUDE, Unit
 
 __all__ = ["Volume", "as_stored", "resized"]
 
@@ -20,7 +21,7 @@ class Volume:
         dtype: Type of the samples in the file, as numpy names it.
         suffix: The format, as the ending of a name.
         template: Writes a volume of the same kind.
-        hounsfield: Whether the file says that they are Hounsfield units.
+        unit: What they are, as the file says it.
         notes: What was decided on the way, one sentence each.
     """
 
@@ -28,7 +29,7 @@ class Volume:
     dtype: str
     suffix: str
     template: Template
-    hounsfield: bool = False
+    unit: Unit = MAGNITUDE
     notes: tuple[str, ...] = ()
 
 

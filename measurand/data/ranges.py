@@ -25,6 +25,7 @@ from .sources import UnreadableFile
 __all__ = [
     "HOUNSFIELD",
     "MAGNITUDE",
+    "STORED",
     "Range",
     "Unit",
     "bits_of",
@@ -51,6 +52,7 @@ class Unit(NamedTuple):
 # air, and dense bone; what is beyond goes beyond [-1, 1]
 HOUNSFIELD = Unit("Hounsfield units", (-1000.0, 2000.0))
 MAGNITUDE = Unit("magnitudes without a unit")
+STORED = Unit("stored samples of CT, without a rescale")
 _AIR = (-3100.0, -900.0)  # the least value of a CT slice, with what scanners pad with
 _METAL = 2e4
 _OFFSET = 32768.0  # that some programs add to write signed samples as unsigned
@@ -89,11 +91,11 @@ def value_range(
             )
         return low, high, ""
     low, high = float(samples.min()), float(samples.max())
-    if unit == HOUNSFIELD and 0 <= low < high:
+    if unit == STORED and 0 <= low < high:
         raise UnreadableFile(
             f"{name}: samples span [{low:.4g}, {high:.4g}], wanted Hounsfield units, in which air "
-            "and fat are below 0: stored samples without a rescale? These are u - 1024 most often "
-            "(--value-range 24 3024)"
+            "and fat are below 0: these are stored samples without a rescale, u - 1024 most often "
+            "(--value-range 24 3024; if they are Hounsfield units, --value-range -1000 2000)"
         )
     shown = f"samples span [{low:.4g}, {high:.4g}]"
     for offset, words in ((0.0, "Hounsfield units"), (_OFFSET, "Hounsfield units + 32768")):
@@ -140,9 +142,9 @@ def byte_order(image: np.ndarray, kind: np.dtype) -> tuple[str, ...]:
     words = image.astype(kind.newbyteorder("="))
     rough = []
     for one in (words, words.byteswap()):
-        steps = np.abs(np.diff(one.astype(np.float64), axis=1)).mean()
-        rough.append(steps / max(float(one.std()), 1e-9))
-    if rough[1] > _SMOOTHER * rough[0]:
+        steps = [np.abs(np.diff(one.astype(np.float64), axis=axis)).mean() for axis in (0, 1)]
+        rough.append(sum(steps) / max(float(one.std()), 1e-9))
+    if not rough[0] or rough[1] > _SMOOTHER * rough[0]:
         return ()
     return ("far smoother with the two bytes of its samples exchanged: is the byte order wrong?",)
 

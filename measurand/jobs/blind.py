@@ -109,6 +109,7 @@ class BlindRunner(Runner):
                 scan.file,
                 said=how.truth_range,
                 of_file=how.reading.value_range,
+                placed=False,
             )
         every = (*notes, *more, *told)
         record = dict(loaded.record)
@@ -152,7 +153,7 @@ class BlindRunner(Runner):
         metrics: dict[str, float] = {"misfit": result.misfit}
         told: list[str] = []
         if problem.truth is not None:
-            shown, by = registered(x, problem.truth)  # no data tell a shift
+            shown, by = registered(x, problem.truth, periodic=False)  # no data tell a shift
             pair = inner(shown, by), inner(problem.truth, by)
             metrics["psnr"] = float(psnr(*pair, data_range=2.0))
             told = [f"psnr after a shift by {by[0][0]:g} rows and {by[0][1]:g} columns"]

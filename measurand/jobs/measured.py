@@ -158,8 +158,8 @@ def measured(
             "(--prior total-variation)"
         )
     if operator.pictures:
-        notes += narrow(stored.x, how.value_range)
-        notes += unmeasured(stored.x, operator.observed(torch.ones_like(stored.x)) != 0)
+        seen = operator.observed(torch.ones_like(stored.x)) != 0
+        notes += narrow(stored.x, seen, how.value_range) + unmeasured(stored.x, seen)
     own = stated or stored.range or ((-1.0, 1.0) if not operator.pictures else None)
     picture = stored.image(own, window)
     form, notes = picture.form, [*picture.notes, *notes]

@@ -30,6 +30,8 @@ __all__ = [
     "unmeasured",
 ]
 
+_VALUES = 16  # that a picture has at least, if it is neither dithered nor drawn
+_PICTURE = 0.15  # of the samples, the least that a picture is left out of by mistake
 _SHARE = 0.05  # of the samples of a mask that may be wrong
 _ALIKE = 0.005  # difference of two shares of all pixels that are hardly so by chance
 _HOLES = 0.02  # of the samples that are zero among others
@@ -88,7 +90,8 @@ def check_selection(name: str, x: Tensor, seen: Tensor) -> None:
         )
     spread, apart = (float((v - v.median()).abs().median()) for v in (inside, outside))
     if (
-        min(float(seen.double().mean()), float((~seen).double().mean())) > _SHARE
+        float(seen.double().mean()) > _SHARE
+        and float((~seen).double().mean()) > _PICTURE  # stars and lamps are masked rightly
         and spread < 0.2 * apart
         and abs(float(value)) < 3 * spread < abs(float(outside.median()))
     ):
@@ -100,14 +103,15 @@ def check_selection(name: str, x: Tensor, seen: Tensor) -> None:
     _check_place(name, (x == 0).all(1), ~seen.any(1))
 
 
-def narrow(x: Tensor, stated: Range | None) -> list[str]:
+def narrow(x: Tensor, seen: Tensor, stated: Range | None) -> list[str]:
     """Return a note where samples fill a fiftieth of the range that was said for them, or less.
 
     Args:
         x: Real data, with shape (N, C, H, W).
+        seen: What counts as measured, with the same shape.
         stated: The samples that mean black and white, where the user says it.
     """
-    values = x[~x.isnan()]
+    values = x[seen & ~x.isnan()]
     if stated is None or not len(values):
         return []
     low, high = float(values.min()), float(values.max())
@@ -123,7 +127,7 @@ def unmeasured(x: Tensor, seen: Tensor) -> list[str]:
     """Return a note where samples that count as measured look like holes: zero, one by one.
 
     More than 2 % are exactly zero, most of them beside others that are not, and hardly any others
-    are near zero; few counts and pictures of two values are like that rightly.
+    are near zero; few counts and pictures of few values are like that rightly.
 
     Args:
         x: Real data, with shape (N, C, H, W).
@@ -132,7 +136,7 @@ def unmeasured(x: Tensor, seen: Tensor) -> list[str]:
     zero, counts = (x == 0).all(1, keepdim=True), seen.all(1, keepdim=True)
     others = x[(~zero & counts & ~x.isnan()).expand(x.shape)].abs()
     share = float((zero & counts).sum() / counts.sum().clamp_min(1))
-    if share < _HOLES or not len(others) or bool((others == others[0]).all()):
+    if share < _HOLES or len(others[:100_000].unique()) < _VALUES:
         return []
     usual = float(others.median())
     few = usual < _COUNTS and bool((others == others.round()).all())

@@ -36,6 +36,8 @@ def _coded(x: Tensor, power: float) -> Tensor:
 _READINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "the order blue, green, red of its channels": lambda x: x.flip(1),
     "the reverse order of its images": lambda x: x.flip(0),
+}
+_SHIFTS: dict[str, Callable[[Tensor], Tensor]] = {
     "a shift by one row": lambda x: x.roll(1, -2),
     "a shift by one row back": lambda x: x.roll(-1, -2),
     "a shift by one column": lambda x: x.roll(1, -1),
@@ -54,6 +56,7 @@ def truth_in(
     *,
     said: Range | None,
     of_file: Range | None,
+    placed: bool = True,
 ) -> tuple[Tensor, tuple[str, ...]]:
     """The true images behind a measurement, as much of them as lies in its frame, and notes.
 
@@ -67,6 +70,7 @@ def truth_in(
         said: Samples of the truth that mean black and white; those of the measured file where
             None, if both are files of one kind or the data have units of their own.
         of_file: What was said of the measured file.
+        placed: Whether the data tell where the image lies; beside an unknown blur they do not.
     Raises:
         ValueError: It is no image of this measurement.
     """
@@ -103,10 +107,10 @@ def truth_in(
     if operator.in_dtype.is_complex and not x.is_complex():
         notes.append("truth: real, compared as a complex image of phase zero")
     x = x.to(operator.in_dtype) / form.unit
-    return x, (*notes, *_doubts(x, found))
+    return x, (*notes, *_doubts(x, found, placed))
 
 
-def _doubts(x: Tensor, found: Measured) -> list[str]:
+def _doubts(x: Tensor, found: Measured, placed: bool) -> list[str]:
     """Notes where another reading of a truth explains the data far better than the truth.
 
     That is one turned, mirrored, moved by a pixel, with its channels or images in the reverse
@@ -124,8 +128,9 @@ def _doubts(x: Tensor, found: Measured) -> list[str]:
     if as_given < _SOME * scale:
         return []
     readings = {way.replace("mask", "truth"): turned for way, turned in TURNED.items()}
+    readings |= _READINGS | (_SHIFTS if placed else {})
     pictures = m.operator.pictures and not x.is_complex()
-    for way, other_of in (readings | _READINGS | (_CODES if pictures else {})).items():
+    for way, other_of in (readings | (_CODES if pictures else {})).items():
         other = other_of(x)
         if other.shape == x.shape and left(other) < as_given / _TIMES:
             return [

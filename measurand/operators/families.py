@@ -22,8 +22,10 @@ both so that the kernel's centroid is at its centre pixel.
 
 **Adding a family**: a file with a subclass that writes `at` and `at_image`, and `offset`,
 `project`, `aligned` and `default_prior` where they are not trivial; its name in `__init__.py`. See
-`defocus` for one of a page. Families of blurs are subclasses of `BlurFamily`, which `BlindEdges`
-can start, `summary` can sort into modes, and the command line can write as pictures.
+`defocus` for one of a page. Families of blurs are subclasses of `BlurFamily`, and write `kernel`,
+`theta`, `fitted` and `periodic`, too: `BlindHQS` can search them, `summary` can sort them into
+modes, and the command line can write them as pictures. For any other, `BlindPnPDM` takes
+`search=None`.
 """
 
 import math

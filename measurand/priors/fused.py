@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .differences import Grid
 
@@ -42,6 +43,7 @@ def fits(grid: Grid, v: Tensor) -> bool:
     """
     return (
         v.numel() >= _LARGE
+        and forward_ad.unpack_dual(v).tangent is None  # which numpy does not carry
         and v.device.type == "cpu"
         and v.dtype == torch.float32
         and [axis for axis, _ in grid.axes] == [v.ndim - 2, v.ndim - 1]
