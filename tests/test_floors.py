@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "measurand"
 FLOORS = [
     {"devices", "files", "leases", "linalg", "literal", "memory", "owners", "records"}
     | {"tensors", "validate"},
-    {"operators", "nets", "noises", "noise_estimate", "schedules", "metrics"},
+    {"operators", "nets", "noises", "noise_estimate", "schedules", "metrics", "registration"},
     {"blind", "measurement", "priors", "start"},
     {"methods"},
     {"solvers"},
