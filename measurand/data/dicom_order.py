@@ -1,11 +1,11 @@
 """Slices of one DICOM series beside each other: scale, place, gaps.
 
-    scale     where some objects say what a stored sample means (a slope, a table, a mapping), the
-              others are no bytes of the same unit: an error that names them
-    copies    the same object twice, or the same pixels at a place that has more images than the
-              others (phases of a heart have as many at each): the later one is left out
-    places    of which some have more images than others, which are not the same: a warning
-    gaps      steps that are longer than the usual one: a warning
+* Scale: where some objects say what a stored sample means (a slope, a table, a mapping), the
+  others are no bytes of the same unit: an error that names them.
+* Copies: the same object twice, or the same pixels at a place that has more images than the others
+  (phases of a heart have as many at each); the later one is left out.
+* Places of which some have more images than others, which are not the same: a warning.
+* Gaps: steps that are longer than the usual one: a warning.
 """
 
 from __future__ import annotations
