@@ -68,9 +68,8 @@ class ParallelCT(LinearOperator):
 
         A = ms.operators.ParallelCT((1, 256, 256), ms.operators.even_angles(180), pixel=0.7)
 
-    Evenly spaced angles over a half or a full turn need the least memory and time: 512x512 with
-    180 angles takes 0.2 GB, other angles up to four times that, and an axis that is not on a whole
-    or half bin up to twice that.
+    Evenly spaced angles over a half or a full turn need the least memory and time, other angles up
+    to four times that, and an axis that is not on a whole or half bin up to twice that.
 
     Args:
         in_shape: Shape of one image, (C, H, W); or of a volume of slices, (C, D, H, W).
