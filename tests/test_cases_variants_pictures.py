@@ -77,6 +77,9 @@ def test_white_that_is_zero_stays_so(u):
         assert before.pages[0].photometric == after.pages[0].photometric
 
 
+AS_IT_IS = ["--operator", "identity", "--sigma", 0.01, *SMALL, "--out", "r"]
+
+
 @pytest.mark.parametrize("nodata", ["0", "-3.4028234663852886e+38", "nan"])
 def test_an_estimate_lacks_no_pixel(nodata, capfd):
     x = scene()
@@ -225,17 +228,7 @@ def test_a_map_of_noise_is_no_level(capsys):
 @pytest.mark.parametrize("nodata", [-1.0, -9999.0])
 def test_one_negative_value_among_others_may_be_no_data(nodata, capsys):
     np.save("a.npy", np.where(scene() < 0.2, nodata, scene()).astype("f4"))
-    words = [
-        "reconstruct",
-        "a.npy",
-        "--operator",
-        "identity",
-        "--sigma",
-        0.01,
-        *SMALL,
-        "--out",
-        "r",
-    ]
+    words = ["reconstruct", "a.npy", *AS_IT_IS]
     if nodata == -1:
         assert run(*words) == 0
         said = " ".join(record()["notes"])
@@ -249,17 +242,7 @@ def test_stored_samples_of_ct_are_no_hounsfield_units(capsys):
     from scans import dicom
 
     dicom("a.dcm", (1000 + 800 * scene()).astype("u2"), slope=None, position=0.0)
-    words = [
-        "reconstruct",
-        "a.dcm",
-        "--operator",
-        "identity",
-        "--sigma",
-        0.01,
-        *SMALL,
-        "--out",
-        "r",
-    ]
+    words = ["reconstruct", "a.dcm", *AS_IT_IS]
     assert "stored samples without a rescale" in refused(capsys, *words)
     assert run(*words, "--value-range", 24, 3024) == 0
     # a rescale that is stated is believed, of a bone whose background was set to zero too

@@ -261,7 +261,7 @@ def test_sparse_view_tomography():
     from measurand import Measurement
     from measurand.metrics import psnr
     from measurand.noises import Gaussian
-    from measurand.operators.tomography import ParallelCT, even_angles, fbp
+    from measurand.operators import ParallelCT, even_angles, fbp
     from measurand.solvers import FISTA
 
     n, weight, rho = 128, 0.5, 10.0

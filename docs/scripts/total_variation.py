@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import measurand as ms
-from measurand.operators.tomography import ParallelCT, even_angles, fbp
+from measurand.operators import ParallelCT, even_angles, fbp
 from measurand.priors import (
     ClosedFormTotalVariation,
     TotalVariation,

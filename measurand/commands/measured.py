@@ -6,7 +6,7 @@ from tyro.conf import Positional
 
 from ..jobs.blind import is_family
 from ..jobs.noise_kinds import Gaussian
-from ..jobs.reading import Reading
+from ..jobs.reading import Reading, said_of
 from .shared import AnyOperator, File, Level, Noise
 
 __all__ = ["Measured"]
@@ -53,16 +53,7 @@ class Measured:
     @property
     def reading(self) -> Reading:
         """What is said of the file beside its operator."""
-        return Reading(
-            self.sigma,
-            self.value_range,
-            self.noise,
-            self.seen,
-            self.saturated,
-            self.flat,
-            self.dark,
-            self.water,
-        )
+        return said_of(self)
 
     @property
     def blind(self) -> bool:

@@ -18,7 +18,7 @@ from ..jobs.folders import check_outside, named_inputs, reserved, staged
 from ..jobs.measured import magnitude, measured, noise_of, operator_for
 from ..jobs.noise_kinds import Gaussian
 from ..jobs.provenance import write_record
-from ..jobs.reading import Reading
+from ..jobs.reading import Reading, said_of
 from ..jobs.restore import bar, environment, prior_for, prior_loaded, resolved, suited
 from ..jobs.truth import truth_in
 from ..measurement import Measurement
@@ -197,16 +197,7 @@ class Tune:
     @property
     def _reading(self) -> Reading:
         """What is said of the files beside their operator."""
-        return Reading(
-            self.sigma,
-            self.value_range,
-            self.noise,
-            self.seen,
-            self.saturated,
-            self.flat,
-            self.dark,
-            self.water,
-        )
+        return said_of(self)
 
     def _simulated(self) -> tuple[list[Case], float | None, list[str]]:
         """The cases that pictures make once they are measured."""

@@ -1,11 +1,12 @@
 """What a user says of a measured file beside its operator: noise, range, what was not measured."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from ..data.ranges import Range
 from .noise_kinds import Gaussian, NoiseKind
 
-__all__ = ["Reading"]
+__all__ = ["Reading", "said_of"]
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,8 @@ class Reading:
             if isinstance(self.noise, Gaussian) and self.sigma is None
             else self.sigma
         )
+
+
+def said_of(command: Any) -> Reading:
+    """Return what the options of a command say: those that have the names of the fields."""
+    return Reading(**{one.name: getattr(command, one.name) for one in fields(Reading)})

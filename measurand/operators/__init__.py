@@ -5,7 +5,8 @@ from .blur import Blur, GaussianBlur, MotionBlur
 from .boundaries import ReflectiveBlur, ValidBlur
 from .camera import ValidGaussianBlur, ValidMotionBlur
 from .defocus import UnknownDefocus
-from .families import BlurFamily, OperatorFamily, UnknownBlur, UnknownValidBlur
+from .families import BlurFamily, OperatorFamily
+from .fbp import angular_weights, fbp, hann
 from .fourier import FourierMask
 from .function import AutogradOperator, FunctionOperator
 from .interop import ScipyOperator, to_scipy
@@ -25,8 +26,9 @@ from .pixels import Mask, box_mask, random_mask
 from .resample import BicubicDownsample, BlockAverage, Downsample, GaussianDownsample
 from .rotation import rotation_axis
 from .sensor import ValidBicubicDownsample, ValidDownsample, ValidGaussianDownsample
-from .tomography import ParallelCT, angular_weights, even_angles, fbp, hann
+from .tomography import ParallelCT, even_angles
 from .transmission import attenuation, hounsfield, line_integrals
+from .unknown_blur import UnknownBlur, UnknownValidBlur
 
 __all__ = [
     "Adjoint",

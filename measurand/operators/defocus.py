@@ -20,8 +20,9 @@ from torch import Tensor
 
 from .base import LinearOperator, Shape
 from .boundaries import ValidBlur
-from .families import BlurFamily, UnknownValidBlur
+from .families import BlurFamily
 from .kernels import disk_kernel
+from .unknown_blur import UnknownValidBlur
 
 __all__ = ["OneOf", "UnknownDefocus"]
 

@@ -32,7 +32,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .tomography import cut_off, radians
+from .fbp import cut_off
+from .tomography import radians
 
 __all__ = ["rotation_axis"]
 
